@@ -1,0 +1,130 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "base/strbuf.h"
+
+#include <stdarg.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/mem.h"
+#include "base/utf8.h"
+
+enum { STRBUF_CAPACITY_MIN = 64 };
+
+static bool strbuf_reserve(struct strbuf *buf, size_t extra)
+{
+    size_t needed;
+    if (!sov_add_size(buf->length, extra, &needed) || !sov_add_size(needed, 1, &needed)) {
+        buf->failed = true;
+        return false;
+    }
+    if (needed <= buf->capacity) return true;
+    size_t capacity = buf->capacity < STRBUF_CAPACITY_MIN ? STRBUF_CAPACITY_MIN : buf->capacity;
+    while (capacity < needed) {
+        if (capacity > SIZE_MAX / 2) {
+            capacity = needed;
+            break;
+        }
+        capacity *= 2;
+    }
+    char *data = sov_realloc(buf->data, capacity, 1);
+    if (data == NULL) {
+        buf->failed = true;
+        return false;
+    }
+    buf->data = data;
+    buf->capacity = capacity;
+    return true;
+}
+
+bool strbuf_append(struct strbuf *buf, const void *bytes, size_t length)
+{
+    if (!strbuf_reserve(buf, length)) return false;
+    if (length != 0) memcpy(buf->data + buf->length, bytes, length);
+    buf->length += length;
+    buf->data[buf->length] = '\0';
+    return true;
+}
+
+bool strbuf_puts(struct strbuf *buf, const char *text)
+{
+    return strbuf_append(buf, text, strlen(text));
+}
+
+bool strbuf_putc(struct strbuf *buf, char c)
+{
+    return strbuf_append(buf, &c, 1);
+}
+
+bool strbuf_printf(struct strbuf *buf, const char *format, ...)
+{
+    va_list args, again;
+    va_start(args, format);
+    va_copy(again, args);
+    int length = vsnprintf(NULL, 0, format, args);
+    va_end(args);
+    bool ok = length >= 0 && strbuf_reserve(buf, (size_t)length);
+    if (ok) {
+        vsnprintf(buf->data + buf->length, (size_t)length + 1, format, again);
+        buf->length += (size_t)length;
+    } else {
+        buf->failed = true;
+    }
+    va_end(again);
+    return ok;
+}
+
+bool strbuf_put_json_string(struct strbuf *buf, const char *text, size_t length)
+{
+    strbuf_putc(buf, '"');
+    size_t plain = 0; /* start of the run that can be copied as it is */
+    for (size_t i = 0; i < length;) {
+        unsigned char c = (unsigned char)text[i];
+        size_t n = utf8_sequence_length(text + i, length - i);
+        bool escape = c < 0x20 || c == '"' || c == '\\' || c == 0x7f;
+        if (n != 0 && !escape) {
+            i += n;
+            continue;
+        }
+        strbuf_append(buf, text + plain, i - plain);
+        if (n == 0) {
+            strbuf_puts(buf, "\xEF\xBF\xBD");
+        } else if (c == '"' || c == '\\') {
+            strbuf_putc(buf, '\\');
+            strbuf_putc(buf, (char)c);
+        } else if (c == '\n') {
+            strbuf_puts(buf, "\\n");
+        } else {
+            strbuf_printf(buf, "\\u%04x", c);
+        }
+        i += 1;
+        plain = i;
+    }
+    strbuf_append(buf, text + plain, length - plain);
+    strbuf_putc(buf, '"');
+    return !buf->failed;
+}
+
+void strbuf_consume(struct strbuf *buf, size_t n)
+{
+    if (n >= buf->length) {
+        strbuf_clear(buf);
+        return;
+    }
+    memmove(buf->data, buf->data + n, buf->length - n);
+    buf->length -= n;
+    buf->data[buf->length] = '\0';
+}
+
+void strbuf_clear(struct strbuf *buf)
+{
+    buf->length = 0;
+    buf->failed = false;
+    if (buf->data != NULL) buf->data[0] = '\0';
+}
+
+void strbuf_free(struct strbuf *buf)
+{
+    sov_free(buf->data);
+    *buf = (struct strbuf){0};
+}

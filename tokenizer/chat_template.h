@@ -1,0 +1,50 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Chat templates: the family is recognised from the Jinja text in tokenizer.chat_template and rendered by our own code,
+ * equal to what the family's template renders. No template, or an unknown one, is chatml with one warning from the caller.
+ */
+#ifndef SOV_TOKENIZER_CHAT_TEMPLATE_H
+#define SOV_TOKENIZER_CHAT_TEMPLATE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "base/error.h"
+#include "base/strbuf.h"
+#include "gguf/gguf.h"
+
+enum chat_template {
+    CHAT_TEMPLATE_CHATML, CHAT_TEMPLATE_LLAMA2, CHAT_TEMPLATE_LLAMA3, CHAT_TEMPLATE_MISTRAL, CHAT_TEMPLATE_ZEPHYR,
+    CHAT_TEMPLATE_GEMMA, CHAT_TEMPLATE_PHI3, CHAT_TEMPLATE_DEEPSEEK, CHAT_TEMPLATES
+};
+
+struct chat_message {
+    const char *role; /* "system", "user" or "assistant"; others are refused */
+    const char *content;
+    size_t content_length;
+};
+
+/* *known is false when the file has no template or one we do not recognise. */
+enum chat_template chat_template_detect(const struct gguf *gguf, bool *known);
+/* From the template's text alone (length bytes). */
+enum chat_template chat_template_detect_text(const char *text, size_t length, bool *known);
+const char *chat_template_name(enum chat_template t);
+bool chat_template_by_name(const char *name, enum chat_template *out);
+
+/*
+ * Appends the prompt for the messages, with the opening of the assistant's turn when add_generation_prompt. The text is
+ * to be encoded with TOKENIZER_ADD_SPECIAL | TOKENIZER_PARSE_SPECIAL (so BOS is not part of it). Message contents are
+ * data: to keep special-token text inside them from becoming special tokens, use chat_template_encode.
+ * SOV_ERR_INVALID names the message index and what is wrong (unknown role, no messages, system not first where the
+ * family has no such thing).
+ */
+struct tokenizer;
+struct token_list;
+enum sov_error chat_template_render(enum chat_template t, const struct chat_message *messages, size_t count,
+                                    bool add_generation_prompt, struct strbuf *out, struct sov_errbuf *err);
+/* Renders and encodes: special tokens are recognised in the template's own text only, never in message contents. */
+enum sov_error chat_template_encode(enum chat_template t, const struct tokenizer *tok,
+                                    const struct chat_message *messages, size_t count, bool add_generation_prompt,
+                                    struct token_list *out, struct sov_errbuf *err);
+
+#endif
