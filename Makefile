@@ -69,7 +69,7 @@ $(BUILD)/obj/tests/oracle/%.o: CFLAGS += -I$(DEPS_DIR)/llama/include
 $(BUILD)/oracle/%: $(BUILD)/obj/tests/oracle/%.o $(LIB)
 	@mkdir -p $(@D)
 	g++ $(SANFLAGS) -o $@ $< $(LIB) $(DEPS_DIR)/llama/lib/libllama.a $(DEPS_DIR)/llama/lib/libggml.a \
-		$(DEPS_DIR)/llama/lib/libggml-cpu.a $(DEPS_DIR)/llama/lib/libggml-base.a $(LIBS) -fopenmp -ldl -lm
+		$(DEPS_DIR)/llama/lib/libggml-cpu.a $(DEPS_DIR)/llama/lib/libggml-base.a $(LIBS) -lcmocka -fopenmp -ldl -lm
 
 clean:
 	rm -rf build build-*

@@ -92,9 +92,13 @@ const struct gguf_kv *gguf_kv_at(const struct gguf *gguf, size_t index);
 size_t gguf_tensor_count(const struct gguf *gguf);
 const struct gguf_tensor *gguf_tensor_at(const struct gguf *gguf, size_t index);
 
-/* NULL if absent. O(1). */
+/*
+ * NULL if absent. O(1). The second has its own name at link time, because ggml has a function of that name too and the
+ * oracle programs link both.
+ */
 const struct gguf_kv *gguf_find(const struct gguf *gguf, const char *key);
-const struct gguf_tensor *gguf_find_tensor(const struct gguf *gguf, const char *name);
+const struct gguf_tensor *gguf_find_tensor(const struct gguf *gguf, const char *name)
+    __asm__("sov_gguf_find_tensor");
 
 /*
  * Typed reads: SOV_OK with *out set; SOV_ERR_NOT_FOUND if the key is absent (*out untouched, so that a default may be
