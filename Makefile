@@ -1,78 +1,191 @@
 # SPDX-License-Identifier: Apache-2.0
-# Sovereign: `make` builds build/sovereign, `make run` sets up and serves, `make test` sets up and tests.
-# SAN=address,undefined or SAN=thread builds with sanitizers, into a folder of its own.
+#
+# make          builds build/sovereign and build/mkmodel
+# make run      serves the built-in model on http://127.0.0.1:8080 (PORT=, RUN_ARGS="--model F ...")
+# make chat     talks to it in the terminal (CHAT_ARGS=)
+# make test     runs every test; TEST=pattern selects (unit/test_base_pool, e2e, ...), FUZZ_SECONDS=60 per fuzz target
+# make fuzz     fuzzes for longer (FUZZ_SECONDS=600);  make bench  measures beside llama.cpp (BENCH_ARGS=)
+# make install  PREFIX=/usr/local DESTDIR=;  make format, make lint, make clean
+#
+# SAN=address,undefined or SAN=thread builds and tests with sanitizers, in a folder of its own.
+# Each of these first installs what is missing (scripts/setup) and then calls make again: pkg-config knows the libraries
+# only after that. SETUP=no leaves the system alone. Everything is built from the lists below: a new .c file in a room is
+# found by itself.
 
-CC ?= gcc
 SAN ?=
+PREFIX ?= /usr/local
+PORT ?= 8080
 comma := ,
 BUILD := build$(if $(SAN),-$(subst $(comma),-,$(SAN)))
-DEPS_DIR ?= $(if $(SOVEREIGN_DEPS),$(SOVEREIGN_DEPS),.deps)
+DEPS_DIR := $(if $(SOVEREIGN_DEPS),$(SOVEREIGN_DEPS),.deps)
+VERSION := 0.1.0
 
 PACKAGES := libmicrohttpd libsodium libxxhash jansson libpcre2-8 libedit
-VERSION := 0.1.0
+PACKAGE_CFLAGS := $(shell pkg-config --cflags $(PACKAGES) 2>/dev/null)
+LIBS := $(shell pkg-config --libs $(PACKAGES) 2>/dev/null) -lpthread -lm
 
 CFLAGS ?= -O2 -g
 WARN := -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wpointer-arith
-SANFLAGS := $(if $(SAN),-fsanitize=$(SAN) -fno-omit-frame-pointer)
+SANFLAGS := $(if $(SAN),-fsanitize=$(SAN) -fno-sanitize-recover=all -fno-omit-frame-pointer)
 ALL_CFLAGS = -std=gnu17 -D_GNU_SOURCE -DSOV_VERSION='"$(VERSION)"' -I. $(WARN) $(CFLAGS) $(SANFLAGS) \
 	-ffp-contract=off -fno-math-errno -MMD -MP $(PACKAGE_CFLAGS)
-PACKAGE_CFLAGS = $(shell pkg-config --cflags $(PACKAGES) 2>/dev/null)
-PACKAGE_LIBS = $(shell pkg-config --libs $(PACKAGES))
-LIBS = $(PACKAGE_LIBS) -lpthread
+# Each ISA's folder gets its own flags; -O3 where the kernels are.
+KERNEL_CFLAGS := -O3
+AVX2_CFLAGS := -mavx2 -mfma -mf16c -mbmi2
+AVX512_CFLAGS := -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vbmi -mavx512vnni -mfma -mf16c -mbmi2 \
+	-mprefer-vector-width=512
+ORACLE_CFLAGS := $(if $(wildcard $(DEPS_DIR)/llama/lib),-I$(DEPS_DIR)/llama/include,$(shell pkg-config --cflags llama 2>/dev/null))
+file_cflags = $(if $(filter kernels/%,$1),$(KERNEL_CFLAGS)) $(if $(filter kernels/avx2/%,$1),$(AVX2_CFLAGS)) \
+	$(if $(filter kernels/avx512/%,$1),$(AVX512_CFLAGS)) $(if $(filter tests/oracle/% bench/%,$1),$(ORACLE_CFLAGS))
 
-ROOMS := base gguf kernels tokenizer model engine server
-ARCH := $(shell uname -m)
-LIB_SRCS := $(foreach room,$(ROOMS),$(wildcard $(room)/*.c)) $(wildcard kernels/scalar/*.c)
-ifeq ($(ARCH),x86_64)
-LIB_SRCS += $(wildcard kernels/avx2/*.c) $(wildcard kernels/avx512/*.c)
+ROOMS := base gguf kernels kernels/scalar tokenizer model engine server cli
+ifeq ($(shell uname -m),x86_64)
+ROOMS += kernels/avx2 kernels/avx512
 endif
-CLI_SRCS := $(wildcard cli/*.c)
+MAIN := cli/main.c
+LIB_SRCS := $(filter-out $(MAIN),$(foreach room,$(ROOMS),$(wildcard $(room)/*.c)))
+TOOL_SRCS := $(wildcard tools/*.c)
 TEST_SRCS := $(wildcard tests/test_*.c)
 ORACLE_SRCS := $(wildcard tests/oracle/*.c)
+FUZZ_SRCS := $(wildcard fuzz/fuzz_*.c)
+BENCH_SRCS := $(wildcard bench/*.c)
+ALL_SRCS := $(LIB_SRCS) $(wildcard $(MAIN)) $(TOOL_SRCS) $(TEST_SRCS) $(ORACLE_SRCS) $(FUZZ_SRCS) $(BENCH_SRCS)
+GUIDE := $(wildcard models/guide.gguf)
 
-LIB_OBJS := $(LIB_SRCS:%.c=$(BUILD)/obj/%.o)
-CLI_OBJS := $(CLI_SRCS:%.c=$(BUILD)/obj/%.o)
+LIB := $(BUILD)/libsovereign.a
+PROGRAMS := $(if $(wildcard $(MAIN)),$(BUILD)/sovereign) $(TOOL_SRCS:tools/%.c=$(BUILD)/%)
 TESTS := $(TEST_SRCS:tests/%.c=$(BUILD)/tests/%)
 ORACLES := $(ORACLE_SRCS:tests/oracle/%.c=$(BUILD)/oracle/%)
-LIB := $(BUILD)/libsovereign.a
-# Each ISA's folder gets its own flags; -O3 where the kernels are.
-$(BUILD)/obj/kernels/%: CFLAGS += -O3
-$(BUILD)/obj/kernels/avx2/%: CFLAGS += -O3 -mavx2 -mfma -mf16c -mbmi2
-$(BUILD)/obj/kernels/avx512/%: CFLAGS += -O3 -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vbmi -mavx512vnni -mfma -mf16c -mbmi2 -mprefer-vector-width=512
+FUZZERS := $(FUZZ_SRCS:fuzz/%.c=$(BUILD)/bin/%)
+BENCHES := $(BENCH_SRCS:bench/%.c=$(BUILD)/bench/%)
 
-.PHONY: all tests oracles clean
-all: $(if $(CLI_SRCS),$(BUILD)/sovereign) $(LIB) $(if $(wildcard tools/mkmodel.c),$(BUILD)/mkmodel)
+# One short line per step; V=1 shows the commands instead.
+Q := $(if $(V),,@)
+say = $(if $(V),@:,@echo '  $1')
+# As many jobs as CPUs, unless the caller said how many.
+SUBMAKE = $(MAKE) --no-print-directory $(if $(filter -j% --jobserver%,$(MAKEFLAGS)),,-j$(shell nproc))
+export SETUP
+
+.PHONY: all run chat test fuzz bench install format lint clean distclean
+.PHONY: binaries tests oracles oracle fuzzers fuzz-binaries benches lint-files FORCE
+.SECONDARY:
+.DELETE_ON_ERROR:
+
+all:
+	@scripts/setup build
+	@$(SUBMAKE) binaries
+
+run:
+	@scripts/setup run
+	@$(SUBMAKE) binaries
+	$(BUILD)/sovereign serve --port $(PORT) $(RUN_ARGS)
+
+chat:
+	@scripts/setup run
+	@$(SUBMAKE) binaries
+	@$(BUILD)/sovereign chat $(CHAT_ARGS)
+
+# The oracle and the fuzz targets are not built with sanitizers: gcc's would not see into libllama, and the fuzz targets
+# have their own.
+test:
+	@scripts/setup test
+	@$(SUBMAKE) binaries tests $(if $(SAN),,fuzzers oracle)
+	@$(if $(SAN),,$(SUBMAKE) oracles)
+	@BUILD=$(BUILD) SAN=$(SAN) SOVEREIGN_DEPS=$(DEPS_DIR) scripts/run-tests $(TEST)
+
+fuzz:
+	@scripts/setup test
+	@$(SUBMAKE) fuzzers
+	@BUILD=$(BUILD) FUZZ_SECONDS=$${FUZZ_SECONDS:-600} scripts/run-tests fuzz/$(TEST)
+
+bench:
+	@scripts/setup bench
+	@$(SUBMAKE) binaries oracle
+	@$(SUBMAKE) benches
+	@BUILD=$(BUILD) SOVEREIGN_DEPS=$(DEPS_DIR) bench/run $(BENCH_ARGS)
+
+install: all
+	install -D -m 755 $(BUILD)/sovereign $(DESTDIR)$(PREFIX)/bin/sovereign
+	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/doc/sovereign LICENSE CHANGELOG.md $(wildcard README.md docs/*.md)
+
+binaries: $(PROGRAMS) $(LIB)
 tests: $(TESTS)
 oracles: $(ORACLES)
+benches: $(BENCHES)
+fuzz-binaries: $(FUZZERS)
+oracle:
+	@scripts/oracle
+fuzzers:
+	@$(SUBMAKE) BUILD=build/fuzz CC=clang CFLAGS='-O1 -g' \
+		SANFLAGS='-fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all' fuzz-binaries
 
-$(LIB): $(LIB_OBJS)
+# These two files change only when what they hold changes: the flags (then all is compiled anew) and the lists of
+# sources (then the library is archived anew, without the files that went away).
+$(BUILD)/flags: FORCE
 	@mkdir -p $(@D)
+	@printf '%s\n' "$$FLAGS_TEXT" | cmp -s - $@ || printf '%s\n' "$$FLAGS_TEXT" >$@
+$(BUILD)/flags: export FLAGS_TEXT = $(shell $(CC) --version | head -n 1) $(ALL_CFLAGS) $(KERNEL_CFLAGS) $(AVX2_CFLAGS) \
+	$(AVX512_CFLAGS) $(LIBS)
+$(BUILD)/sources: FORCE
+	@mkdir -p $(@D)
+	@echo '$(LIB_SRCS) $(GUIDE)' | cmp -s - $@ || echo '$(LIB_SRCS) $(GUIDE)' >$@
+
+$(BUILD)/obj/%.o: %.c $(BUILD)/flags
+	@mkdir -p $(@D)
+	$(call say,cc $<)
+	$(Q)$(CC) $(ALL_CFLAGS) $(call file_cflags,$<) -c -o $@ $<
+
+$(LIB): $(LIB_SRCS:%.c=$(BUILD)/obj/%.o) $(BUILD)/obj/cli/guide_data.o $(BUILD)/sources
+	$(call say,ar $@)
 	@rm -f $@
-	$(AR) rcs $@ $^
+	$(Q)$(AR) rcs $@ $(filter %.o,$^)
 
-$(BUILD)/sovereign: $(CLI_OBJS) $(LIB)
-	$(CC) $(SANFLAGS) -o $@ $(CLI_OBJS) $(LIB) $(LIBS) -lm
-
-$(BUILD)/mkmodel: $(BUILD)/obj/tools/mkmodel.o $(LIB)
-	$(CC) $(SANFLAGS) -o $@ $< $(LIB) $(LIBS) -lm
-
-$(BUILD)/obj/%.o: %.c
+# The built-in model, when the tree has one, becomes part of the program (cli/guide.h).
+$(BUILD)/obj/cli/guide_data.o: cli/guide_data.S $(GUIDE) $(BUILD)/sources
 	@mkdir -p $(@D)
-	$(CC) $(ALL_CFLAGS) -c -o $@ $<
+	$(call say,cc $<)
+	$(Q)$(CC) $(if $(GUIDE),-DGUIDE_FILE='"$(GUIDE)"') -c -o $@ $<
 
+# link DRIVER,FLAGS,LIBRARIES: the target from its objects and archives.
+define link
+	@mkdir -p $(@D)
+	$(call say,ld $@)
+	$(Q)$(1) $(SANFLAGS) $(2) -o $@ $(filter %.o %.a,$^) $(3)
+endef
+
+$(BUILD)/sovereign: $(MAIN:%.c=$(BUILD)/obj/%.o) $(LIB)
+	$(call link,$(CC),,$(LIBS))
+$(TOOL_SRCS:tools/%.c=$(BUILD)/%): $(BUILD)/%: $(BUILD)/obj/tools/%.o $(LIB)
+	$(call link,$(CC),,$(LIBS))
 $(BUILD)/tests/%: $(BUILD)/obj/tests/%.o $(LIB)
-	@mkdir -p $(@D)
-	$(CC) $(SANFLAGS) -o $@ $< $(LIB) $(LIBS) -lcmocka -lm
+	$(call link,$(CC),,$(LIBS) -lcmocka)
+$(BUILD)/bin/fuzz_%: $(BUILD)/obj/fuzz/fuzz_%.o $(LIB)
+	$(call link,$(CC),-fsanitize=fuzzer,$(LIBS))
 
-# Oracle programs link libllama (C interface) from $(DEPS_DIR)/llama.
-$(BUILD)/obj/tests/oracle/%.o: CFLAGS += -I$(DEPS_DIR)/llama/include
-$(BUILD)/oracle/%: $(BUILD)/obj/tests/oracle/%.o $(LIB)
+# libllama is C++: the linker driver must be, too.
+ORACLE_LIBS := $(if $(wildcard $(DEPS_DIR)/llama/lib),$(patsubst %,$(DEPS_DIR)/llama/lib/lib%.a,llama ggml ggml-cpu ggml-base) \
+	-fopenmp -ldl,$(shell pkg-config --libs llama 2>/dev/null))
+$(BUILD)/oracle/%: $(BUILD)/obj/tests/oracle/%.o $(LIB) $(wildcard $(DEPS_DIR)/llama/stamp)
+	$(call link,g++,,$(ORACLE_LIBS) $(LIBS) -lcmocka)
+$(BUILD)/bench/%: $(BUILD)/obj/bench/%.o $(LIB) $(wildcard $(DEPS_DIR)/llama/stamp)
+	$(call link,g++,,$(ORACLE_LIBS) $(LIBS))
+
+format:
+	@scripts/setup lint
+	clang-format -i $(ALL_SRCS) $(wildcard */*.h */*/*.h)
+lint:
+	@scripts/setup lint
+	@$(SUBMAKE) lint-files
+	shellcheck $(wildcard scripts/* .ci/run tests/*/*.sh bench/run)
+lint-files: $(ALL_SRCS:%=$(BUILD)/lint/%)
+$(BUILD)/lint/%.c: %.c .clang-tidy $(BUILD)/flags
 	@mkdir -p $(@D)
-	g++ $(SANFLAGS) -o $@ $< $(LIB) $(DEPS_DIR)/llama/lib/libllama.a $(DEPS_DIR)/llama/lib/libggml.a \
-		$(DEPS_DIR)/llama/lib/libggml-cpu.a $(DEPS_DIR)/llama/lib/libggml-base.a $(LIBS) -lcmocka -fopenmp -ldl -lm
+	clang-tidy --quiet $< -- $(filter-out -MMD -MP,$(ALL_CFLAGS)) $(call file_cflags,$<)
+	@touch $@
 
 clean:
 	rm -rf build build-*
+distclean: clean
+	rm -rf .deps tests/node/node_modules
 
--include $(LIB_OBJS:.o=.d) $(CLI_OBJS:.o=.d) $(TEST_SRCS:%.c=$(BUILD)/obj/%.d) $(ORACLE_SRCS:%.c=$(BUILD)/obj/%.d)
-.SECONDARY:
+-include $(ALL_SRCS:%.c=$(BUILD)/obj/%.d)
