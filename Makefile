@@ -63,7 +63,7 @@ BENCHES := $(BENCH_SRCS:bench/%.c=$(BUILD)/bench/%)
 Q := $(if $(V),,@)
 say = $(if $(V),@:,@echo '  $1')
 # As many jobs as CPUs, unless the caller said how many.
-SUBMAKE = $(MAKE) --no-print-directory $(if $(filter -j% --jobserver%,$(MAKEFLAGS)),,-j$(shell nproc))
+SUB = --no-print-directory $(if $(filter -j% --jobserver%,$(MAKEFLAGS)),,-j$(shell nproc))
 export SETUP
 
 .PHONY: all run chat test fuzz bench install format lint clean distclean
@@ -73,35 +73,35 @@ export SETUP
 
 all:
 	@scripts/setup build
-	@$(SUBMAKE) binaries
+	@$(MAKE) $(SUB) binaries
 
 run:
 	@scripts/setup run
-	@$(SUBMAKE) binaries
+	@$(MAKE) $(SUB) binaries
 	$(BUILD)/sovereign serve --port $(PORT) $(RUN_ARGS)
 
 chat:
 	@scripts/setup run
-	@$(SUBMAKE) binaries
+	@$(MAKE) $(SUB) binaries
 	@$(BUILD)/sovereign chat $(CHAT_ARGS)
 
 # The oracle and the fuzz targets are not built with sanitizers: gcc's would not see into libllama, and the fuzz targets
 # have their own.
 test:
 	@scripts/setup test
-	@$(SUBMAKE) binaries tests $(if $(SAN),,fuzzers oracle)
-	@$(if $(SAN),,$(SUBMAKE) oracles)
+	@$(MAKE) $(SUB) binaries tests $(if $(SAN),,fuzzers oracle)
+	@$(if $(SAN),,$(MAKE) $(SUB) oracles)
 	@BUILD=$(BUILD) SAN=$(SAN) SOVEREIGN_DEPS=$(DEPS_DIR) scripts/run-tests $(TEST)
 
 fuzz:
 	@scripts/setup test
-	@$(SUBMAKE) fuzzers
+	@$(MAKE) $(SUB) fuzzers
 	@BUILD=$(BUILD) FUZZ_SECONDS=$${FUZZ_SECONDS:-600} scripts/run-tests fuzz/$(TEST)
 
 bench:
 	@scripts/setup bench
-	@$(SUBMAKE) binaries oracle
-	@$(SUBMAKE) benches
+	@$(MAKE) $(SUB) binaries oracle
+	@$(MAKE) $(SUB) benches
 	@BUILD=$(BUILD) SOVEREIGN_DEPS=$(DEPS_DIR) bench/run $(BENCH_ARGS)
 
 install: all
@@ -116,7 +116,7 @@ fuzz-binaries: $(FUZZERS)
 oracle:
 	@scripts/oracle
 fuzzers:
-	@$(SUBMAKE) BUILD=build/fuzz CC=clang CFLAGS='-O1 -g' \
+	@$(MAKE) $(SUB) BUILD=build/fuzz CC=clang CFLAGS='-O1 -g' \
 		SANFLAGS='-fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all' fuzz-binaries
 
 # These two files change only when what they hold changes: the flags (then all is compiled anew) and the lists of
@@ -175,7 +175,7 @@ format:
 	clang-format -i $(ALL_SRCS) $(wildcard */*.h */*/*.h)
 lint:
 	@scripts/setup lint
-	@$(SUBMAKE) lint-files
+	@$(MAKE) $(SUB) lint-files
 	shellcheck $(wildcard scripts/* .ci/run tests/*/*.sh bench/run)
 lint-files: $(ALL_SRCS:%=$(BUILD)/lint/%)
 $(BUILD)/lint/%.c: %.c .clang-tidy $(BUILD)/flags
