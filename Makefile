@@ -176,7 +176,7 @@ format:
 lint:
 	@scripts/setup lint
 	@$(MAKE) $(SUB) lint-files
-	shellcheck $(wildcard scripts/* .ci/run tests/*/*.sh bench/run)
+	shellcheck --severity=warning $(wildcard scripts/* .ci/run tests/*/*.sh bench/run)
 lint-files: $(ALL_SRCS:%=$(BUILD)/lint/%)
 $(BUILD)/lint/%.c: %.c .clang-tidy $(BUILD)/flags
 	@mkdir -p $(@D)
