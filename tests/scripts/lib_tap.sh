@@ -16,7 +16,7 @@ check() {
     else
         tap_failed=$((tap_failed + 1))
         echo "not ok $tap_count - $name"
-        printf '# %s failed: %s\n' "$*" "${output//$'\n'/$'\n'# }"
+        printf '# %s\n' "${output//$'\n'/$'\n'# }"
     fi
 }
 
