@@ -1,0 +1,288 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Binds the address first, so that a port in use is known at once and /health can say that the
+ * model is loading; then loads, serves, and waits for a signal. SIGINT and SIGTERM stop accepting
+ * and let what is running finish; a second one ends the process where it stands. SIGHUP reads the
+ * API keys again.
+ */
+#include <errno.h>
+#include <limits.h>
+#include <semaphore.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "cli/args.h"
+#include "cli/cli.h"
+#include "cli/runtime_load.h"
+#include "cli/text.h"
+#include "server/server.h"
+
+enum {
+    SERVE_TIMEOUT_S_MAX = 86400,
+    SERVE_CONNECTIONS_MAX = 65536,
+    SERVE_GRACE_S_DEFAULT = 30, /* for the answers in progress when the server is told to stop */
+    SERVE_FOLDER_MODE = 0700,
+};
+
+struct serve {
+    struct cli_runtime_flags flags;
+    struct server_options options;
+    struct server *server;
+    const char *model_name;
+    const char *data_dir;
+    const char *log_level;
+    const char *log_format;
+    int request_timeout_s;
+    int idle_timeout_s;
+    int keepalive_s;
+    int grace_s;
+};
+
+/* Signal handlers reach only these. */
+static sem_t serve_wake;
+static volatile sig_atomic_t serve_loading;
+static volatile sig_atomic_t serve_stops;
+static volatile sig_atomic_t serve_reloads;
+
+static void serve_on_stop(int signal_number)
+{
+    (void)signal_number;
+    /* While loading there is nobody to finish for, and the second signal means it. */
+    if (serve_loading || serve_stops > 0) _exit(CLI_INTERRUPTED);
+    serve_stops = 1;
+    sem_post(&serve_wake);
+}
+
+static void serve_on_hangup(int signal_number)
+{
+    (void)signal_number;
+    serve_reloads = 1;
+    sem_post(&serve_wake);
+}
+
+static int serve_catch_signals(const struct serve *s)
+{
+    struct sigaction stop = {.sa_handler = serve_on_stop, .sa_flags = SA_RESTART};
+    struct sigaction hangup = {.sa_handler = serve_on_hangup, .sa_flags = SA_RESTART};
+    sigemptyset(&stop.sa_mask);
+    sigemptyset(&hangup.sa_mask);
+    serve_loading = 1;
+    if (sem_init(&serve_wake, 0, 0) != 0 || sigaction(SIGINT, &stop, NULL) != 0 ||
+        sigaction(SIGTERM, &stop, NULL) != 0) {
+        return cli_error("signals cannot be caught (%s)", strerror(errno));
+    }
+    if (s->options.api_key_file != NULL && sigaction(SIGHUP, &hangup, NULL) != 0) {
+        return cli_error("signals cannot be caught (%s)", strerror(errno));
+    }
+    return CLI_OK;
+}
+
+/* Creates the folder and those above it, and tries that files can be made in it. */
+static int serve_prepare_data_dir(const char *path)
+{
+    char part[PATH_MAX];
+    size_t length = strlen(path);
+    if (length == 0 || length >= sizeof part) {
+        return cli_usage_error("serve", "--data-dir: must be a path of 1 to %d bytes",
+                               PATH_MAX - 1);
+    }
+    memcpy(part, path, length + 1);
+    for (size_t i = 1; i <= length; i++) {
+        if (part[i] != '/' && part[i] != '\0') continue;
+        char kept = part[i];
+        part[i] = '\0';
+        if (mkdir(part, SERVE_FOLDER_MODE) != 0 && errno != EEXIST) {
+            return cli_error("--data-dir %s: %s cannot be created (%s)", path, part,
+                             strerror(errno));
+        }
+        part[i] = kept;
+    }
+    struct stat st;
+    if (stat(path, &st) != 0) return cli_error("--data-dir %s: %s", path, strerror(errno));
+    if (!S_ISDIR(st.st_mode)) return cli_error("--data-dir %s: is not a folder", path);
+    if (access(path, R_OK | W_OK | X_OK) != 0) {
+        return cli_error("--data-dir %s: cannot be written to (%s)", path, strerror(errno));
+    }
+    return CLI_OK;
+}
+
+static int serve_check_log(const struct serve *s)
+{
+    static const char *const LEVELS[] = {"error", "warn", "info", "debug"};
+    int level = -1;
+    for (int i = 0; i < 4; i++) {
+        if (strcmp(s->log_level, LEVELS[i]) == 0) level = i;
+    }
+    if (level < 0) {
+        return cli_usage_error("serve", "--log-level %s: must be error, warn, info or debug",
+                               s->log_level);
+    }
+    bool json = strcmp(s->log_format, "json") == 0;
+    if (!json && strcmp(s->log_format, "text") != 0) {
+        return cli_usage_error("serve", "--log-format %s: must be text or json", s->log_format);
+    }
+    log_configure((enum log_level)level, json ? LOG_FORMAT_JSON : LOG_FORMAT_TEXT);
+    return CLI_OK;
+}
+
+static void serve_progress(void *user, double fraction)
+{
+    server_set_progress(user, fraction);
+}
+
+static int serve_publish(struct serve *s, struct cli_runtime *rt)
+{
+    struct sov_errbuf err = {{0}};
+    struct server_model model = {
+        .name = s->model_name != NULL ? s->model_name : rt->name,
+        .engine = rt->engine,
+        .tokenizer = rt->tokenizer,
+        .config = model_config(rt->model),
+        .chat_template = rt->chat_template,
+        .isa = kern_isa_name(rt->isa),
+    };
+    if (server_set_ready(s->server, &model, &err) != SOV_OK) return cli_error("%s", err.message);
+    cli_runtime_log_summary(rt, &s->flags);
+    cli_runtime_warn_template(rt, &s->flags);
+    const char *url = server_url(s->server);
+    log_info("serving %s on %s (open it in a browser to chat; Ctrl-C stops)", model.name, url);
+    if (log_current_format() == LOG_FORMAT_TEXT) {
+        log_info(
+            "  curl %s/v1/chat/completions -H 'Content-Type: application/json' \\\n%s"
+            "    -d '{\"messages\": [{\"role\": \"user\", \"content\": \"What is Sovereign?\"}]}'",
+            url, s->options.api_key_file != NULL ? "    -H 'Authorization: Bearer KEY' \\\n" : "");
+    }
+    return CLI_OK;
+}
+
+static void serve_wait(struct serve *s)
+{
+    while (!serve_stops) {
+        while (sem_wait(&serve_wake) != 0 && errno == EINTR) continue;
+        if (!serve_reloads) continue;
+        serve_reloads = 0;
+        struct sov_errbuf err = {{0}};
+        if (server_reload_keys(s->server, &err) == SOV_OK) {
+            log_info("API keys read again from %s", s->options.api_key_file);
+        } else {
+            log_error("API keys stay as they were: %s", err.message);
+        }
+    }
+}
+
+static int serve_run(struct serve *s, struct cli_runtime *rt)
+{
+    struct sov_errbuf err = {{0}};
+    int status = serve_catch_signals(s);
+    if (status != CLI_OK) return status;
+    if (server_start(&s->options, &s->server, &err) != SOV_OK) return cli_error("%s", err.message);
+    s->flags.progress = serve_progress;
+    s->flags.progress_user = s->server;
+    status = cli_runtime_open(rt, &s->flags);
+    if (status == CLI_OK) status = cli_runtime_load(rt, &s->flags);
+    if (status == CLI_OK) status = serve_publish(s, rt);
+    if (status == CLI_OK) {
+        serve_loading = 0;
+        serve_wait(s);
+        log_info(
+            "stopping: answers in progress have %d s to finish (a second Ctrl-C does not wait)",
+            s->grace_s);
+        server_stop(s->server, s->grace_s * 1000);
+        engine_shutdown(rt->engine, 0);
+    }
+    server_free(s->server);
+    if (status == CLI_OK) log_info("stopped");
+    return status;
+}
+
+static void serve_declare(struct args *args, struct serve *s)
+{
+    args_init(args, "serve", "[--model FILE] [--host H] [--port P] [flags]",
+              "Serves a model over HTTP by the API of OpenAI: /v1/chat/completions, "
+              "/v1/completions, /v1/models, and "
+              "/tokenize, /detokenize, /health, /metrics, and a page to chat on at /.");
+    cli_runtime_flags_add_model(args, &s->flags);
+    args_text(args, "--model-name", "NAME", &s->model_name,
+              "The model's id in the API. Default: its name in the file.");
+    cli_runtime_flags_add_template(args, &s->flags);
+    args_text(args, "--data-dir", "DIR", &s->data_dir,
+              "Folder for what must outlive the process; created if absent.");
+    args_heading(args, "Network");
+    args_text(args, "--host", "H", &s->options.host,
+              "Address to listen on. Default 127.0.0.1: this machine only. 0.0.0.0: every machine "
+              "that reaches it.");
+    args_int(args, "--port", "P", &s->options.port, 0, 65535,
+             "Port to listen on; 0 picks a free one. Default 8080.");
+    args_text(args, "--api-key-file", "FILE", &s->options.api_key_file,
+              "Ask for one of the keys in this file, one per line. Read again on SIGHUP.");
+    args_text(args, "--cors-origin", "LIST", &s->options.cors_origin,
+              "Web pages that may use the API from a browser: *, none, or origins separated by "
+              "commas. Default *.");
+    args_int(args, "--max-connections", "N", &s->options.connections_max, 1, SERVE_CONNECTIONS_MAX,
+             "Connections open at once; further ones wait. Default 1024.");
+    args_bytes(args, "--max-body", "SIZE", &s->options.body_bytes_max,
+               "Largest body of a request. Default 16MiB.");
+    args_bytes(args, "--max-bodies", "SIZE", &s->options.bodies_bytes_max,
+               "Most that all bodies being received may take together. Default 256MiB.");
+    args_bytes(args, "--max-header", "SIZE", &s->options.header_bytes_max,
+               "Largest request line and headers. Default 32KiB.");
+    args_int(args, "--request-timeout", "S", &s->request_timeout_s, 1, SERVE_TIMEOUT_S_MAX,
+             "Seconds a client has to send its whole request. Default 60.");
+    args_int(args, "--idle-timeout", "S", &s->idle_timeout_s, 1, SERVE_TIMEOUT_S_MAX,
+             "Seconds before a connection on which nothing moves is closed. Default 60.");
+    args_int(args, "--stream-keepalive", "S", &s->keepalive_s, 1, SERVE_TIMEOUT_S_MAX,
+             "Seconds of silence in a stream before a comment keeps it open. Default 10.");
+    args_heading(args, "Computing");
+    cli_runtime_flags_add_engine(args, &s->flags);
+    cli_runtime_flags_add_parallel(args, &s->flags);
+    args_int(args, "--queue", "N", &s->flags.queue, 1, CLI_QUEUE_MAX,
+             "Requests that may wait; beyond them clients get 429. Default 512.");
+    args_switch(args, "--no-prefix-reuse", &s->flags.no_prefix_reuse,
+                "Compute equal beginnings of prompts every time. The answers do not depend on it.");
+    args_heading(args, "Running");
+    args_text(args, "--log-level", "LEVEL", &s->log_level,
+              "error, warn, info or debug. Default info.");
+    args_text(args, "--log-format", "FORMAT", &s->log_format,
+              "text or json (one object per line). Default text.");
+    args_switch(args, "--access-log", &s->options.access_log, "Log one line per request.");
+    args_int(
+        args, "--shutdown-grace", "S", &s->grace_s, 0, SERVE_TIMEOUT_S_MAX,
+        "Seconds that answers in progress have to finish after SIGINT or SIGTERM. Default 30.");
+    args->examples =
+        "  sovereign serve --model llama-3.2-1b-q8_0.gguf\n"
+        "  sovereign serve --model m.gguf --host 0.0.0.0 --api-key-file keys.txt --access-log\n"
+        "  sovereign serve --model m.gguf --parallel 32 --ctx 2048 --kv-memory 2G\n";
+}
+
+int cmd_serve(int argc, char **argv)
+{
+    struct serve s = {
+        .log_level = "info",
+        .log_format = "text",
+        .request_timeout_s = SERVER_REQUEST_TIMEOUT_MS_DEFAULT / 1000,
+        .idle_timeout_s = SERVER_IDLE_TIMEOUT_MS_DEFAULT / 1000,
+        .keepalive_s = SERVER_KEEPALIVE_MS_DEFAULT / 1000,
+        .grace_s = SERVE_GRACE_S_DEFAULT,
+    };
+    struct cli_runtime rt;
+    struct args args;
+    int status = CLI_OK;
+    cli_runtime_flags_init(&s.flags, CLI_PARALLEL_DEFAULT);
+    server_options_default(&s.options);
+    serve_declare(&args, &s);
+    if (!args_parse(&args, argc, argv, &status)) return status;
+    s.options.request_timeout_ms = s.request_timeout_s * 1000;
+    s.options.idle_timeout_ms = s.idle_timeout_s * 1000;
+    s.options.keepalive_ms = s.keepalive_s * 1000;
+    status = serve_check_log(&s);
+    if (status != CLI_OK) return status;
+    status = cli_runtime_prepare(&rt, &s.flags, "serve");
+    if (status == CLI_OK && s.data_dir != NULL) status = serve_prepare_data_dir(s.data_dir);
+    if (status == CLI_OK) status = serve_run(&s, &rt);
+    cli_runtime_close(&rt);
+    return status;
+}

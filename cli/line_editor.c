@@ -1,0 +1,161 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "cli/line_editor.h"
+
+#include <errno.h>
+#include <histedit.h>
+#include <langinfo.h>
+#include <limits.h>
+#include <locale.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/mem.h"
+
+enum { LINE_HISTORY_ENTRIES = 1000, LINE_FOLDER_MODE = 0700, LINE_FILE_MODE = 0600 };
+
+struct line_editor {
+    EditLine *edit; /* NULL when not interactive */
+    History *history;
+    bool given_up;
+    const char *prompt;
+    char path[PATH_MAX]; /* of the history; "" when there is no place for it */
+    char *line;          /* getline's */
+    size_t line_capacity;
+};
+
+static char *line_prompt(EditLine *edit)
+{
+    struct line_editor *editor = NULL;
+    el_get(edit, EL_CLIENTDATA, &editor);
+    return (char *)(uintptr_t)editor->prompt;
+}
+
+/* Ctrl-C: shows it at the end of the line, and ends the line through libedit itself, which knows
+ * where the cursor is. */
+static unsigned char line_give_up(EditLine *edit, int character)
+{
+    (void)character;
+    struct line_editor *editor = NULL;
+    el_get(edit, EL_CLIENTDATA, &editor);
+    editor->given_up = true;
+    el_cursor(edit, INT_MAX / 2);
+    el_insertstr(edit, "^C");
+    el_push(edit, "\n");
+    return CC_REFRESH;
+}
+
+/* $XDG_STATE_HOME/sovereign/history, or ~/.local/state/sovereign/history; "" when there is no home.
+ * */
+static void line_find_history(char path[PATH_MAX])
+{
+    const char *state = getenv("XDG_STATE_HOME");
+    const char *home = getenv("HOME");
+    int length = -1;
+    if (state != NULL && state[0] == '/') {
+        length = snprintf(path, PATH_MAX, "%s/sovereign/history", state);
+    } else if (home != NULL && home[0] == '/') {
+        length = snprintf(path, PATH_MAX, "%s/.local/state/sovereign/history", home);
+    }
+    if (length < 0 || length >= PATH_MAX - 8) path[0] = '\0';
+}
+
+static void line_save_history(struct line_editor *editor)
+{
+    if (editor->path[0] == '\0') return;
+    char part[PATH_MAX];
+    snprintf(part, sizeof part, "%s", editor->path);
+    for (char *slash = strchr(part + 1, '/'); slash != NULL; slash = strchr(slash + 1, '/')) {
+        *slash = '\0';
+        if (mkdir(part, LINE_FOLDER_MODE) != 0 && errno != EEXIST) return;
+        *slash = '/';
+    }
+    /* Written beside and renamed, so that two chats that end together leave one whole history. */
+    char temporary[PATH_MAX + 16];
+    snprintf(temporary, sizeof temporary, "%s.%ld", editor->path, (long)getpid());
+    HistEvent event;
+    mode_t old = umask(0777 & ~LINE_FILE_MODE);
+    int saved = history(editor->history, &event, H_SAVE, temporary);
+    umask(old);
+    if (saved < 0 || rename(temporary, editor->path) != 0) unlink(temporary);
+}
+
+static bool line_start_editing(struct line_editor *editor)
+{
+    HistEvent event;
+    editor->edit = el_init("sovereign", stdin, stdout, stderr);
+    editor->history = history_init();
+    if (editor->edit == NULL || editor->history == NULL) return false;
+    line_find_history(editor->path);
+    history(editor->history, &event, H_SETSIZE, LINE_HISTORY_ENTRIES);
+    history(editor->history, &event, H_SETUNIQUE, 1);
+    if (editor->path[0] != '\0') history(editor->history, &event, H_LOAD, editor->path);
+    el_set(editor->edit, EL_CLIENTDATA, editor);
+    el_set(editor->edit, EL_PROMPT, line_prompt);
+    el_set(editor->edit, EL_EDITOR, "emacs");
+    /* libedit follows the window's size and puts the terminal right when another signal ends us. */
+    el_set(editor->edit, EL_SIGNAL, 1);
+    el_set(editor->edit, EL_HIST, history, editor->history);
+    /* While a line is edited Ctrl-C is a key, so that libedit's state stays whole. */
+    el_set(editor->edit, EL_SETTY, "-d", "intr=", NULL);
+    el_set(editor->edit, EL_ADDFN, "give-up", "Give the line up", line_give_up);
+    el_set(editor->edit, EL_BIND, "^C", "give-up", NULL);
+    el_set(editor->edit, EL_BIND, "^R", "em-inc-search-prev", NULL);
+    el_source(editor->edit, NULL);
+    return true;
+}
+
+struct line_editor *line_editor_open(bool interactive)
+{
+    /* Character type only: numbers must stay as they are. A bare "C" locale would make libedit
+     * refuse UTF-8. */
+    setlocale(LC_CTYPE, "");
+    if (strcmp(nl_langinfo(CODESET), "UTF-8") != 0) setlocale(LC_CTYPE, "C.UTF-8");
+    struct line_editor *editor = sov_calloc(1, sizeof *editor);
+    if (editor == NULL) return NULL;
+    if (interactive && !line_start_editing(editor)) {
+        line_editor_close(editor);
+        return NULL;
+    }
+    return editor;
+}
+
+static enum line_result line_read_plain(struct line_editor *editor, struct strbuf *out)
+{
+    ssize_t length = getline(&editor->line, &editor->line_capacity, stdin);
+    if (length < 0) return LINE_END;
+    if (length > 0 && editor->line[length - 1] == '\n') length--;
+    if (length > 0 && editor->line[length - 1] == '\r') length--;
+    strbuf_append(out, editor->line, (size_t)length);
+    return LINE_TEXT;
+}
+
+enum line_result line_editor_read(struct line_editor *editor, const char *prompt,
+                                  struct strbuf *out)
+{
+    if (editor->edit == NULL) return line_read_plain(editor, out);
+    editor->prompt = prompt;
+    editor->given_up = false;
+    int length = 0;
+    const char *line = el_gets(editor->edit, &length);
+    if (editor->given_up) return LINE_GIVEN_UP;
+    if (line == NULL || length <= 0) return LINE_END;
+    bool blank = strspn(line, " \t\r\n") == strlen(line);
+    HistEvent event;
+    if (!blank) history(editor->history, &event, H_ENTER, line);
+    size_t used = strcspn(line, "\r\n");
+    strbuf_append(out, line, used);
+    return LINE_TEXT;
+}
+
+void line_editor_close(struct line_editor *editor)
+{
+    if (editor == NULL) return;
+    if (editor->history != NULL && editor->edit != NULL) line_save_history(editor);
+    if (editor->edit != NULL) el_end(editor->edit);
+    if (editor->history != NULL) history_end(editor->history);
+    free(editor->line);
+    sov_free(editor);
+}
