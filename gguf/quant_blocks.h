@@ -59,5 +59,29 @@ void quant_decode_q3_k(const unsigned char *block, float *out);
 void quant_decode_q4_k(const unsigned char *block, float *out);
 void quant_decode_q5_k(const unsigned char *block, float *out);
 void quant_decode_q6_k(const unsigned char *block, float *out);
+void quant_encode_q2_k(const float *in, unsigned char *block);
+void quant_encode_q3_k(const float *in, unsigned char *block);
+void quant_encode_q4_k(const float *in, unsigned char *block);
+void quant_encode_q5_k(const float *in, unsigned char *block);
+void quant_encode_q6_k(const float *in, unsigned char *block);
+
+/* Stores value as a half, clamped to the finite ones, and returns what was stored. */
+float quant_store_half(unsigned char *at, float value);
+
+/* Nearest integer, ties to even, in plain IEEE arithmetic; |value| below 2^22. */
+static inline int quant_nearest(float value)
+{
+    float shifted = value + 12582912.0f; /* 1.5 * 2^23: the sum's last bit is worth one */
+    int32_t bits;
+    memcpy(&bits, &shifted, sizeof bits);
+    return (bits & 0x7fffff) - 0x400000;
+}
+
+/* quant_nearest clamped to low..high, whatever finite value. */
+static inline int quant_nearest_in(float value, int low, int high)
+{
+    value = value < (float)low ? (float)low : value > (float)high ? (float)high : value;
+    return quant_nearest(value);
+}
 
 #endif

@@ -6,6 +6,7 @@
 #ifndef SOV_KERNELS_VEC_H
 #define SOV_KERNELS_VEC_H
 
+#include <stddef.h>
 #include <stdint.h>
 
 #include "kernels/isa.h"
@@ -14,20 +15,26 @@
 enum { KV_PAGE_POSITIONS = 32 };
 
 /*
- * One KV head of one layer within a page: K is stored transposed, k[d * KV_PAGE_POSITIONS + p], and V by position,
- * v[p * head_dim + d], as IEEE half floats.
+ * Attention of the query heads that share one KV head, for one or more rows at consecutive positions of one sequence.
+ * Within a page, this layer's and head's K lies k_offset bytes from the page's start and V v_offset bytes: K transposed,
+ * k[d * KV_PAGE_POSITIONS + p], V by position, v[p * head_dim + d], both IEEE half floats. What a page holds at positions
+ * not attended to has no effect. Rows are independent: giving several at once only shares the reading of K and V.
  */
 struct vec_attention {
-    const float *q;      /* heads x head_dim, the query heads that share this KV head, row stride q_stride */
+    const float *q;   /* rows x heads x head_dim */
+    size_t q_row;     /* strides in elements */
+    size_t q_head;
+    int rows;
     int heads;
-    int q_stride;
-    int head_dim;        /* at most VEC_HEAD_DIM_MAX */
-    float scale;         /* scores are multiplied by it after the dot product */
-    const uint16_t *const *k_pages; /* pages covering positions 0 .. positions-1 */
-    const uint16_t *const *v_pages;
-    int positions;       /* attend to positions 0 .. positions-1; at least 1 */
-    float *out;          /* heads x head_dim, row stride out_stride */
-    int out_stride;
+    int head_dim;     /* 1 to VEC_HEAD_DIM_MAX */
+    int positions;    /* row r attends to positions 0 .. positions - 1 + r; at least 1 */
+    float scale;      /* scores are multiplied by it after the dot product */
+    unsigned char *const *pages; /* those covering the positions are read */
+    size_t k_offset;  /* multiples of 2 */
+    size_t v_offset;
+    float *out;       /* rows x heads x head_dim; must not overlap q */
+    size_t out_row;
+    size_t out_head;
 };
 enum { VEC_HEAD_DIM_MAX = 512 };
 
@@ -52,10 +59,10 @@ struct vec_kernels {
 
 const struct vec_kernels *vec_kernels_for(enum kern_isa isa);
 
-/* Scalar functions of the arithmetic, in float64, own polynomials, never libm (docs/arithmetic.md, "Functions"). */
+/* Scalar functions of the arithmetic, by fixed polynomials, never libm (docs/arithmetic.md, "Functions"). */
 void vec_sincos(double x, double *sine, double *cosine); /* |x| up to 2^30 */
-double vec_ln(double x);                                 /* x > 0, finite */
-double vec_exp64(double x);
-float vec_expf(float x); /* equals the table's exp */
+double vec_ln(double x);                                 /* x > 0, finite, normal */
+double vec_exp64(double x);                              /* 0 below -708; clamps at 709; NaN for NaN */
+float vec_expf(float x);                                 /* equals the table's exp */
 
 #endif

@@ -101,11 +101,53 @@ static void dequantize_equals_ggml_to_the_bit(void **state)
     free(data);
 }
 
+static double rmse(const float *a, const float *b)
+{
+    double sum = 0;
+    for (size_t i = 0; i < ELEMENTS; i++) sum += ((double)a[i] - (double)b[i]) * ((double)a[i] - (double)b[i]);
+    return sqrt(sum / ELEMENTS);
+}
+
+/* Simple rounding may lose this much more than ggml's search (which runs without an importance matrix here). */
+static const double loss_ratio_max = 1.3;
+
+static void quantize_loses_little_more_than_ggml(void **state)
+{
+    (void)state;
+    uint64_t seed = 2;
+    float *in = malloc(ELEMENTS * sizeof *in), *out = malloc(ELEMENTS * sizeof *out);
+    unsigned char *data = malloc(ELEMENTS * sizeof(float));
+    assert_true(in != NULL && out != NULL && data != NULL);
+    for (size_t i = 0; i < ELEMENTS; i += 2) {
+        double u = ((double)(random_next(&seed) >> 11) + 0.5) * 0x1p-53;
+        double v = (double)(random_next(&seed) >> 11) * 0x1p-53 * 6.283185307179586;
+        double radius = sqrt(-2 * log(u)) * 0.02;
+        in[i] = (float)(radius * cos(v));
+        in[i + 1] = (float)(radius * sin(v));
+    }
+    for (size_t t = 1; t < sizeof types / sizeof *types; t++) {
+        const char *name = gguf_type_info(types[t])->name;
+        quant_quantize(types[t], in, data, ELEMENTS);
+        quant_dequantize(types[t], data, out, ELEMENTS);
+        double ours = rmse(in, out);
+        ggml_quantize_chunk((enum ggml_type)types[t], in, data, 0, ELEMENTS / 2048, 2048, NULL);
+        quant_dequantize(types[t], data, out, ELEMENTS);
+        double theirs = rmse(in, out);
+        print_message("%-5s rmse %.4f%% of sigma, ggml %.4f%%, ratio %.3f\n", name, ours / 0.02 * 100,
+                      theirs / 0.02 * 100, ours / theirs);
+        if (!(ours <= theirs * loss_ratio_max)) fail_msg("%s: rmse %g, ggml %g", name, ours, theirs);
+    }
+    free(in);
+    free(out);
+    free(data);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(sizes_are_those_of_ggml),
         cmocka_unit_test(dequantize_equals_ggml_to_the_bit),
+        cmocka_unit_test(quantize_loses_little_more_than_ggml),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

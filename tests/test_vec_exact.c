@@ -1,0 +1,354 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Every ISA of this machine gives the bits of the scalar kernels: random values of all magnitudes, denormals, signed
+ * zeros and infinities, at sizes around every vector width. NaNs must be NaNs in the same places; their payload is not
+ * part of the arithmetic.
+ */
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "base/mem.h"
+#include "gguf/quant.h"
+#include "kernels/vec.h"
+
+enum { SIZE_MAX_TESTED = 1100, GUARD = 16 };
+
+static uint64_t random_state;
+
+static uint32_t random_u32(void)
+{
+    random_state = random_state * 6364136223846793005u + 1442695040888963407u;
+    return (uint32_t)(random_state >> 32);
+}
+
+static float random_uniform(float low, float high)
+{
+    return low + (high - low) * ((float)(random_u32() >> 8) / 16777216.0f);
+}
+
+static float from_bits(uint32_t bits)
+{
+    float x;
+    memcpy(&x, &bits, sizeof x);
+    return x;
+}
+
+/* Any bit pattern but NaN; every exponent is as likely as any other. */
+static float random_any(void)
+{
+    for (;;) {
+        float x = from_bits(random_u32());
+        if (x == x) return x;
+    }
+}
+
+static const float edges[] = {0.0f, -0.0f, 1.0f, -1.0f, 0x1p-149f, -0x1p-149f, 0x1p-126f, -0x1p-126f, 65504.0f,
+                              65519.996f, 65520.0f, -65520.0f, 0x1p-24f, 0x1p-25f, 0x1.8p-25f, 87.0f, -87.0f,
+                              88.0f, -88.0f, 88.7f, -87.3f, 127.5f, 0x1.fffffep+127f, INFINITY, -INFINITY};
+
+enum flavour { ORDINARY, ANY, EDGES, WITH_NAN, FLAVOURS };
+
+static void fill(float *x, int n, enum flavour flavour)
+{
+    for (int i = 0; i < n; i++) {
+        switch (flavour) {
+        case ORDINARY: x[i] = random_uniform(-4.0f, 4.0f); break;
+        case ANY: x[i] = random_any(); break;
+        default: x[i] = edges[random_u32() % (sizeof edges / sizeof *edges)]; break;
+        }
+    }
+    if (flavour == WITH_NAN && n > 0) x[random_u32() % (uint32_t)n] = NAN;
+}
+
+static void assert_same_floats(const float *a, const float *b, int n, const char *what, int isa)
+{
+    for (int i = 0; i < n; i++) {
+        if (a[i] != a[i] && b[i] != b[i]) continue;
+        if (memcmp(&a[i], &b[i], sizeof a[i]) != 0)
+            fail_msg("%s on %s: element %d of %d is %a, the scalar kernel gives %a", what,
+                     kern_isa_name((enum kern_isa)isa), i, n, (double)b[i], (double)a[i]);
+    }
+}
+
+static int next_size(int n)
+{
+    return n < 70 ? n + 1 : n + 97;
+}
+
+/* Calls check for every ISA here but scalar, every size and flavour. */
+static void for_all(void (*check)(const struct vec_kernels *k, int isa, int n, enum flavour flavour))
+{
+    random_state = 20240607;
+    for (int isa = KERN_ISA_SCALAR + 1; isa < KERN_ISAS; isa++) {
+        if (!kern_isa_available((enum kern_isa)isa)) continue;
+        const struct vec_kernels *k = vec_kernels_for((enum kern_isa)isa);
+        for (int n = 1; n <= SIZE_MAX_TESTED; n = next_size(n))
+            for (int flavour = 0; flavour < FLAVOURS; flavour++)
+                for (int repeat = 0; repeat < 3; repeat++) check(k, isa, n, (enum flavour)flavour);
+    }
+}
+
+static const struct vec_kernels *scalar(void)
+{
+    return vec_kernels_for(KERN_ISA_SCALAR);
+}
+
+static float buffer_x[SIZE_MAX_TESTED + GUARD], buffer_y[SIZE_MAX_TESTED + GUARD];
+static float buffer_a[SIZE_MAX_TESTED + GUARD], buffer_b[SIZE_MAX_TESTED + GUARD];
+
+static void check_rms_norm(const struct vec_kernels *k, int isa, int n, enum flavour flavour)
+{
+    fill(buffer_x, n, flavour);
+    fill(buffer_y, n, ORDINARY);
+    scalar()->rms_norm(buffer_x, buffer_y, 1e-5f, n, buffer_a);
+    k->rms_norm(buffer_x, buffer_y, 1e-5f, n, buffer_b);
+    assert_same_floats(buffer_a, buffer_b, n, "rms_norm", isa);
+    k->rms_norm(buffer_x, buffer_y, 1e-5f, n, buffer_x);
+    assert_same_floats(buffer_a, buffer_x, n, "rms_norm in place", isa);
+}
+
+static void check_silu_mul(const struct vec_kernels *k, int isa, int n, enum flavour flavour)
+{
+    fill(buffer_x, n, flavour);
+    fill(buffer_y, n, ORDINARY);
+    scalar()->silu_mul(buffer_x, buffer_y, n, buffer_a);
+    buffer_b[n] = 7.0f;
+    k->silu_mul(buffer_x, buffer_y, n, buffer_b);
+    assert_same_floats(buffer_a, buffer_b, n, "silu_mul", isa);
+    assert_true(buffer_b[n] == 7.0f);
+}
+
+static void check_add(const struct vec_kernels *k, int isa, int n, enum flavour flavour)
+{
+    fill(buffer_x, n, flavour);
+    fill(buffer_y, n, flavour);
+    memcpy(buffer_a, buffer_x, (size_t)n * sizeof(float));
+    memcpy(buffer_b, buffer_x, (size_t)n * sizeof(float));
+    scalar()->add(buffer_a, buffer_y, n);
+    buffer_b[n] = 7.0f;
+    k->add(buffer_b, buffer_y, n);
+    assert_same_floats(buffer_a, buffer_b, n, "add", isa);
+    assert_true(buffer_b[n] == 7.0f);
+}
+
+static void check_rope(const struct vec_kernels *k, int isa, int n, enum flavour flavour)
+{
+    int dims = n & ~1;
+    if (dims == 0) return;
+    for (int interleaved = 0; interleaved < 2; interleaved++) {
+        fill(buffer_x, dims, flavour);
+        fill(buffer_y, dims, ORDINARY);
+        memcpy(buffer_a, buffer_x, (size_t)dims * sizeof(float));
+        memcpy(buffer_b, buffer_x, (size_t)dims * sizeof(float));
+        scalar()->rope(buffer_a, buffer_y, dims, interleaved);
+        buffer_b[dims] = 7.0f;
+        k->rope(buffer_b, buffer_y, dims, interleaved);
+        assert_same_floats(buffer_a, buffer_b, dims, interleaved ? "rope interleaved" : "rope split", isa);
+        assert_true(buffer_b[dims] == 7.0f);
+    }
+}
+
+static void check_exp(const struct vec_kernels *k, int isa, int n, enum flavour flavour)
+{
+    fill(buffer_x, n, flavour);
+    scalar()->exp(buffer_x, n, buffer_a);
+    buffer_b[n] = 7.0f;
+    k->exp(buffer_x, n, buffer_b);
+    assert_same_floats(buffer_a, buffer_b, n, "exp", isa);
+    assert_true(buffer_b[n] == 7.0f);
+    for (int i = 0; i < n; i++) {
+        float one = vec_expf(buffer_x[i]);
+        assert_same_floats(&buffer_a[i], &one, 1, "vec_expf", KERN_ISA_SCALAR);
+    }
+}
+
+static bool half_is_nan(uint16_t half)
+{
+    float x = quant_f16_to_f32(half);
+    return x != x;
+}
+
+static void check_store_f16(const struct vec_kernels *k, int isa, int n, enum flavour flavour)
+{
+    static uint16_t a[SIZE_MAX_TESTED * 3 + GUARD], b[SIZE_MAX_TESTED * 3 + GUARD];
+    fill(buffer_x, n, flavour);
+    for (int stride = 1; stride <= 3; stride += 2) {
+        memset(a, 0x5a, sizeof a);
+        memset(b, 0x5a, sizeof b);
+        scalar()->store_f16(buffer_x, a, n, stride);
+        k->store_f16(buffer_x, b, n, stride);
+        for (int i = 0; i < n * stride + GUARD; i++)
+            if (a[i] != b[i] && !(half_is_nan(a[i]) && half_is_nan(b[i])))
+                fail_msg("store_f16 on %s: element %d is %04x, not %04x", kern_isa_name((enum kern_isa)isa), i,
+                         b[i], a[i]);
+    }
+}
+
+static void check_argmax(const struct vec_kernels *k, int isa, int n, enum flavour flavour)
+{
+    fill(buffer_x, n, flavour);
+    int expected = scalar()->argmax(buffer_x, n);
+    if (flavour == WITH_NAN) assert_int_equal(expected, -1);
+    if (k->argmax(buffer_x, n) != expected)
+        fail_msg("argmax on %s gives %d, not %d", kern_isa_name((enum kern_isa)isa), k->argmax(buffer_x, n),
+                 expected);
+}
+
+static void test_rms_norm(void **state) { (void)state; for_all(check_rms_norm); }
+static void test_silu_mul(void **state) { (void)state; for_all(check_silu_mul); }
+static void test_add(void **state) { (void)state; for_all(check_add); }
+static void test_rope(void **state) { (void)state; for_all(check_rope); }
+static void test_exp(void **state) { (void)state; for_all(check_exp); }
+static void test_store_f16(void **state) { (void)state; for_all(check_store_f16); }
+static void test_argmax(void **state) { (void)state; for_all(check_argmax); }
+
+static void test_argmax_is_the_lowest_index_of_the_largest(void **state)
+{
+    (void)state;
+    for (int isa = 0; isa < KERN_ISAS; isa++) {
+        if (!kern_isa_available((enum kern_isa)isa)) continue;
+        const struct vec_kernels *k = vec_kernels_for((enum kern_isa)isa);
+        float x[100];
+        for (int i = 0; i < 100; i++) x[i] = -1.0f;
+        assert_int_equal(k->argmax(x, 100), 0);
+        x[37] = x[61] = x[99] = 2.0f;
+        assert_int_equal(k->argmax(x, 100), 37);
+        x[37] = -0.0f;
+        x[61] = -5.0f;
+        x[99] = 0.0f;
+        assert_int_equal(k->argmax(x, 100), 37);
+        for (int i = 0; i < 100; i++) x[i] = -INFINITY;
+        assert_int_equal(k->argmax(x, 100), 0);
+        x[98] = NAN;
+        assert_int_equal(k->argmax(x, 100), -1);
+        assert_int_equal(k->argmax(x, 98), 0);
+        assert_int_equal(k->argmax(x, 0), -1);
+    }
+}
+
+/* Pages of random halves for one KV head, and queries for it. */
+struct attention_case {
+    int head_dim, rows, heads, positions;
+    unsigned char *pages[16];
+    float *q, *expected, *got;
+};
+
+static void attention_case_make(struct attention_case *c, enum flavour flavour)
+{
+    int halves = KV_PAGE_POSITIONS * c->head_dim;
+    int used = c->positions + c->rows - 1;
+    for (int p = 0; p * KV_PAGE_POSITIONS < used; p++) {
+        c->pages[p] = sov_alloc_aligned((size_t)halves * 4);
+        assert_non_null(c->pages[p]);
+        uint16_t *k = (uint16_t *)c->pages[p], *v = k + halves;
+        for (int i = 0; i < halves; i++) {
+            float scale = flavour == ANY ? 1000.0f : 1.0f;
+            k[i] = quant_f32_to_f16(random_uniform(-scale, scale));
+            v[i] = quant_f32_to_f16(random_uniform(-scale, scale));
+            /* What lies beyond the positions attended to must not matter, whatever it is. */
+            if (p * KV_PAGE_POSITIONS + i % KV_PAGE_POSITIONS >= used) k[i] = (uint16_t)random_u32();
+            if (p * KV_PAGE_POSITIONS + i / c->head_dim >= used) v[i] = (uint16_t)random_u32();
+        }
+    }
+    size_t n = (size_t)c->rows * (size_t)c->heads * (size_t)c->head_dim;
+    c->q = sov_alloc(n, sizeof(float));
+    c->expected = sov_alloc(n, sizeof(float));
+    c->got = sov_alloc(n, sizeof(float));
+    assert_true(c->q != NULL && c->expected != NULL && c->got != NULL);
+    for (size_t i = 0; i < n; i++) c->q[i] = random_uniform(-2.0f, 2.0f);
+    if (flavour == WITH_NAN) c->q[random_u32() % n] = NAN;
+}
+
+static void attention_case_free(struct attention_case *c)
+{
+    int used = c->positions + c->rows - 1;
+    for (int p = 0; p * KV_PAGE_POSITIONS < used; p++) sov_free_aligned(c->pages[p]);
+    sov_free(c->q);
+    sov_free(c->expected);
+    sov_free(c->got);
+}
+
+static struct vec_attention attention_call(const struct attention_case *c, float *out)
+{
+    size_t head = (size_t)c->head_dim, row = head * (size_t)c->heads;
+    return (struct vec_attention){
+        .q = c->q, .q_row = row, .q_head = head, .rows = c->rows, .heads = c->heads, .head_dim = c->head_dim,
+        .positions = c->positions, .scale = 0.125f, .pages = c->pages, .k_offset = 0,
+        .v_offset = (size_t)KV_PAGE_POSITIONS * head * 2, .out = out, .out_row = row, .out_head = head,
+    };
+}
+
+static const int attention_dims[] = {1, 2, 7, 16, 18, 32, 40, 64, 80, 100, 128, 256, 300, 512};
+static const int attention_positions[] = {1, 2, 15, 16, 17, 31, 32, 33, 64, 65, 100, 200};
+
+static void test_attention(void **state)
+{
+    (void)state;
+    random_state = 77;
+    for (size_t di = 0; di < sizeof attention_dims / sizeof *attention_dims; di++)
+        for (size_t pi = 0; pi < sizeof attention_positions / sizeof *attention_positions; pi++)
+            for (int repeat = 0; repeat < 4; repeat++) {
+                struct attention_case c = {.head_dim = attention_dims[di], .positions = attention_positions[pi],
+                                           .rows = 1 + (int)(random_u32() % 9), .heads = 1 + (int)(random_u32() % 9)};
+                attention_case_make(&c, repeat == 3 ? WITH_NAN : repeat == 2 ? ANY : ORDINARY);
+                int n = c.rows * c.heads * c.head_dim;
+                struct vec_attention call = attention_call(&c, c.expected);
+                scalar()->attention(&call);
+                for (int isa = 1; isa < KERN_ISAS; isa++) {
+                    if (!kern_isa_available((enum kern_isa)isa)) continue;
+                    call = attention_call(&c, c.got);
+                    vec_kernels_for((enum kern_isa)isa)->attention(&call);
+                    assert_same_floats(c.expected, c.got, n, "attention", isa);
+                }
+                attention_case_free(&c);
+            }
+}
+
+/* A row's result does not depend on which rows are computed with it. */
+static void test_attention_rows_are_independent(void **state)
+{
+    (void)state;
+    random_state = 78;
+    for (int isa = 0; isa < KERN_ISAS; isa++) {
+        if (!kern_isa_available((enum kern_isa)isa)) continue;
+        struct attention_case c = {.head_dim = 48, .positions = 27, .rows = 11, .heads = 3};
+        attention_case_make(&c, ORDINARY);
+        struct vec_attention call = attention_call(&c, c.expected);
+        vec_kernels_for((enum kern_isa)isa)->attention(&call);
+        for (int row = 0; row < c.rows; row++)
+            for (int head = 0; head < c.heads; head++) {
+                size_t at = (size_t)(row * c.heads + head) * 48;
+                call = attention_call(&c, c.got + at);
+                call.q += at;
+                call.rows = call.heads = 1;
+                call.positions += row;
+                vec_kernels_for((enum kern_isa)isa)->attention(&call);
+            }
+        assert_same_floats(c.expected, c.got, c.rows * c.heads * 48, "attention by rows", isa);
+        attention_case_free(&c);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_rms_norm),
+        cmocka_unit_test(test_silu_mul),
+        cmocka_unit_test(test_add),
+        cmocka_unit_test(test_rope),
+        cmocka_unit_test(test_exp),
+        cmocka_unit_test(test_store_f16),
+        cmocka_unit_test(test_argmax),
+        cmocka_unit_test(test_argmax_is_the_lowest_index_of_the_largest),
+        cmocka_unit_test(test_attention),
+        cmocka_unit_test(test_attention_rows_are_independent),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
