@@ -28,7 +28,17 @@ enum {
     ENGINE_STOP_BYTES_MAX = 1024,
     ENGINE_LOGIT_BIAS_MAX = 1024,
     ENGINE_TOP_LOGPROBS_MAX = 20,
+    ENGINE_CONTEXT_MAX = 1 << 24,    /* tokens per sequence */
+    ENGINE_CHUNK_MAX = 1 << 14,
+    ENGINE_QUEUE_MAX = 1 << 20,
+    SAMPLING_PENALTY_WINDOW_DEFAULT = 64,
 };
+/* The ranges sampling_params_check accepts. */
+#define SAMPLING_TEMPERATURE_MAX 100.0f
+#define SAMPLING_REPETITION_MIN 0.01f
+#define SAMPLING_REPETITION_MAX 100.0f
+#define SAMPLING_PENALTY_MAX 100.0f /* presence and frequency, either sign */
+#define SAMPLING_BIAS_MAX 100.0f    /* either sign, as OpenAI's */
 
 struct engine_options {
     const struct model *model;
@@ -36,16 +46,19 @@ struct engine_options {
     struct pool *pool;
     int parallel;            /* 1 .. ENGINE_PARALLEL_MAX */
     int context;             /* tokens per sequence, prompt and answer together */
-    int queue_max;
-    int prefill_chunk;       /* prompt tokens per step, at least 1 */
-    size_t kv_bytes_max;     /* KV budget; 0: parallel * context worth of pages */
+    int queue_max;           /* requests waiting beyond the free slots; 0: ENGINE_QUEUE_DEFAULT */
+    int prefill_chunk;       /* prompt tokens per step; 0: ENGINE_CHUNK_DEFAULT */
+    size_t kv_bytes_max;     /* KV budget, at least one context's worth; 0: parallel * context worth of pages */
     bool prefix_reuse;       /* share KV pages of equal prefixes, and keep finished ones while memory lasts */
 };
 
 struct engine;
 /* SOV_ERR_NOMEM says how much KV memory was needed and which flags lower it. */
 enum sov_error engine_create(const struct engine_options *options, struct engine **out, struct sov_errbuf *err);
-/* Stops accepting; waits up to grace_ms for running jobs to finish, then fails the rest with SOV_ERR_SHUTDOWN. */
+/*
+ * Stops accepting and fails waiting requests with SOV_ERR_SHUTDOWN at once; gives running ones up to grace_ms (below 0:
+ * without end) to finish, then fails the rest with SOV_ERR_SHUTDOWN. When it returns all jobs have their last event.
+ */
 void engine_shutdown(struct engine *engine, int grace_ms);
 /* All jobs must have been released. Calls engine_shutdown(engine, 0) if it was not. */
 void engine_free(struct engine *engine);
@@ -62,9 +75,9 @@ struct sampling_params {
     float repetition_penalty; /* 1: off; over the last penalty_window tokens, prompt included */
     float presence_penalty;   /* 0: off; OpenAI's, over generated tokens */
     float frequency_penalty;
-    int penalty_window;       /* default 64 */
+    int penalty_window;       /* default 64; -1: the whole sequence; 0: nothing */
     uint64_t seed;
-    const struct sampling_bias *bias;
+    const struct sampling_bias *bias; /* engine_submit copies them */
     size_t bias_count;
 };
 /* temperature 1, everything else off. */
@@ -111,7 +124,13 @@ struct engine_usage {
 /*
  * One token's worth of progress, or the end. Text is whole UTF-8 and contains no part of a stop string: bytes that
  * might still become one are held back, so an event may have a token and no text. The last event has finish set (and
- * may carry text that was held back); after it engine_job_next returns false for ever.
+ * may carry text that was held back) and no token; after it engine_job_next returns false for ever.
+ *
+ * Every token that was picked has its event, also the one that ended the generation: an end-of-generation token comes
+ * with its id and no text, and counts as a completion token. ENGINE_FINISH_STOP: such a token, or a stop string.
+ *
+ * Events wait in memory until they are read: at most max_tokens + 1 of them, each about 60 bytes plus its text plus
+ * 8 per top logprob. A reader that is slow costs that much and holds nobody up.
  */
 struct engine_event {
     char *text; /* owned by the event; zero-terminated; never NULL */
@@ -125,12 +144,17 @@ struct engine_event {
     char message[SOV_ERROR_MESSAGE_MAX];
     struct engine_usage usage; /* with finish */
     unsigned char digest[32];  /* with finish, if asked for */
+    void *storage;             /* what text lies in; engine_event_free's */
 };
+/* Frees what an event owns. The event itself is the caller's. */
 void engine_event_free(struct engine_event *event);
 
 struct engine_job;
-/* Called on the engine thread when events became available; must not block and must not call engine functions other
- * than engine_job_cancel. */
+/*
+ * Called on the engine thread, with no lock held, when events became available: at least once after the last of them;
+ * whoever then reads until engine_job_next says false misses nothing. Must not block and must not call engine functions
+ * other than engine_job_cancel.
+ */
 typedef void engine_notify(void *user);
 
 /*
@@ -145,7 +169,10 @@ bool engine_job_next(struct engine_job *job, struct engine_event *event);
 bool engine_job_wait(struct engine_job *job, int timeout_ms);
 /* The job ends within a step and its pages are freed; its last event has SOV_ERR_CANCELLED. */
 void engine_job_cancel(struct engine_job *job);
-/* Gives the handle back; a job still running is cancelled. After this returns, notify is not called again. */
+/*
+ * Gives the handle back; a job still running is cancelled. After this returns, notify is not called again: it waits for
+ * a call in progress, so the caller holds no lock that its notify takes.
+ */
 void engine_job_release(struct engine_job *job);
 
 /* A snapshot for /metrics and /health. */

@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <stdint.h>
+#include <stdio.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include "engine/state.h"
+
+/* A number from a cgroup file; `otherwise` when there is no such file or it says "max". */
+static size_t memory_cgroup_limit(const char *path, size_t otherwise)
+{
+    FILE *file = fopen(path, "re");
+    if (file == NULL) return otherwise;
+    unsigned long long bytes;
+    int fields = fscanf(file, "%llu", &bytes);
+    fclose(file);
+    return fields == 1 && bytes < otherwise ? (size_t)bytes : otherwise;
+}
+
+size_t engine_memory_limit(void)
+{
+    size_t limit = SIZE_MAX;
+    long pages = sysconf(_SC_PHYS_PAGES), page_bytes = sysconf(_SC_PAGESIZE);
+    if (pages > 0 && page_bytes > 0) limit = (size_t)pages * (size_t)page_bytes;
+    limit = memory_cgroup_limit("/sys/fs/cgroup/memory.max", limit);
+    limit = memory_cgroup_limit("/sys/fs/cgroup/memory/memory.limit_in_bytes", limit);
+    struct rlimit address_space;
+    if (getrlimit(RLIMIT_AS, &address_space) == 0 && address_space.rlim_cur != RLIM_INFINITY &&
+        address_space.rlim_cur < limit)
+        limit = (size_t)address_space.rlim_cur;
+    return limit;
+}

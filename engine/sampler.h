@@ -1,0 +1,70 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Picks the next token. A pure function of the raw logits, the tokens so far and the parameters: it keeps no state
+ * between tokens, so that a verifier that recomputes one position gets the same pick (docs/arithmetic.md, "Sampling").
+ * No libm, no order left open; float32 unless said otherwise; sums are float64 in increasing id order.
+ *
+ *  1. x = the model's logits. Any that is not finite fails the pick.
+ *  2. logit_bias: x[t] += bias, in the order of the list.
+ *  3. Repetition penalty r, for each distinct token of the last penalty_window tokens (prompt and answer):
+ *     x > 0 ? x / r : x * r (Keskar et al. 2019, with the sign taken into account).
+ *  4. Presence and frequency penalties, for each distinct token of the answer so far that occurred c times:
+ *     x -= c * frequency + presence (OpenAI's definition). Results of 2 to 4 are clamped to the finite range.
+ *  5. Temperature 0: the largest x, lowest id on ties. Otherwise weights w[i] = exp((x[i] - max) / temperature), and 0
+ *     where the argument is below SAMPLER_ARGUMENT_MIN.
+ *  6. top_k keeps the first k by rank: x, largest first, then id, lowest first.
+ *  7. top_p keeps, of those, the shortest prefix by rank whose weights, added in rank order, reach top_p times the sum
+ *     of the weights that step 6 kept; at least one token.
+ *  8. min_p keeps, of those, the tokens with w >= min_p * w[best] (float64 product).
+ *  9. With u = sampler_uniform(seed, position), the pick is the first kept id, in increasing order, at which the running
+ *     sum exceeds u times the sum of the kept weights (or the last kept id with a weight, if rounding leaves none).
+ *
+ * A filter that removes nothing changes nothing, whichever it is.
+ *
+ * Threads: one struct sampler (scratch only) per thread.
+ */
+#ifndef SOV_ENGINE_SAMPLER_H
+#define SOV_ENGINE_SAMPLER_H
+
+#include <stdint.h>
+
+#include "base/error.h"
+#include "engine/engine.h"
+#include "kernels/isa.h"
+
+struct sampler;
+
+/* Far inside the normal floats: exp(-80) is 1.8e-35, and no sum of weights (at least 1) can tell it from 0. */
+#define SAMPLER_ARGUMENT_MIN (-80.0f)
+
+enum sov_error sampler_create(int vocab, enum kern_isa isa, struct sampler **out, struct sov_errbuf *err);
+void sampler_free(struct sampler *s);
+
+struct sampler_input {
+    const struct sampling_params *params; /* checked */
+    const float *logits;                  /* vocab raw logits of the model */
+    const int32_t *tokens;                /* the sequence so far: prompt, then answer */
+    int prompt_count;
+    int token_count; /* of tokens; also the position that is picked, the generator's counter */
+};
+
+/* The picked id, or -1 if a logit is NaN or infinite. */
+int32_t sampler_pick(struct sampler *s, const struct sampler_input *in);
+
+/*
+ * Log-probabilities under the model's own distribution (natural, float64 log-softmax of the raw logits, sum in id
+ * order): of `token` into *logprob, and of the `top` most likely by rank into tops. Returns how many those are (top, or
+ * the vocabulary if it is smaller). The logits must be finite.
+ */
+int sampler_logprobs(struct sampler *s, const float *logits, int32_t token, int top, float *logprob,
+                     struct engine_token_logprob *tops);
+
+/*
+ * Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011): ten rounds over a 128-bit
+ * counter with a 64-bit key.
+ */
+void sampler_philox(const uint32_t counter[4], const uint32_t key[2], uint32_t out[4]);
+/* In [0, 1), a multiple of 2^-53: the first 53 bits of Philox with key seed and counter (position, 0). */
+double sampler_uniform(uint64_t seed, uint64_t position);
+
+#endif
