@@ -29,8 +29,9 @@ void *sov_alloc(size_t count, size_t size)
 
 void *sov_calloc(size_t count, size_t size)
 {
-    if (mem_refused()) return NULL;
-    return calloc(count != 0 ? count : 1, size != 0 ? size : 1);
+    size_t bytes;
+    if (mem_refused() || !sov_mul_size(count, size, &bytes)) return NULL;
+    return calloc(bytes != 0 ? bytes : 1, 1);
 }
 
 void *sov_realloc(void *ptr, size_t count, size_t size)
