@@ -49,7 +49,8 @@ TEST_SRCS := $(wildcard tests/test_*.c)
 ORACLE_SRCS := $(wildcard tests/oracle/*.c)
 FUZZ_SRCS := $(wildcard fuzz/fuzz_*.c)
 BENCH_SRCS := $(wildcard bench/*.c)
-ALL_SRCS := $(LIB_SRCS) $(wildcard $(MAIN)) $(TOOL_SRCS) $(TEST_SRCS) $(ORACLE_SRCS) $(FUZZ_SRCS) $(BENCH_SRCS)
+MKMODEL_SRCS := $(wildcard tools/mkmodel/*.c)
+ALL_SRCS := $(LIB_SRCS) $(wildcard $(MAIN)) $(TOOL_SRCS) $(MKMODEL_SRCS) $(TEST_SRCS) $(ORACLE_SRCS) $(FUZZ_SRCS) $(BENCH_SRCS)
 GUIDE := $(wildcard models/guide.gguf)
 
 LIB := $(BUILD)/libsovereign.a
@@ -150,13 +151,14 @@ $(BUILD)/obj/cli/guide_data.o: cli/guide_data.S $(GUIDE) $(BUILD)/sources
 define link
 	@mkdir -p $(@D)
 	$(call say,ld $@)
-	$(Q)$(1) $(SANFLAGS) $(2) -o $@ $(filter %.o %.a,$^) $(3)
+	$(Q)$(1) $(SANFLAGS) $(2) -o $@ $(filter %.o,$^) $(filter %.a,$^) $(3)
 endef
 
 $(BUILD)/sovereign: $(MAIN:%.c=$(BUILD)/obj/%.o) $(LIB)
 	$(call link,$(CC),,$(LIBS))
 $(TOOL_SRCS:tools/%.c=$(BUILD)/%): $(BUILD)/%: $(BUILD)/obj/tools/%.o $(LIB)
 	$(call link,$(CC),,$(LIBS))
+$(BUILD)/mkmodel: $(MKMODEL_SRCS:%.c=$(BUILD)/obj/%.o)
 $(BUILD)/tests/%: $(BUILD)/obj/tests/%.o $(LIB)
 	$(call link,$(CC),,$(LIBS) -lcmocka)
 $(BUILD)/bin/fuzz_%: $(BUILD)/obj/fuzz/fuzz_%.o $(LIB)

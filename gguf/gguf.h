@@ -140,5 +140,7 @@ enum sov_error gguf_writer_begin_data(struct gguf_writer *w);
 /* The next bytes of the current tensor; when a tensor is complete the next one begins. */
 enum sov_error gguf_writer_data(struct gguf_writer *w, const void *bytes, size_t length);
 enum sov_error gguf_writer_close(struct gguf_writer *w, struct sov_errbuf *err);
+/* Gives up instead of closing: removes the incomplete file. */
+void gguf_writer_discard(struct gguf_writer *w);
 
 #endif

@@ -373,10 +373,18 @@ enum sov_error gguf_writer_close(struct gguf_writer *w, struct sov_errbuf *err)
 {
     if (w == NULL) return SOV_OK;
     enum sov_error code = finish(w);
-    if (code != SOV_OK) {
-        (void)unlink(w->partial_path); /* best effort; the error that counts is the first one */
-        if (err != NULL) *err = w->err;
+    if (code == SOV_OK) {
+        writer_free(w);
+        return SOV_OK;
     }
-    writer_free(w);
+    if (err != NULL) *err = w->err;
+    gguf_writer_discard(w);
     return code;
+}
+
+void gguf_writer_discard(struct gguf_writer *w)
+{
+    if (w == NULL) return;
+    (void)unlink(w->partial_path); /* best effort: whoever gives up has an error of his own to report */
+    writer_free(w);
 }
