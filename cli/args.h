@@ -16,7 +16,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { ARGS_FLAGS_MAX = 64, ARGS_TEXTS_MAX = 256 };
+enum { ARGS_FLAGS_MAX = 64, ARGS_TEXTS_MAX = 1024 };
 
 /* Values of a flag that may be repeated. */
 struct arg_texts {

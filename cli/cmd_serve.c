@@ -210,7 +210,7 @@ static void serve_declare(struct args *args, struct serve *s)
               "The model's id in the API. Default: its name in the file.");
     cli_runtime_flags_add_template(args, &s->flags);
     args_text(args, "--data-dir", "DIR", &s->data_dir,
-              "Folder for what must outlive the process; created if absent.");
+              "Folder for what is to outlive the process; created if absent. Nothing is kept yet.");
     args_heading(args, "Network");
     args_text(args, "--host", "H", &s->options.host,
               "Address to listen on. Default 127.0.0.1: this machine only. 0.0.0.0: every machine "

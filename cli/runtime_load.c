@@ -72,7 +72,7 @@ int cli_runtime_prepare(struct cli_runtime *rt, const struct cli_runtime_flags *
     memset(rt, 0, sizeof *rt);
     struct sov_errbuf err;
     if (kern_isa_parse(flags->isa, &rt->isa, &err) != SOV_OK) {
-        return cli_usage_error(command, "--isa %s: %s", flags->isa, err.message);
+        return cli_usage_error(command, "--isa: %s", err.message);
     }
     if (flags->chat_template == NULL) return CLI_OK;
     rt->chat_template_known = true;
