@@ -131,6 +131,13 @@ void matmul_act_init(struct matmul_act *a, enum matmul_act_kind kind, enum kern_
         .kind = kind, .isa = isa, .rows = rows, .k = k, .groups = (rows + most - 1) / most, .data = data};
 }
 
+void matmul_act_group_rows(const struct matmul_act *a, int group, int *first, int *count)
+{
+    struct act_split s = act_split_at(a, group);
+    *first = s.first;
+    *count = s.rows;
+}
+
 void matmul_act_pack(struct matmul_act *a, const float *x, size_t ldx, int group_begin, int group_end)
 {
     const struct matmul_isa_table *t = table_for(a->isa);

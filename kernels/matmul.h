@@ -53,6 +53,8 @@ struct matmul_act {
 size_t matmul_act_bytes(enum matmul_act_kind kind, int rows_max, int k);
 /* Sets the fields; then matmul_act_pack fills groups [begin, end). */
 void matmul_act_init(struct matmul_act *a, enum matmul_act_kind kind, enum kern_isa isa, int rows, int k, void *data);
+/* The rows [*first, *first + *count) that a group holds. */
+void matmul_act_group_rows(const struct matmul_act *a, int group, int *first, int *count);
 /* x: rows x k float32, row stride ldx. */
 void matmul_act_pack(struct matmul_act *a, const float *x, size_t ldx, int group_begin, int group_end);
 

@@ -21,6 +21,7 @@ enum {
     /* Positions stay below this, and no rotary frequency exceeds the next, so that vec_sincos's range is kept. */
     MODEL_POSITION_MAX = 1 << 24,
     MODEL_ROPE_FREQUENCY_MAX = 64,
+    MODEL_ROWS_MAX = 1 << 16, /* rows of one batch */
 };
 
 enum model_tensor {

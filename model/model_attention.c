@@ -1,0 +1,144 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Between the Q, K, V products and the output product: the work items are a row and a KV head when positions are
+ * written, a block of rows and a KV head when they are read. A block is a run of positions of one sequence, as many as
+ * fill a micro-kernel's queries, so that a prompt reads its pages once for several rows.
+ */
+#include "model/model_pass.h"
+
+/* Queries that the widest attention kernel takes at once. */
+enum { BLOCK_QUERIES = 8 };
+
+size_t model_kv_page_bytes(const struct model *model)
+{
+    const struct model_config *c = &model->config;
+    return (size_t)c->layers * (size_t)model_kv_width(c) * 2 * KV_PAGE_POSITIONS * sizeof(uint16_t);
+}
+
+int model_kv_page_positions(const struct model *model)
+{
+    (void)model;
+    return KV_PAGE_POSITIONS;
+}
+
+/* Bytes of one head's K (or V) in a page, and where it starts: K, then V, head by head, layer by layer. */
+static size_t head_bytes(const struct model_config *c)
+{
+    return (size_t)c->head_dim * KV_PAGE_POSITIONS * sizeof(uint16_t);
+}
+static size_t k_offset(const struct model_config *c, int layer, int kv_head)
+{
+    return ((size_t)layer * (size_t)c->kv_heads + (size_t)kv_head) * 2 * head_bytes(c);
+}
+
+static bool same_run(const struct model_row *a, const struct model_row *b)
+{
+    return a->pages == b->pages && a->position + 1 == b->position;
+}
+
+void pass_plan_attention(struct pass *p)
+{
+    const struct model_config *c = &p->model->config;
+    int group = c->heads / c->kv_heads;
+    int most = group >= BLOCK_QUERIES ? 1 : BLOCK_QUERIES / group;
+    struct row_block *all = p->ws->blocks, *wanted = p->ws->wanted_blocks;
+    int n = 0, m = 0;
+    for (int i = 0; i < p->row_count; i++) {
+        if (n > 0 && all[n - 1].count < most && same_run(&p->rows[i - 1], &p->rows[i]))
+            all[n - 1].count++;
+        else
+            all[n++] = (struct row_block){.row = i, .out_row = i, .count = 1};
+    }
+    for (int i = 0; i < p->wanted_count; i++) {
+        int row = p->ws->wanted[i];
+        bool joins = m > 0 && wanted[m - 1].count < most && p->ws->wanted[i - 1] == row - 1 &&
+                     same_run(&p->rows[row - 1], &p->rows[row]);
+        if (joins)
+            wanted[m - 1].count++;
+        else
+            wanted[m++] = (struct row_block){.row = row, .out_row = i, .count = 1};
+    }
+    p->block_count = n;
+    p->wanted_block_count = m;
+}
+
+static void finish_head(const struct pass *p, float *x, const float *bias, const float *norm, const float *cos_sin)
+{
+    const struct model_config *c = &p->model->config;
+    const struct vec_kernels *vec = p->model->vec;
+    if (bias != NULL) vec->add(x, bias, c->head_dim);
+    if (norm != NULL) vec->rms_norm(x, norm, c->rms_eps, c->head_dim, x);
+    vec->rope(x, cos_sin, c->rope_dims, p->model->rope_interleaved);
+}
+
+static void write_head(const struct pass *p, const struct model_layer *layer, int layer_index, int row, int kv_head)
+{
+    const struct model_config *c = &p->model->config;
+    const struct vec_kernels *vec = p->model->vec;
+    const float *cos_sin = p->ws->cos_sin + (size_t)row * (size_t)c->rope_dims;
+    int group = c->heads / c->kv_heads, position = p->rows[row].position;
+    for (int head = kv_head * group; head < (kv_head + 1) * group; head++) {
+        size_t at = (size_t)head * (size_t)c->head_dim;
+        finish_head(p, p->ws->q + (size_t)row * p->ws->ld_q + at, layer->q.bias != NULL ? layer->q.bias + at : NULL,
+                    layer->q_norm, cos_sin);
+    }
+    size_t at = (size_t)kv_head * (size_t)c->head_dim;
+    float *k = p->ws->k + (size_t)row * p->ws->ld_kv + at, *v = p->ws->v + (size_t)row * p->ws->ld_kv + at;
+    finish_head(p, k, layer->k.bias != NULL ? layer->k.bias + at : NULL, layer->k_norm, cos_sin);
+    if (layer->v.bias != NULL) vec->add(v, layer->v.bias + at, c->head_dim);
+    unsigned char *page = p->rows[row].pages[position / KV_PAGE_POSITIONS] + k_offset(c, layer_index, kv_head);
+    int slot = position % KV_PAGE_POSITIONS;
+    vec->store_f16(k, (uint16_t *)page + slot, c->head_dim, KV_PAGE_POSITIONS);
+    vec->store_f16(v, (uint16_t *)(page + head_bytes(c)) + (size_t)slot * (size_t)c->head_dim, c->head_dim, 1);
+}
+
+void pass_write_kv(struct pass *p, int layer)
+{
+    int kv_heads = p->model->config.kv_heads, begin, end;
+    pool_share(p->row_count * kv_heads, p->worker, p->workers, &begin, &end);
+    for (int i = begin; i < end; i++) write_head(p, &p->model->layers[layer], layer, i / kv_heads, i % kv_heads);
+}
+
+/* Heads [begin, end) of a KV head's group, for one block of rows. */
+static void attend_block(const struct pass *p, int layer, const struct row_block *b, int kv_head, int begin, int end)
+{
+    const struct model_config *c = &p->model->config;
+    const struct model_row *row = &p->rows[b->row];
+    size_t head = (size_t)(kv_head * (c->heads / c->kv_heads) + begin) * (size_t)c->head_dim;
+    size_t offset = k_offset(c, layer, kv_head);
+    struct vec_attention a = {
+        .q = p->ws->q + (size_t)b->row * p->ws->ld_q + head,
+        .q_row = p->ws->ld_q,
+        .q_head = (size_t)c->head_dim,
+        .rows = b->count,
+        .heads = end - begin,
+        .head_dim = c->head_dim,
+        .positions = row->position + 1,
+        .scale = p->model->attention_scale,
+        .pages = row->pages,
+        .k_offset = offset,
+        .v_offset = offset + head_bytes(c),
+        .out = p->ws->attention + (size_t)b->out_row * p->ws->ld_q + head,
+        .out_row = p->ws->ld_q,
+        .out_head = (size_t)c->head_dim,
+    };
+    p->model->vec->attention(&a);
+}
+
+void pass_attend(struct pass *p, int layer)
+{
+    const struct model_config *c = &p->model->config;
+    bool last = layer == c->layers - 1;
+    const struct row_block *blocks = last ? p->ws->wanted_blocks : p->ws->blocks;
+    int count = last ? p->wanted_block_count : p->block_count;
+    /* With fewer items than workers the heads of a group are shared out too. */
+    int group = c->heads / c->kv_heads, items = count * c->kv_heads, parts = 1;
+    if (items < p->workers && items > 0) parts = (p->workers + items - 1) / items;
+    if (parts > group) parts = group;
+    /* Neighbouring items have similar lengths, so dealing them out in turn balances a prompt's growing rows. */
+    for (int i = p->worker; i < items * parts; i += p->workers) {
+        int begin, end;
+        pool_share(group, i % parts, parts, &begin, &end);
+        attend_block(p, layer, &blocks[i / parts / c->kv_heads], i / parts % c->kv_heads, begin, end);
+    }
+}

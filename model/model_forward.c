@@ -1,0 +1,258 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The forward pass: one job of the pool, in which the workers go through the layers together. A phase divides either
+ * the rows, or the panels of output rows of a matrix; barriers stand where a phase reads what another worker wrote:
+ *
+ *   rows      norm, pack activations
+ *   panels    Q, K, V
+ *   rows      rotary embedding, K and V into the pages
+ *   rows      attention (a barrier before it, because a prompt's later rows read what earlier rows wrote)
+ *   rows      pack
+ *   panels    output matrix, added to the residual stream
+ *   rows      norm, pack
+ *   panels    gate and up, silu(gate) * up
+ *   rows      pack
+ *   panels    down matrix, added to the residual stream
+ *
+ * In the last layer, after K and V are written, only the rows that want logits go on.
+ */
+#include <string.h>
+
+#include "gguf/quant.h"
+#include "model/model_pass.h"
+
+/* Panels whose gate and up outputs are multiplied while they are still in the cache. */
+enum { FFN_PANELS = 4 };
+
+/* Token embeddings into x, and the rotary angles of each row's position. */
+static void embed(struct pass *p)
+{
+    const struct model *model = p->model;
+    int begin, end;
+    pool_share(p->row_count, p->worker, p->workers, &begin, &end);
+    for (int i = begin; i < end; i++) {
+        const struct model_row *row = &p->rows[i];
+        const unsigned char *table = model->token_embd->data;
+        quant_dequantize((enum gguf_type)model->token_embd->type, table + (size_t)row->token * model->token_row_bytes,
+                         p->ws->x + (size_t)i * p->ws->ld_embedding, (size_t)model->config.embedding);
+        model_rope_angles(model, row->position, p->ws->cos_sin + (size_t)i * (size_t)model->config.rope_dims);
+    }
+}
+
+/* Packs the active rows of x in every kind of the mask, normed by weight first if that is given (into h). */
+static void pack(struct pass *p, const float *x, size_t ld, int k, const float *weight, unsigned kinds)
+{
+    const struct model *model = p->model;
+    struct model_workspace *ws = p->ws;
+    int groups = 0, begin, end;
+    for (int kind = 0; kind < MATMUL_ACT_KINDS; kind++) {
+        if ((kinds >> kind & 1) == 0) continue;
+        matmul_act_init(&p->act[kind], (enum matmul_act_kind)kind, model->isa, p->active, k, ws->act[kind]);
+        groups = p->act[kind].groups;
+    }
+    pool_share(groups, p->worker, p->workers, &begin, &end);
+    for (int g = begin; g < end; g++)
+        for (int kind = 0, normed = 0; kind < MATMUL_ACT_KINDS; kind++) {
+            if ((kinds >> kind & 1) == 0) continue;
+            int first, count;
+            matmul_act_group_rows(&p->act[kind], g, &first, &count);
+            for (int i = first; weight != NULL && !normed && i < first + count; i++)
+                model->vec->rms_norm(x + (size_t)i * ld, weight, model->config.rms_eps, k, ws->h + (size_t)i * ld);
+            normed = 1;
+            matmul_act_pack(&p->act[kind], weight != NULL ? ws->h : x, ld, g, g + 1);
+        }
+}
+
+/* This worker's panels of several matrices with the same input, shared out by their bytes. */
+static void multiply_together(const struct pass *p, const struct model_linear *const linears[], float *const outs[],
+                              const size_t lds[], int count)
+{
+    size_t total = 0, before = 0;
+    for (int i = 0; i < count; i++) total += matmul_weights_bytes(&linears[i]->w);
+    size_t low = total / (size_t)p->workers * (size_t)p->worker;
+    size_t high = p->worker == p->workers - 1 ? total : total / (size_t)p->workers * ((size_t)p->worker + 1);
+    for (int i = 0; i < count; i++) {
+        const struct matmul_weights *w = &linears[i]->w;
+        /* A panel belongs to the worker in whose bytes it begins. */
+        size_t bytes = w->panel_bytes, all = (size_t)w->panels;
+        size_t begin = low <= before ? 0 : (low - before + bytes - 1) / bytes;
+        size_t end = high <= before ? 0 : (high - before + bytes - 1) / bytes;
+        begin = begin < all ? begin : all;
+        end = end < all ? end : all;
+        if (begin < end) matmul_run(w, pass_act(p, linears[i]), outs[i], lds[i], (int)begin, (int)end);
+        before += bytes * all;
+    }
+}
+
+static void multiply_qkv(const struct pass *p, const struct model_layer *l)
+{
+    struct model_workspace *ws = p->ws;
+    const struct model_linear *const linears[] = {&l->q, &l->k, &l->v};
+    float *const outs[] = {ws->q, ws->k, ws->v};
+    const size_t lds[] = {ws->ld_q, ws->ld_kv, ws->ld_kv};
+    multiply_together(p, linears, outs, lds, 3);
+}
+
+/* Outputs [begin, end) that a range of panels makes, without the padding. */
+static int panel_outputs(const struct model_linear *linear, int panel_begin, int panel_end, int *count)
+{
+    int begin = panel_begin * MATMUL_PANEL, end = panel_end * MATMUL_PANEL;
+    if (end > linear->w.n) end = linear->w.n;
+    *count = end > begin ? end - begin : 0;
+    return begin;
+}
+
+static void add_bias(const struct pass *p, const struct model_linear *linear, float *out, int begin, int count)
+{
+    if (linear->bias != NULL) p->model->vec->add(out, linear->bias + begin, count);
+}
+
+/* x += packed activations times the matrix. */
+static void multiply_residual(struct pass *p, const struct model_linear *linear)
+{
+    struct model_workspace *ws = p->ws;
+    int begin, end, count;
+    pool_share(linear->w.panels, p->worker, p->workers, &begin, &end);
+    matmul_run(&linear->w, pass_act(p, linear), ws->h, ws->ld_embedding, begin, end);
+    int first = panel_outputs(linear, begin, end, &count);
+    for (int i = 0; i < p->active; i++) {
+        float *out = ws->h + (size_t)i * ws->ld_embedding + first;
+        add_bias(p, linear, out, first, count);
+        p->model->vec->add(ws->x + (size_t)i * ws->ld_embedding + first, out, count);
+    }
+}
+
+static void multiply_ffn(struct pass *p, const struct model_layer *l)
+{
+    struct model_workspace *ws = p->ws;
+    int begin, end;
+    pool_share(l->gate.w.panels, p->worker, p->workers, &begin, &end);
+    for (int at = begin; at < end; at += FFN_PANELS) {
+        int stop = at + FFN_PANELS < end ? at + FFN_PANELS : end, count;
+        matmul_run(&l->gate.w, pass_act(p, &l->gate), ws->gate, ws->ld_ffn, at, stop);
+        matmul_run(&l->up.w, pass_act(p, &l->up), ws->up, ws->ld_ffn, at, stop);
+        int first = panel_outputs(&l->gate, at, stop, &count);
+        for (int i = 0; i < p->active; i++) {
+            float *gate = ws->gate + (size_t)i * ws->ld_ffn + first, *up = ws->up + (size_t)i * ws->ld_ffn + first;
+            add_bias(p, &l->gate, gate, first, count);
+            add_bias(p, &l->up, up, first, count);
+            p->model->vec->silu_mul(gate, up, count, gate);
+        }
+    }
+}
+
+/* Moves the residual rows that want logits to the front. */
+static void keep_wanted(struct pass *p)
+{
+    size_t ld = p->ws->ld_embedding;
+    for (int i = 0; p->worker == 0 && i < p->wanted_count; i++)
+        if (p->ws->wanted[i] != i)
+            memcpy(p->ws->x + (size_t)i * ld, p->ws->x + (size_t)p->ws->wanted[i] * ld, ld * sizeof(float));
+}
+
+/* False if nobody wants more than the K and V of this layer. */
+static bool attention_half(struct pass *p, int layer)
+{
+    const struct model_layer *l = &p->model->layers[layer];
+    struct model_workspace *ws = p->ws;
+    int width = p->model->config.embedding;
+    bool last = layer == p->model->config.layers - 1;
+    pack(p, ws->x, ws->ld_embedding, width, l->attn_norm,
+         pass_kind_bit(&l->q) | pass_kind_bit(&l->k) | pass_kind_bit(&l->v));
+    pool_barrier(ws->pool);
+    multiply_qkv(p, l);
+    pool_barrier(ws->pool);
+    pass_write_kv(p, layer);
+    if (last && p->wanted_count == 0) return false;
+    pool_barrier(ws->pool);
+    pass_attend(p, layer);
+    if (last) {
+        keep_wanted(p);
+        p->active = p->wanted_count;
+    }
+    pool_barrier(ws->pool);
+    pack(p, ws->attention, ws->ld_q, model_q_width(&p->model->config), NULL, pass_kind_bit(&l->o));
+    pool_barrier(ws->pool);
+    multiply_residual(p, &l->o);
+    pool_barrier(ws->pool);
+    return true;
+}
+
+static void ffn_half(struct pass *p, int layer)
+{
+    const struct model_layer *l = &p->model->layers[layer];
+    struct model_workspace *ws = p->ws;
+    pack(p, ws->x, ws->ld_embedding, p->model->config.embedding, l->ffn_norm,
+         pass_kind_bit(&l->gate) | pass_kind_bit(&l->up));
+    pool_barrier(ws->pool);
+    multiply_ffn(p, l);
+    pool_barrier(ws->pool);
+    pack(p, ws->gate, ws->ld_ffn, p->model->config.ffn, NULL, pass_kind_bit(&l->down));
+    pool_barrier(ws->pool);
+    multiply_residual(p, &l->down);
+    pool_barrier(ws->pool);
+}
+
+static void multiply_output(struct pass *p)
+{
+    const struct model_linear *linear = &p->model->output;
+    size_t ld = (size_t)p->model->config.vocab_padded;
+    int begin, end, count;
+    pool_share(linear->w.panels, p->worker, p->workers, &begin, &end);
+    matmul_run(&linear->w, pass_act(p, linear), p->ws->logits, ld, begin, end);
+    int first = panel_outputs(linear, begin, end, &count);
+    for (int i = 0; i < p->active; i++) add_bias(p, linear, p->ws->logits + (size_t)i * ld + first, first, count);
+}
+
+static void forward(void *arg, int worker, int workers)
+{
+    struct pass p = *(const struct pass *)arg;
+    p.worker = worker;
+    p.workers = workers;
+    p.active = p.row_count;
+    embed(&p);
+    pool_barrier(p.ws->pool);
+    for (int layer = 0; layer < p.model->config.layers; layer++) {
+        if (!attention_half(&p, layer)) return;
+        ffn_half(&p, layer);
+    }
+    pack(&p, p.ws->x, p.ws->ld_embedding, p.model->config.embedding, p.model->output_norm,
+         pass_kind_bit(&p.model->output));
+    pool_barrier(p.ws->pool);
+    multiply_output(&p);
+}
+
+static enum sov_error check_rows(const struct model *model, const struct model_workspace *ws,
+                                 const struct model_row *rows, int row_count, struct sov_errbuf *err)
+{
+    int wanted = 0;
+    if (row_count < 1 || row_count > ws->rows_max)
+        return sov_fail(err, SOV_ERR_LIMIT, "a batch of %d rows, expected 1 to %d", row_count, ws->rows_max);
+    for (int i = 0; i < row_count; i++) {
+        if (rows[i].token < 0 || rows[i].token >= model->config.vocab)
+            return sov_fail(err, SOV_ERR_INVALID, "row %d has token %d, expected 0 to %d", i, rows[i].token,
+                            model->config.vocab - 1);
+        if (rows[i].position < 0 || rows[i].position >= MODEL_POSITION_MAX)
+            return sov_fail(err, SOV_ERR_INVALID, "row %d has position %d, expected 0 to %d", i, rows[i].position,
+                            MODEL_POSITION_MAX - 1);
+        if (rows[i].pages == NULL) return sov_fail(err, SOV_ERR_INVALID, "row %d has no page table", i);
+        wanted += rows[i].want_logits;
+    }
+    if (wanted > ws->logits_max)
+        return sov_fail(err, SOV_ERR_LIMIT, "%d rows want logits, expected up to %d", wanted, ws->logits_max);
+    return SOV_OK;
+}
+
+enum sov_error model_forward(const struct model *model, struct model_workspace *ws, const struct model_row *rows,
+                             int row_count, const float **logits, struct sov_errbuf *err)
+{
+    enum sov_error error = check_rows(model, ws, rows, row_count, err);
+    if (error != SOV_OK) return error;
+    struct pass p = {.model = model, .ws = ws, .rows = rows, .row_count = row_count};
+    for (int i = 0; i < row_count; i++)
+        if (rows[i].want_logits) ws->wanted[p.wanted_count++] = i;
+    pass_plan_attention(&p);
+    pool_run(ws->pool, forward, &p);
+    *logits = ws->logits;
+    return SOV_OK;
+}

@@ -1,0 +1,72 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The forward pass as its files see it: the workspace, and one worker's view of one pass. Private to model/.
+ *
+ * Every function here is a phase that all workers call together; each does its share, and the caller puts a barrier
+ * between a phase and the next that reads what other workers wrote.
+ */
+#ifndef SOV_MODEL_PASS_H
+#define SOV_MODEL_PASS_H
+
+#include "model/model_internal.h"
+
+/* Consecutive positions of one sequence whose attention is computed together. */
+struct row_block {
+    int row;     /* first row of the batch */
+    int out_row; /* where its result goes */
+    int count;
+};
+
+struct model_workspace {
+    const struct model *model;
+    struct pool *pool;
+    int rows_max;
+    int logits_max;
+    size_t bytes;
+    unsigned char *slab; /* everything below lies in it */
+    size_t ld_embedding, ld_q, ld_kv, ld_ffn; /* widths rounded up to whole panels: row strides in elements */
+    float *x;       /* the residual stream */
+    float *h;       /* normed rows, then the outputs that are added to x */
+    float *q, *k, *v;
+    float *attention;
+    float *gate, *up;
+    float *cos_sin; /* rope_dims per row */
+    float *logits;
+    void *act[MATMUL_ACT_KINDS]; /* packed activations */
+    int *wanted;                 /* rows that want logits */
+    struct row_block *blocks;
+    struct row_block *wanted_blocks;
+};
+
+struct pass {
+    const struct model *model;
+    struct model_workspace *ws;
+    const struct model_row *rows;
+    int row_count;
+    int wanted_count;
+    int block_count;
+    int wanted_block_count;
+    /* This worker's. */
+    int worker;
+    int workers;
+    int active; /* rows of x: all, or those that want logits after the last attention */
+    struct matmul_act act[MATMUL_ACT_KINDS];
+};
+
+static inline unsigned pass_kind_bit(const struct model_linear *linear)
+{
+    return 1u << matmul_act_kind_for(linear->w.type);
+}
+static inline const struct matmul_act *pass_act(const struct pass *p, const struct model_linear *linear)
+{
+    return &p->act[matmul_act_kind_for(linear->w.type)];
+}
+
+/* Fills ws->blocks and ws->wanted_blocks and their counts (one worker, before the pass). */
+void pass_plan_attention(struct pass *p);
+/* Biases, q/k norms and rotary embedding on q and k, and k and v into the pages. */
+void pass_write_kv(struct pass *p, int layer);
+/* Attention of all rows or, in the last layer, of the wanted rows only, into ws->attention. */
+void pass_attend(struct pass *p, int layer);
+
+#endif
