@@ -1,0 +1,225 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Logits of random models against libllama and against a float64 computation: every architecture with every weight type,
+ * mixtures, rotary scalings, tied and odd shapes. Per model, over POSITIONS positions and the whole vocabulary:
+ *
+ *   - the normalised mean squared error (NMSE) against libllama stays below a bound for the type (libllama with its
+ *     default half-precision KV, flash attention off, weights not repacked);
+ *   - the NMSE against float64 is no worse than libllama's own, but for noise (RATIO_MAX).
+ */
+#include <errno.h>
+#include <libgen.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/pool.h"
+#include "model/model.h"
+#include "tests/oracle/llama_api.h"
+#include "tests/oracle/reference.h"
+
+enum { POSITIONS = 72, POSITION_PAGES = 3, THREADS = 2 };
+
+static char build_dir[512];
+static char model_path[600];
+
+/* The type's bound on the NMSE against libllama. */
+static double bound_of(const char *type)
+{
+    if (strcmp(type, "f32") == 0) return 1e-6;
+    if (strcmp(type, "f16") == 0 || strcmp(type, "bf16") == 0) return 1e-5;
+    return 1e-3;
+}
+
+/*
+ * Two engines that round in different places have errors of the same size, not the same errors: a ratio of the two means
+ * squared errors scatters around its expectation.
+ */
+static const double RATIO_MAX = 1.1;
+
+static void make_model(const char *options)
+{
+    char command[2048];
+    snprintf(command, sizeof command, "%s/mkmodel %s %s >/dev/null", build_dir, options, model_path);
+    if (system(command) != 0) fail_msg("failed: %s", command);
+}
+
+static void make_tokens(int32_t *tokens, int vocab)
+{
+    uint64_t state = 42;
+    for (int i = 0; i < POSITIONS; i++) {
+        state = state * 6364136223846793005u + 1442695040888963407u;
+        tokens[i] = (int32_t)((state >> 33) % (uint64_t)vocab);
+    }
+}
+
+static float *sovereign_logits(const struct gguf *gguf, const int32_t *tokens, int vocab)
+{
+    struct sov_errbuf err = {.message = ""};
+    struct pool *pool;
+    struct model *model;
+    struct model_workspace *ws;
+    assert_int_equal(pool_create(THREADS, &pool, &err), SOV_OK);
+    struct model_load_options options = {.isa = kern_isa_best(), .pool = pool};
+    if (model_load(gguf, &options, &model, &err) != SOV_OK) fail_msg("%s", err.message);
+    assert_int_equal(model_workspace_create(model, pool, POSITIONS, POSITIONS, &ws, &err), SOV_OK);
+    unsigned char *pages[POSITION_PAGES];
+    for (int i = 0; i < POSITION_PAGES; i++) assert_non_null(pages[i] = calloc(1, model_kv_page_bytes(model)));
+    struct model_row rows[POSITIONS];
+    for (int i = 0; i < POSITIONS; i++)
+        rows[i] = (struct model_row){.token = tokens[i], .position = i, .pages = pages, .want_logits = true};
+    const float *logits;
+    if (model_forward(model, ws, rows, POSITIONS, &logits, &err) != SOV_OK) fail_msg("%s", err.message);
+    float *out = malloc((size_t)POSITIONS * (size_t)vocab * sizeof *out);
+    assert_non_null(out);
+    for (int i = 0; i < POSITIONS; i++)
+        memcpy(out + (size_t)i * (size_t)vocab, logits + (size_t)i * (size_t)model_config(model)->vocab_padded,
+               (size_t)vocab * sizeof *out);
+    for (int i = 0; i < POSITION_PAGES; i++) free(pages[i]);
+    model_workspace_free(ws);
+    model_free(model);
+    pool_free(pool);
+    return out;
+}
+
+static float *llama_logits(const int32_t *tokens, int vocab)
+{
+    struct llama_model_params mp = llama_model_default_params();
+    mp.n_gpu_layers = 0;
+    mp.use_extra_bufts = false;
+    struct llama_model *model = llama_model_load_from_file(model_path, mp);
+    assert_non_null(model);
+    struct llama_context_params cp = llama_context_default_params();
+    cp.n_ctx = 256;
+    cp.n_batch = cp.n_ubatch = POSITIONS;
+    cp.n_threads = cp.n_threads_batch = THREADS;
+    cp.flash_attn_type = LLAMA_FLASH_ATTN_TYPE_DISABLED;
+    struct llama_context *context = llama_init_from_model(model, cp);
+    assert_non_null(context);
+    struct llama_batch batch = llama_batch_init(POSITIONS, 0, 1);
+    for (int i = 0; i < POSITIONS; i++) {
+        batch.token[i] = tokens[i];
+        batch.pos[i] = i;
+        batch.n_seq_id[i] = 1;
+        batch.seq_id[i][0] = 0;
+        batch.logits[i] = 1;
+    }
+    batch.n_tokens = POSITIONS;
+    assert_int_equal(llama_decode(context, batch), 0);
+    float *out = malloc((size_t)POSITIONS * (size_t)vocab * sizeof *out);
+    assert_non_null(out);
+    for (int i = 0; i < POSITIONS; i++)
+        memcpy(out + (size_t)i * (size_t)vocab, llama_get_logits_ith(context, i), (size_t)vocab * sizeof *out);
+    llama_batch_free(batch);
+    llama_free(context);
+    llama_model_free(model);
+    return out;
+}
+
+static double nmse(const float *a, const float *b, const double *exact, size_t n)
+{
+    double error = 0.0, power = 0.0;
+    for (size_t i = 0; i < n; i++) {
+        double reference = exact != NULL ? exact[i] : (double)b[i], difference = (double)a[i] - reference;
+        error += difference * difference;
+        power += reference * reference;
+    }
+    return error / power;
+}
+
+/* One model made with these options. */
+static void compare(const char *options, const char *type)
+{
+    make_model(options);
+    struct sov_errbuf err = {.message = ""};
+    struct gguf *gguf;
+    if (gguf_open(model_path, &gguf, &err) != SOV_OK) fail_msg("%s", err.message);
+    int vocab = (int)gguf_find_tensor(gguf, "token_embd.weight")->dims[1];
+    int32_t tokens[POSITIONS];
+    make_tokens(tokens, vocab);
+    double *exact = reference_logits(gguf, tokens, POSITIONS);
+    float *ours = sovereign_logits(gguf, tokens, vocab), *theirs = llama_logits(tokens, vocab);
+    size_t n = (size_t)POSITIONS * (size_t)vocab;
+    double between = nmse(ours, theirs, NULL, n), our_error = nmse(ours, NULL, exact, n);
+    double their_error = nmse(theirs, NULL, exact, n);
+    print_message("%-72s llama %.2e; float64: ours %.2e, llama's %.2e, ratio %.3f\n", options, between, our_error,
+                  their_error, our_error / their_error);
+    if (!(between < bound_of(type))) fail_msg("%s: NMSE %g against libllama, bound %g", options, between, bound_of(type));
+    if (!(our_error <= RATIO_MAX * their_error))
+        fail_msg("%s: NMSE %g against float64, libllama's is %g", options, our_error, their_error);
+    free(exact);
+    free(ours);
+    free(theirs);
+    gguf_close(gguf);
+    unlink(model_path);
+}
+
+static const char *const types[] = {"f32",  "f16",  "bf16", "q8_0", "q4_0", "q4_1", "q5_0",   "q5_1",
+                                    "q2_k", "q3_k", "q4_k", "q5_k", "q6_k", "q4_k_m", "q2_k_m", "q3_k_m", "q5_k_m"};
+
+static void compare_types(const char *arch)
+{
+    for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
+        char options[512];
+        snprintf(options, sizeof options,
+                 "--arch %s --dim 256 --layers 3 --heads 4 --kv-heads 2 --ffn 512 --type %s --seed %zu", arch, types[i],
+                 i + 1);
+        compare(options, types[i]);
+    }
+}
+
+static void test_llama_types(void **state) { (void)state; compare_types("llama"); }
+static void test_qwen2_types(void **state) { (void)state; compare_types("qwen2"); }
+static void test_qwen3_types(void **state) { (void)state; compare_types("qwen3"); }
+
+static void test_shapes(void **state)
+{
+    (void)state;
+    compare("--arch llama --dim 320 --layers 2 --heads 4 --kv-heads 4 --ffn 352 --type f32", "f32"); /* heads of 80 */
+    compare("--arch llama --dim 320 --layers 2 --heads 4 --kv-heads 1 --ffn 352 --type q8_0", "q8_0");
+    compare("--arch llama --dim 200 --layers 2 --heads 2 --kv-heads 1 --ffn 300 --type f32", "f32"); /* heads of 100 */
+    compare("--arch llama --dim 72 --layers 2 --heads 3 --kv-heads 3 --ffn 90 --type f16 --vocab-bytes 301", "f16");
+    compare("--arch qwen3 --dim 96 --layers 2 --heads 6 --kv-heads 2 --head-dim 64 --ffn 160 --type q4_0", "q4_0");
+    compare("--arch qwen2 --dim 448 --layers 2 --heads 7 --kv-heads 1 --ffn 512 --type q5_0 --tied", "q5_0");
+    compare("--arch llama --dim 256 --layers 2 --heads 8 --kv-heads 8 --ffn 256 --type q6_k --tied", "q6_k");
+    compare("--arch qwen3 --dim 256 --layers 2 --heads 2 --kv-heads 1 --head-dim 256 --ffn 256 --type bf16", "bf16");
+}
+
+static void test_rope_scalings(void **state)
+{
+    (void)state;
+#define SHAPE " --dim 256 --layers 2 --heads 4 --kv-heads 2 --ffn 512 --type f32 "
+    compare("--arch llama" SHAPE "--rope-scaling linear --rope-factor 3", "f32");
+    compare("--arch llama" SHAPE "--rope-scaling yarn --rope-factor 4 --rope-orig-ctx 64", "f32");
+    compare("--arch qwen2" SHAPE "--rope-scaling yarn --rope-factor 8 --rope-orig-ctx 512", "f32");
+    compare("--arch qwen3" SHAPE "--rope-scaling linear --rope-factor 2.5 --rope-base 50000", "f32");
+    compare("--arch llama" SHAPE "--rope-freqs --rope-base 500000", "f32");
+    compare("--arch llama" SHAPE "--rms-eps 1e-2", "f32");
+#undef SHAPE
+}
+
+static void quiet(enum ggml_log_level level, const char *text, void *user)
+{
+    (void)user;
+    if (level == GGML_LOG_LEVEL_ERROR) fputs(text, stderr);
+}
+
+int main(int argc, char **argv)
+{
+    (void)argc;
+    /* This program is <build>/oracle/test_model_oracle. */
+    char self[512];
+    snprintf(self, sizeof self, "%s", argv[0]);
+    snprintf(build_dir, sizeof build_dir, "%s/..", dirname(self));
+    const char *tmp = getenv("TMPDIR");
+    snprintf(model_path, sizeof model_path, "%s/sov-oracle-%d.gguf", tmp != NULL ? tmp : "/tmp", (int)getpid());
+    llama_log_set(quiet, NULL);
+    llama_backend_init();
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_llama_types), cmocka_unit_test(test_qwen2_types), cmocka_unit_test(test_qwen3_types),
+        cmocka_unit_test(test_shapes),      cmocka_unit_test(test_rope_scalings),
+    };
+    int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    unlink(model_path);
+    llama_backend_free();
+    return failed;
+}
