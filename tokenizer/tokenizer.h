@@ -2,7 +2,9 @@
 /*
  * Text to token ids and back, from the vocabulary in a GGUF file: SentencePiece-style ("llama") and byte-level BPE
  * ("gpt2") with the pre-tokenizers default/gpt-2, llama-bpe (llama3, llama-v3), qwen2, smollm, deepseek-llm,
- * deepseek-coder, falcon, starcoder, refact, command-r, mpt. Ids equal llama.cpp's for every input.
+ * deepseek-coder, falcon, starcoder, refact, command-r, mpt. Ids equal llama.cpp's for every input it survives; where it
+ * ends the program instead, this goes on: a four-byte sequence beyond U+10FFFF is read as U+FFFD, and a byte for which
+ * an SPM vocabulary has no token becomes its unknown token.
  * An unknown model or pre-tokenizer is SOV_ERR_UNSUPPORTED with its name and the list of what is supported.
  *
  * Threads: a created tokenizer is immutable; encode and decode may run on any number of threads at once.
@@ -43,6 +45,17 @@ enum tokenizer_flags {
 enum { TOKENIZER_INPUT_MAX = 64 << 20 };
 enum sov_error tokenizer_encode(const struct tokenizer *tok, const char *text, size_t length, unsigned flags,
                                 struct token_list *list, struct sov_errbuf *err);
+
+/*
+ * As tokenizer_encode, but with TOKENIZER_PARSE_SPECIAL no text that touches one of the spans becomes a control token:
+ * they are data (a user's message) inside text that is ours. Spans are in ascending order and do not overlap.
+ */
+struct tokenizer_span {
+    size_t start, end;
+};
+enum sov_error tokenizer_encode_guarded(const struct tokenizer *tok, const char *text, size_t length, unsigned flags,
+                                        const struct tokenizer_span *spans, size_t span_count,
+                                        struct token_list *list, struct sov_errbuf *err);
 
 /*
  * The bytes of one token, not necessarily whole UTF-8 characters; *length may be 0. Special tokens give no bytes unless
