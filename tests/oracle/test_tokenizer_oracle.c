@@ -1,0 +1,363 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Our tokenizer against libllama's: ids, special ids, end-of-generation set, pieces and texts must be equal, on the
+ * vocabulary files of llama.cpp's tree and on vocabularies derived from them for pre-tokenizers that have no file.
+ * Reads $SOVEREIGN_DEPS (or .deps)/llama/models, prints one line per vocabulary, exits with 1 on any difference.
+ */
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* ggml's header of the same file format declares two names of ours; the program uses ours. */
+#define gguf_type ggml_gguf_type
+#define gguf_find_tensor ggml_gguf_find_tensor
+#include "llama.h"
+#undef gguf_type
+#undef gguf_find_tensor
+
+#include "base/log.h"
+#include "tests/gguf_fixture.h"
+#include "tests/tokenizer_corpus.h"
+#include "tokenizer/tokenizer.h"
+
+enum { REPORTED_MAX = 10, PATH_MAX_BYTES = 1024, ID_MAX = 1 << 20, TEXT_MAX = 1 << 22 };
+
+static int differences;
+
+struct pair {
+    const char *name;
+    struct tokenizer *ours;
+    struct llama_model *model;
+    const struct llama_vocab *theirs;
+    int32_t *ids; /* ID_MAX */
+    char *text;   /* TEXT_MAX */
+    size_t compared;
+};
+
+static void print_escaped(const char *text, size_t length)
+{
+    for (size_t i = 0; i < length && i < 200; i++) {
+        unsigned char c = (unsigned char)text[i];
+        if (c >= 0x20 && c < 0x7F && c != '\\')
+            putchar(c);
+        else
+            printf("\\x%02x", c);
+    }
+}
+
+static void report(const struct pair *p, const char *what, const char *text, size_t length)
+{
+    if (differences++ >= REPORTED_MAX) return;
+    printf("%s: %s differ for \"", p->name, what);
+    print_escaped(text, length);
+    printf("\"\n");
+}
+
+static void print_ids(const char *whose, const int32_t *ids, size_t count)
+{
+    if (differences > REPORTED_MAX) return;
+    printf("    %s:", whose);
+    for (size_t i = 0; i < count && i < 40; i++) printf(" %d", ids[i]);
+    printf("\n");
+}
+
+static bool pair_open(struct pair *p, const char *name, const char *path)
+{
+    *p = (struct pair){.name = name, .ids = malloc(ID_MAX * sizeof(int32_t)), .text = malloc(TEXT_MAX)};
+    struct gguf *gguf;
+    struct sov_errbuf err = {""};
+    if (gguf_open(path, &gguf, &err) != SOV_OK || tokenizer_create(gguf, &p->ours, &err) != SOV_OK) {
+        printf("%s: %s\n", name, err.message);
+        exit(1);
+    }
+    gguf_close(gguf);
+    struct llama_model_params params = llama_model_default_params();
+    params.vocab_only = true;
+    p->model = llama_model_load_from_file(path, params);
+    if (p->model == NULL) {
+        printf("%s: libllama does not load it\n", name);
+        exit(1);
+    }
+    p->theirs = llama_model_get_vocab(p->model);
+    return true;
+}
+
+static void pair_close(struct pair *p)
+{
+    printf("%-18s %-20s %zu texts\n", p->name, tokenizer_description(p->ours), p->compared);
+    llama_model_free(p->model);
+    tokenizer_free(p->ours);
+    free(p->ids);
+    free(p->text);
+}
+
+static void compare_decode(struct pair *p, const int32_t *ids, size_t count)
+{
+    for (int special = 0; special < 2; special++) {
+        int32_t length = llama_detokenize(p->theirs, ids, (int32_t)count, p->text, TEXT_MAX, false, special);
+        struct strbuf ours = {0};
+        if (tokenizer_decode(p->ours, ids, count, special, &ours, NULL) != SOV_OK) abort();
+        if (length < 0 || ours.length != (size_t)length || memcmp(strbuf_text(&ours), p->text, ours.length) != 0) {
+            report(p, "decoded texts", p->text, (size_t)(length < 0 ? 0 : length));
+            printf("    ours \"");
+            print_escaped(strbuf_text(&ours), ours.length);
+            printf("\"\n");
+        }
+        strbuf_free(&ours);
+    }
+}
+
+static void compare_flags(struct pair *p, const char *text, size_t length, unsigned flags)
+{
+    struct token_list list = {0};
+    if (tokenizer_encode(p->ours, text, length, flags, &list, NULL) != SOV_OK) abort();
+    int32_t count = llama_tokenize(p->theirs, text, (int32_t)length, p->ids, ID_MAX,
+                                   (flags & TOKENIZER_ADD_SPECIAL) != 0, (flags & TOKENIZER_PARSE_SPECIAL) != 0);
+    if (count < 0 || list.count != (size_t)count || memcmp(list.ids, p->ids, list.count * sizeof *p->ids) != 0) {
+        report(p, flags & TOKENIZER_PARSE_SPECIAL ? "ids (special)" : "ids", text, length);
+        print_ids("ours  ", list.ids, list.count);
+        print_ids("theirs", p->ids, (size_t)(count < 0 ? 0 : count));
+    } else {
+        compare_decode(p, list.ids, list.count);
+    }
+    token_list_free(&list);
+}
+
+static void compare_text(struct pair *p, const char *text, size_t length)
+{
+    p->compared++;
+    for (unsigned flags = 0; flags < 4; flags++) compare_flags(p, text, length, flags);
+}
+
+static void compare_vocabulary(struct pair *p)
+{
+    int32_t count = tokenizer_vocab_size(p->ours);
+    if (count != llama_vocab_n_tokens(p->theirs)) report(p, "vocabulary sizes", "", 0);
+    if (tokenizer_bos(p->ours) != llama_vocab_bos(p->theirs)) report(p, "BOS ids", "", 0);
+    if (tokenizer_eos(p->ours) != llama_vocab_eos(p->theirs)) report(p, "EOS ids", "", 0);
+    if (tokenizer_adds_bos(p->ours) != llama_vocab_get_add_bos(p->theirs)) report(p, "add_bos", "", 0);
+    for (int32_t id = 0; id < count; id++) {
+        const char *name = llama_vocab_get_text(p->theirs, id);
+        if (tokenizer_is_eog(p->ours, id) != llama_vocab_is_eog(p->theirs, id))
+            report(p, "end of generation", name, strlen(name));
+        if (tokenizer_is_control(p->ours, id) != llama_vocab_is_control(p->theirs, id))
+            report(p, "control tokens", name, strlen(name));
+        if (tokenizer_find(p->ours, name, strlen(name)) != id) report(p, "ids of texts", name, strlen(name));
+        for (int special = 0; special < 2; special++) {
+            int32_t length = llama_token_to_piece(p->theirs, id, p->text, TEXT_MAX, 0, special);
+            size_t our_length;
+            const char *piece = tokenizer_piece(p->ours, id, special, &our_length);
+            if (our_length != (size_t)length || memcmp(piece, p->text, our_length) != 0)
+                report(p, "pieces", name, strlen(name));
+        }
+    }
+}
+
+/* Texts between the vocabulary's own special tokens. */
+static void compare_specials(struct pair *p, const struct corpus *c)
+{
+    struct strbuf text = {0}, part = {0};
+    uint64_t random = 99;
+    int32_t specials[4096], count = 0;
+    for (int32_t id = 0; id < tokenizer_vocab_size(p->ours) && count < 4096; id++) {
+        enum llama_token_attr attr = llama_vocab_get_attr(p->theirs, id);
+        if (attr & (LLAMA_TOKEN_ATTR_CONTROL | LLAMA_TOKEN_ATTR_USER_DEFINED | LLAMA_TOKEN_ATTR_UNKNOWN))
+            specials[count++] = id;
+    }
+    for (int i = 0; count != 0 && i < 300; i++) {
+        strbuf_clear(&text);
+        for (uint32_t k = 0; k < 1 + (uint32_t)i % 6; k++) {
+            const char *name = llama_vocab_get_text(p->theirs, specials[corpus_below(&random, (uint32_t)count)]);
+            size_t length = strlen(name);
+            size_t cut = corpus_below(&random, 5) == 0 ? corpus_below(&random, (uint32_t)length) : 0;
+            strbuf_append(&text, name + cut, length - cut);
+            if (corpus_below(&random, 3) == 0) strbuf_append(&text, "   \n ", corpus_below(&random, 6));
+            corpus_text(c, corpus_below(&random, (uint32_t)corpus_count(c)), &part);
+            if (corpus_below(&random, 2)) strbuf_append(&text, part.data, part.length);
+        }
+        corpus_sanitize(&text);
+        compare_text(p, text.data, text.length);
+    }
+    strbuf_free(&text);
+    strbuf_free(&part);
+}
+
+static void compare_corpus(struct pair *p, const struct corpus *c)
+{
+    struct strbuf text = {0};
+    compare_text(p, "", 0);
+    for (size_t i = 0; i < corpus_count(c); i++) {
+        corpus_text(c, i, &text);
+        compare_text(p, strbuf_text(&text), text.length);
+    }
+    strbuf_free(&text);
+}
+
+/* Every code point that Unicode assigns or may assign, in contexts that show its class. */
+static void compare_code_points(struct pair *p)
+{
+    struct strbuf text = {0};
+    for (uint32_t start = 0; start < 0x32400; start += 64) {
+        strbuf_clear(&text);
+        for (uint32_t c = start; c < start + 64; c++) {
+            corpus_put_point(c, &text);
+            strbuf_puts(&text, "a.");
+            corpus_put_point(c, &text);
+            strbuf_puts(&text, "1 ");
+            corpus_put_point(c, &text);
+            corpus_put_point(c, &text);
+            strbuf_puts(&text, "\n");
+        }
+        compare_flags(p, text.data, text.length, 0);
+        p->compared++;
+    }
+    strbuf_free(&text);
+}
+
+/* The vectors that come with the vocabulary files. */
+static void compare_vectors(struct pair *p, const char *path)
+{
+    char input_path[PATH_MAX_BYTES + 8], output_path[PATH_MAX_BYTES + 8];
+    snprintf(input_path, sizeof input_path, "%s.inp", path);
+    snprintf(output_path, sizeof output_path, "%s.out", path);
+    FILE *input = fopen(input_path, "rb"), *output = fopen(output_path, "rb");
+    if (input == NULL || output == NULL) {
+        printf("%s: no vectors\n", p->name);
+        exit(1);
+    }
+    static const char separator[] = "\n__ggml_vocab_test__\n";
+    size_t length = fread(p->text, 1, TEXT_MAX - 1, input);
+    p->text[length] = '\0';
+    fclose(input);
+    char line[1 << 16];
+    size_t vectors = 0;
+    for (char *text = p->text, *end; (end = strstr(text, separator)) != NULL && fgets(line, sizeof line, output) != NULL;
+         text = end + strlen(separator)) {
+        struct token_list list = {0};
+        if (tokenizer_encode(p->ours, text, (size_t)(end - text), 0, &list, NULL) != SOV_OK) abort();
+        size_t i = 0;
+        bool equal = true;
+        for (char *word = strtok(line, " \n"); word != NULL; word = strtok(NULL, " \n"), i++)
+            equal = equal && i < list.count && list.ids[i] == atoi(word);
+        if (!equal || i != list.count) report(p, "vectors", text, (size_t)(end - text));
+        token_list_free(&list);
+        vectors++;
+    }
+    fclose(output);
+    if (vectors < 40) report(p, "numbers of vectors", "", 0);
+}
+
+/* A copy of the vocabulary file with another pre-tokenizer, under a name of its own. */
+static void derive(const char *path, const char *pre, char *out_path)
+{
+    struct gguf *gguf;
+    struct sov_errbuf err;
+    if (gguf_open(path, &gguf, &err) != SOV_OK) {
+        printf("%s\n", err.message);
+        exit(1);
+    }
+    struct gguf_fixture f = {0};
+    for (size_t i = 0; i < gguf_kv_count(gguf); i++) {
+        const struct gguf_kv *kv = gguf_kv_at(gguf, i);
+        if (kv->key.length != strlen("tokenizer.ggml.pre") || memcmp(kv->key.data, "tokenizer.ggml.pre", 18) != 0)
+            fixture_kv_copy(&f, kv);
+    }
+    gguf_close(gguf);
+    fixture_kv_str(&f, "tokenizer.ggml.pre", pre);
+    size_t length;
+    const void *file = fixture_finish(&f, &length);
+    strcpy(out_path, "/tmp/sovereign-oracle-XXXXXX");
+    int fd = mkstemp(out_path);
+    if (fd < 0 || write(fd, file, length) != (ssize_t)length || close(fd) != 0) abort();
+    fixture_free(&f);
+}
+
+static void compare_revealing(const char *pre, const struct corpus *c)
+{
+    char path[64] = "/tmp/sovereign-oracle-XXXXXX", name[64];
+    struct gguf_fixture f = {0};
+    fixture_put_revealing_bpe(&f, pre);
+    size_t length;
+    const void *file = fixture_finish(&f, &length);
+    int fd = mkstemp(path);
+    if (fd < 0 || write(fd, file, length) != (ssize_t)length || close(fd) != 0) abort();
+    fixture_free(&f);
+    snprintf(name, sizeof name, "words/%s", pre);
+    struct pair p;
+    pair_open(&p, name, path);
+    unlink(path);
+    compare_vocabulary(&p);
+    compare_corpus(&p, c);
+    compare_code_points(&p);
+    pair_close(&p);
+}
+
+static void be_quiet(enum ggml_log_level level, const char *text, void *ignored)
+{
+    (void)level;
+    (void)text;
+    (void)ignored;
+}
+
+int main(int argc, char **argv)
+{
+    static const struct {
+        const char *name;
+        bool has_vectors;
+    } files[] = {
+        {"llama-spm", true}, {"phi-3", true}, {"baichuan", false}, {"gpt-2", true}, {"llama-bpe", true},
+        {"qwen2", true}, {"deepseek-llm", true}, {"deepseek-coder", true}, {"falcon", true}, {"starcoder", true},
+        {"refact", true}, {"command-r", true}, {"mpt", true}, {"gpt-neox", false}, {"aquila", false},
+    };
+    static const struct {
+        const char *name, *from, *pre;
+    } derived[] = {
+        {"smollm", "starcoder", "smollm"}, {"deepseek-r1-qwen", "qwen2", "deepseek-r1-qwen"},
+        {"megrez", "qwen2", "megrez"}, {"falcon3", "llama-bpe", "falcon3"}, {"llama3", "llama-bpe", "llama3"},
+        {"llama-v3", "llama-bpe", "llama-v3"}, {"smaug-bpe", "llama-bpe", "smaug-bpe"},
+        {"default", "gpt-2", "default"},
+    };
+    /* One of each set of patterns. */
+    static const char *const revealing[] = {"default", "gpt-2", "llama-bpe", "qwen2", "smollm", "deepseek-llm",
+                                            "deepseek-coder", "falcon"};
+    const char *only = argc > 1 ? argv[1] : NULL;
+    const char *deps = getenv("SOVEREIGN_DEPS");
+    char path[PATH_MAX_BYTES], derived_path[64];
+    struct corpus corpus;
+    if (!corpus_load(&corpus, "tests/data/tokenizer_corpus.txt")) {
+        printf("tests/data/tokenizer_corpus.txt cannot be read: run this from the root of the repository\n");
+        return 1;
+    }
+    log_configure(LOG_LEVEL_ERROR, LOG_FORMAT_TEXT);
+    llama_log_set(be_quiet, NULL);
+    struct pair p;
+    for (size_t i = 0; i < sizeof files / sizeof files[0]; i++) {
+        if (only != NULL && strcmp(only, files[i].name) != 0) continue;
+        snprintf(path, sizeof path, "%s/llama/models/ggml-vocab-%s.gguf", deps != NULL ? deps : ".deps", files[i].name);
+        pair_open(&p, files[i].name, path);
+        compare_vocabulary(&p);
+        if (files[i].has_vectors) compare_vectors(&p, path);
+        compare_corpus(&p, &corpus);
+        compare_specials(&p, &corpus);
+        pair_close(&p);
+    }
+    for (size_t i = 0; i < sizeof derived / sizeof derived[0]; i++) {
+        if (only != NULL && strcmp(only, derived[i].name) != 0) continue;
+        snprintf(path, sizeof path, "%s/llama/models/ggml-vocab-%s.gguf", deps != NULL ? deps : ".deps", derived[i].from);
+        derive(path, derived[i].pre, derived_path);
+        pair_open(&p, derived[i].name, derived_path);
+        unlink(derived_path);
+        compare_vocabulary(&p);
+        compare_corpus(&p, &corpus);
+        pair_close(&p);
+    }
+    for (size_t i = 0; i < sizeof revealing / sizeof revealing[0]; i++) {
+        if (only != NULL && strcmp(only, "words") != 0) continue;
+        compare_revealing(revealing[i], &corpus);
+    }
+    strbuf_free(&corpus.file);
+    if (differences != 0) printf("%d differences\n", differences);
+    return differences != 0;
+}
