@@ -34,21 +34,25 @@
 #include "tokenizer/tokenizer.h"
 
 enum {
-    SERVER_BODY_BYTES_DEFAULT = 16 << 20,       /* one request's body; beyond that 413 */
-    SERVER_BODIES_BYTES_DEFAULT = 256 << 20,    /* all bodies being received together; beyond that 503 */
-    SERVER_HEADER_BYTES_DEFAULT = 32 << 10,     /* request line and headers; beyond that 431 (or 414) */
-    SERVER_CONNECTIONS_DEFAULT = 1024,          /* further ones wait to be accepted */
-    SERVER_REQUEST_TIMEOUT_MS_DEFAULT = 60000,  /* from the request's first header line to its last byte */
-    SERVER_IDLE_TIMEOUT_MS_DEFAULT = 60000,     /* of a connection on which nothing moves */
-    SERVER_KEEPALIVE_MS_DEFAULT = 10000,        /* silence in a stream before a ": keep-alive" comment */
+    SERVER_BODY_BYTES_DEFAULT = 16 << 20, /* one request's body; beyond that 413 */
+    SERVER_BODIES_BYTES_DEFAULT = 256
+                                  << 20, /* all bodies being received together; beyond that 503 */
+    SERVER_HEADER_BYTES_DEFAULT = 32 << 10, /* request line and headers; beyond that 431 (or 414) */
+    SERVER_CONNECTIONS_DEFAULT = 1024,      /* further ones wait to be accepted */
+    SERVER_REQUEST_TIMEOUT_MS_DEFAULT =
+        60000, /* from the request's first header line to its last byte */
+    SERVER_IDLE_TIMEOUT_MS_DEFAULT = 60000, /* of a connection on which nothing moves */
+    SERVER_KEEPALIVE_MS_DEFAULT = 10000, /* silence in a stream before a ": keep-alive" comment */
 };
 
 struct server_options {
-    const char *host;         /* address or name to bind, "127.0.0.1", "::1", "0.0.0.0", "localhost" */
-    int port;                 /* 0: the system picks one, see server_port */
-    const char *api_key_file; /* NULL: no keys. One key per line; blank lines and lines starting with # are skipped */
-    const char *cors_origin;  /* "*": any web page; "none"; or origins separated by commas (others get 403) */
-    bool access_log;          /* one line per request on stderr, in the format of base/log.h */
+    const char *host; /* address or name to bind, "127.0.0.1", "::1", "0.0.0.0", "localhost" */
+    int port;         /* 0: the system picks one, see server_port */
+    const char *
+        api_key_file; /* NULL: no keys. One key per line; blank lines and lines starting with # are skipped */
+    const char *
+        cors_origin; /* "*": any web page; "none"; or origins separated by commas (others get 403) */
+    bool access_log; /* one line per request on stderr, in the format of base/log.h */
     size_t body_bytes_max;
     size_t bodies_bytes_max;
     size_t header_bytes_max;
@@ -78,7 +82,8 @@ struct server;
  * file without keys. Logs one warning when the address is reachable from other machines and no keys are set. SIGPIPE is
  * set to ignored for the process.
  */
-enum sov_error server_start(const struct server_options *options, struct server **out, struct sov_errbuf *err);
+enum sov_error server_start(const struct server_options *options, struct server **out,
+                            struct sov_errbuf *err);
 /* The port that was bound. */
 int server_port(const struct server *server);
 /* "http://127.0.0.1:8080", with brackets around an IPv6 address; for people. Lives as long as the server. */
@@ -87,7 +92,8 @@ const char *server_url(const struct server *server);
 /* While loading: what /health reports as "progress", 0 to 1. */
 void server_set_progress(struct server *server, double fraction);
 /* Begins to serve the model; called once. SOV_ERR_NOMEM. */
-enum sov_error server_set_ready(struct server *server, const struct server_model *model, struct sov_errbuf *err);
+enum sov_error server_set_ready(struct server *server, const struct server_model *model,
+                                struct sov_errbuf *err);
 
 /* Reads the key file again (SIGHUP). On an error the old keys stay in force. */
 enum sov_error server_reload_keys(struct server *server, struct sov_errbuf *err);

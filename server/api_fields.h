@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Reading one field of a request body. Each function leaves *out alone when the field is absent or null, and fails with
+ * the field's name when it has the wrong type or is out of range. Private to the parsers of server/api*.c.
+ */
+#ifndef SOV_SERVER_API_FIELDS_H
+#define SOV_SERVER_API_FIELDS_H
+
+#include "server/api.h"
+
+/* The value of a field, or NULL when it is absent or null. */
+json_t *api_field(const json_t *object, const char *name);
+/* For error messages: "a string", "an array", ... */
+const char *api_type_name(const json_t *value);
+
+bool api_read_bool(const json_t *object, const char *name, bool *out, struct api_error *err);
+/* Integers in [min, max]; 3.0 is not an integer. */
+bool api_read_int(const json_t *object, const char *name, int64_t min, int64_t max, int64_t *out,
+                  struct api_error *err);
+/* Numbers in [min, max], so never infinite or NaN. */
+bool api_read_float(const json_t *object, const char *name, double min, double max, float *out,
+                    struct api_error *err);
+/* An array of token ids below vocab, copied to *ids (sov_free). param names the array. */
+bool api_read_ids(const json_t *array, int vocab, const char *param, int32_t **ids, size_t *count,
+                  struct api_error *err);
+
+#endif

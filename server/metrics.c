@@ -1,0 +1,184 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "server/metrics.h"
+
+#include <string.h>
+
+#include "kernels/isa.h"
+
+static const double METRICS_FIRST_TOKEN_S[] = {0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5,
+                                               1,     2.5,  5,     10,   30,  60,   120};
+static const double METRICS_PER_TOKEN_S[] = {0.001, 0.0025, 0.005, 0.01, 0.02, 0.03,
+                                             0.05,  0.075,  0.1,   0.2,  0.5,  1};
+static const double METRICS_DURATION_S[] = {0.01, 0.05, 0.1, 0.25, 0.5, 1,   2.5,
+                                            5,    10,   30,  60,   120, 300, 600};
+
+#define METRICS_COUNT(a) ((int)(sizeof(a) / sizeof(a)[0]))
+_Static_assert(METRICS_COUNT(METRICS_FIRST_TOKEN_S) <= METRICS_BUCKETS_MAX, "too many buckets");
+_Static_assert(METRICS_COUNT(METRICS_PER_TOKEN_S) <= METRICS_BUCKETS_MAX, "too many buckets");
+_Static_assert(METRICS_COUNT(METRICS_DURATION_S) <= METRICS_BUCKETS_MAX, "too many buckets");
+
+const char *server_route_name(enum server_route route)
+{
+    static const char *const NAMES[ROUTES] = {
+        "/v1/chat/completions",
+        "/v1/completions",
+        "/v1/models",
+        "/v1/models/{id}",
+        "/tokenize",
+        "/detokenize",
+        "/health",
+        "/metrics",
+        "/",
+        "other",
+    };
+    return NAMES[route];
+}
+
+void metrics_init(struct metrics *m)
+{
+    memset(m, 0, sizeof *m);
+    m->first_token.bounds = METRICS_FIRST_TOKEN_S;
+    m->first_token.bound_count = METRICS_COUNT(METRICS_FIRST_TOKEN_S);
+    m->per_token.bounds = METRICS_PER_TOKEN_S;
+    m->per_token.bound_count = METRICS_COUNT(METRICS_PER_TOKEN_S);
+    m->duration.bounds = METRICS_DURATION_S;
+    m->duration.bound_count = METRICS_COUNT(METRICS_DURATION_S);
+}
+
+void metrics_count_request(struct metrics *m, enum server_route route, int status)
+{
+    if (status < METRICS_STATUS_MIN || status > METRICS_STATUS_MAX) status = METRICS_STATUS_MAX;
+    atomic_fetch_add_explicit(&m->requests[route][status - METRICS_STATUS_MIN], 1,
+                              memory_order_relaxed);
+}
+
+void metrics_observe(struct metrics_histogram *h, int64_t ns)
+{
+    double seconds = (double)ns * 1e-9;
+    int i = 0;
+    while (i < h->bound_count && seconds > h->bounds[i]) i++;
+    atomic_fetch_add_explicit(&h->counts[i], 1, memory_order_relaxed);
+    atomic_fetch_add_explicit(&h->sum_ns, (uint64_t)(ns > 0 ? ns : 0), memory_order_relaxed);
+}
+
+static void metrics_head(struct strbuf *out, const char *name, const char *type, const char *help)
+{
+    strbuf_printf(out, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, type);
+}
+
+static void metrics_write_one(struct strbuf *out, const char *name, const char *type,
+                              const char *help, double value)
+{
+    metrics_head(out, name, type, help);
+    strbuf_printf(out, "%s %.17g\n", name, value);
+}
+
+static void metrics_write_histogram(struct strbuf *out, const char *name, const char *help,
+                                    struct metrics_histogram *h)
+{
+    metrics_head(out, name, "histogram", help);
+    unsigned long long count = 0;
+    for (int i = 0; i <= h->bound_count; i++) {
+        count += atomic_load_explicit(&h->counts[i], memory_order_relaxed);
+        if (i < h->bound_count)
+            strbuf_printf(out, "%s_bucket{le=\"%g\"} %llu\n", name, h->bounds[i], count);
+        else
+            strbuf_printf(out, "%s_bucket{le=\"+Inf\"} %llu\n", name, count);
+    }
+    strbuf_printf(out, "%s_sum %.9g\n%s_count %llu\n", name,
+                  (double)atomic_load_explicit(&h->sum_ns, memory_order_relaxed) * 1e-9, name,
+                  count);
+}
+
+/* A label's value: backslash, quote and line end are escaped. */
+static void metrics_put_label(struct strbuf *out, const char *text)
+{
+    for (; *text != '\0'; text++) {
+        if (*text == '\n') {
+            strbuf_puts(out, "\\n");
+            continue;
+        }
+        if (*text == '"' || *text == '\\') strbuf_putc(out, '\\');
+        strbuf_putc(out, *text);
+    }
+}
+
+static void metrics_write_engine(struct engine *engine, struct strbuf *out)
+{
+    struct engine_stats s;
+    engine_stats_read(engine, &s);
+    const struct {
+        const char *name, *type, *help;
+        double value;
+    } rows[] = {
+        {"sovereign_requests_running", "gauge", "Sequences in the batch.", s.running},
+        {"sovereign_requests_waiting", "gauge", "Sequences waiting for admission.", s.waiting},
+        {"sovereign_sequences_max", "gauge", "Sequences that may run at once.", s.parallel},
+        {"sovereign_sequences_total", "counter", "Sequences submitted.", (double)s.requests_total},
+        {"sovereign_sequences_cancelled_total", "counter",
+         "Sequences cancelled, mostly because the client left.",
+         (double)s.requests_cancelled_total},
+        {"sovereign_sequences_failed_total", "counter", "Sequences that ended with an error.",
+         (double)s.requests_failed_total},
+        {"sovereign_sequences_rejected_total", "counter",
+         "Sequences refused because the queue was full.", (double)s.requests_rejected_total},
+        {"sovereign_prompt_tokens_total", "counter", "Prompt tokens of admitted sequences.",
+         (double)s.prompt_tokens_total},
+        {"sovereign_prompt_tokens_cached_total", "counter",
+         "Prompt tokens taken from the prefix cache.", (double)s.cached_tokens_total},
+        {"sovereign_generated_tokens_total", "counter", "Tokens generated.",
+         (double)s.generated_tokens_total},
+        {"sovereign_steps_total", "counter", "Batched steps of the model.", (double)s.steps_total},
+        {"sovereign_step_rows_total", "counter", "Rows (tokens) in those steps.",
+         (double)s.step_rows_total},
+        {"sovereign_step_seconds_total", "counter", "Time spent in steps.",
+         (double)s.step_ns_total * 1e-9},
+        {"sovereign_model_seconds_total", "counter", "Time spent inside the model.",
+         (double)s.model_ns_total * 1e-9},
+        {"sovereign_kv_pages", "gauge", "KV pages there are.", (double)s.kv_pages_total},
+        {"sovereign_kv_pages_used", "gauge", "KV pages held by running sequences.",
+         (double)s.kv_pages_used},
+        {"sovereign_kv_pages_cached", "gauge", "KV pages held by the prefix cache only.",
+         (double)s.kv_pages_cached},
+        {"sovereign_kv_page_bytes", "gauge", "Size of a KV page.", (double)s.kv_page_bytes},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)
+        metrics_write_one(out, rows[i].name, rows[i].type, rows[i].help, rows[i].value);
+}
+
+void metrics_write(struct metrics *m, struct engine *engine, const char *model, const char *isa,
+                   struct strbuf *out)
+{
+    metrics_head(out, "sovereign_build_info", "gauge",
+                 "Version, arithmetic version and instruction set; always 1.");
+    strbuf_printf(out, "sovereign_build_info{version=\"%s\",arithmetic=\"%d\",isa=\"%s\",model=\"",
+                  SOV_VERSION, SOV_ARITHMETIC_VERSION, isa);
+    metrics_put_label(out, model);
+    strbuf_puts(out, "\"} 1\n");
+    metrics_write_one(out, "sovereign_model_ready", "gauge", "1 when the model is loaded.",
+                      engine != NULL);
+    metrics_head(
+        out, "sovereign_http_requests_total", "counter",
+        "Requests by route and status; 499 is a client that left before its answer was complete.");
+    for (int r = 0; r < ROUTES; r++)
+        for (int s = METRICS_STATUS_MIN; s <= METRICS_STATUS_MAX; s++) {
+            uint64_t n =
+                atomic_load_explicit(&m->requests[r][s - METRICS_STATUS_MIN], memory_order_relaxed);
+            if (n != 0)
+                strbuf_printf(out,
+                              "sovereign_http_requests_total{route=\"%s\",status=\"%d\"} %llu\n",
+                              server_route_name((enum server_route)r), s, (unsigned long long)n);
+        }
+    metrics_write_one(out, "sovereign_http_connections", "gauge", "Open connections.",
+                      atomic_load(&m->connections));
+    metrics_write_one(out, "sovereign_http_requests_in_progress", "gauge",
+                      "Requests being received or answered.", atomic_load(&m->in_progress));
+    metrics_write_histogram(out, "sovereign_time_to_first_token_seconds",
+                            "From the whole request received to its first token.", &m->first_token);
+    metrics_write_histogram(out, "sovereign_time_per_output_token_seconds",
+                            "Mean time between the tokens of a request.", &m->per_token);
+    metrics_write_histogram(out, "sovereign_request_duration_seconds",
+                            "Completion requests, from whole request received to answered.",
+                            &m->duration);
+    if (engine != NULL) metrics_write_engine(engine, out);
+}

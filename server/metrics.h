@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What /metrics says, in Prometheus' text format 0.0.4: requests by route and status, latency histograms, and the
+ * engine's own counters. Counting is lock-free and may happen on any thread.
+ */
+#ifndef SOV_SERVER_METRICS_H
+#define SOV_SERVER_METRICS_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/strbuf.h"
+#include "engine/engine.h"
+
+enum server_route {
+    ROUTE_CHAT,
+    ROUTE_COMPLETIONS,
+    ROUTE_MODELS,
+    ROUTE_MODEL,
+    ROUTE_TOKENIZE,
+    ROUTE_DETOKENIZE,
+    ROUTE_HEALTH,
+    ROUTE_METRICS,
+    ROUTE_PAGE,
+    ROUTE_OTHER, /* no such path, or the request line could not be read */
+    ROUTES
+};
+/* "/v1/chat/completions", ..., "other". */
+const char *server_route_name(enum server_route route);
+
+enum { METRICS_STATUS_MIN = 100, METRICS_STATUS_MAX = 599, METRICS_BUCKETS_MAX = 16 };
+
+struct metrics_histogram {
+    const double *bounds; /* upper bounds in seconds */
+    int bound_count;
+    atomic_uint_fast64_t counts[METRICS_BUCKETS_MAX + 1];
+    atomic_uint_fast64_t sum_ns;
+};
+
+struct metrics {
+    /* 499 counts requests whose client left before it was answered. */
+    atomic_uint_fast64_t requests[ROUTES][METRICS_STATUS_MAX - METRICS_STATUS_MIN + 1];
+    atomic_int connections;
+    atomic_int in_progress;
+    struct metrics_histogram first_token; /* whole request received to first token */
+    struct metrics_histogram per_token;   /* mean time between tokens of one request */
+    struct metrics_histogram duration;    /* of completion requests, received to answered */
+};
+
+void metrics_init(struct metrics *m);
+void metrics_count_request(struct metrics *m, enum server_route route, int status);
+void metrics_observe(struct metrics_histogram *h, int64_t ns);
+/* engine may be NULL while the model loads; isa and model as in struct server_model, "" while unknown. */
+void metrics_write(struct metrics *m, struct engine *engine, const char *model, const char *isa,
+                   struct strbuf *out);
+
+#endif

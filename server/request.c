@@ -1,0 +1,283 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+#include <sodium.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/mem.h"
+#include "server/http.h"
+#include "server/reply.h"
+
+struct request *request_create(struct server *server, struct MHD_Connection *mhd, struct conn *conn)
+{
+    struct request *r = sov_calloc(1, sizeof *r);
+    if (r == NULL) return NULL;
+    if (pthread_mutex_init(&r->lock, NULL) != 0) {
+        sov_free(r);
+        return NULL;
+    }
+    unsigned char bytes[12];
+    char hex[2 * sizeof bytes + 1];
+    randombytes_buf(bytes, sizeof bytes);
+    sodium_bin2hex(hex, sizeof hex, bytes, sizeof bytes);
+    snprintf(r->id, sizeof r->id, "req_%s", hex);
+    r->server = server;
+    r->mhd = mhd;
+    r->conn = conn;
+    r->started_ns = clock_monotonic_ns();
+    return r;
+}
+
+void request_free(struct request *r)
+{
+    generation_free(r->generation);
+    strbuf_free(&r->body);
+    strbuf_free(&r->out);
+    pthread_mutex_destroy(&r->lock);
+    sov_free(r);
+}
+
+void request_refuse(struct request *r, const struct api_error *err)
+{
+    if (r->refused) return;
+    r->refused = true;
+    r->refusal = *err;
+}
+
+void request_wake(struct request *r)
+{
+    pthread_mutex_lock(&r->lock);
+    r->woken = true;
+    if (r->suspended) {
+        r->suspended = false;
+        MHD_resume_connection(r->mhd);
+    }
+    pthread_mutex_unlock(&r->lock);
+}
+
+static void request_clear_woken(struct request *r)
+{
+    pthread_mutex_lock(&r->lock);
+    r->woken = false;
+    pthread_mutex_unlock(&r->lock);
+}
+
+/* False when there is news already, and the caller should look again. */
+static bool request_suspend(struct request *r)
+{
+    pthread_mutex_lock(&r->lock);
+    bool suspend = !r->woken;
+    if (suspend) {
+        r->suspended = true;
+        MHD_suspend_connection(r->mhd);
+    }
+    pthread_mutex_unlock(&r->lock);
+    return suspend;
+}
+
+static void request_on_notify(void *user)
+{
+    request_wake(user);
+}
+
+static void request_release_body(struct request *r)
+{
+    atomic_fetch_sub(&r->server->bodies_bytes, r->body.length);
+    strbuf_free(&r->body);
+}
+
+static void request_prepare_tokenize(struct request *r, const struct server_model *model)
+{
+    struct api_tokenize t;
+    struct api_error err;
+    struct sov_errbuf why = {0};
+    struct token_list list = {0};
+    if (!api_tokenize_parse(r->body.data, r->body.length, &t, &err)) {
+        request_refuse(r, &err);
+        return;
+    }
+    unsigned flags = (t.add_special ? TOKENIZER_ADD_SPECIAL : 0) |
+                     (t.parse_special ? TOKENIZER_PARSE_SPECIAL : 0);
+    enum sov_error rc = tokenizer_encode(model->tokenizer, t.content, t.length, flags, &list, &why);
+    if (rc == SOV_OK) {
+        reply_tokens(model->tokenizer, list.ids, list.count, t.with_pieces, &r->out);
+        if (strbuf_failed(&r->out))
+            rc = sov_fail(&why, SOV_ERR_NOMEM, "Out of memory for the tokens.");
+    }
+    if (rc != SOV_OK) {
+        api_fail_from(&err, rc, "content", why.message);
+        request_refuse(r, &err);
+    }
+    token_list_free(&list);
+    api_tokenize_free(&t);
+}
+
+static void request_prepare_detokenize(struct request *r, const struct server_model *model)
+{
+    struct api_detokenize d;
+    struct api_error err;
+    struct sov_errbuf why = {0};
+    struct strbuf text = {0};
+    if (!api_detokenize_parse(r->body.data, r->body.length, tokenizer_vocab_size(model->tokenizer),
+                              &d, &err)) {
+        request_refuse(r, &err);
+        return;
+    }
+    enum sov_error rc = tokenizer_decode(model->tokenizer, d.ids, d.count, true, &text, &why);
+    if (rc == SOV_OK) {
+        strbuf_puts(&r->out, "{\"content\":");
+        strbuf_put_json_string(&r->out, strbuf_text(&text), text.length);
+        strbuf_putc(&r->out, '}');
+        if (strbuf_failed(&r->out))
+            rc = sov_fail(&why, SOV_ERR_NOMEM, "Out of memory for the text.");
+    }
+    if (rc != SOV_OK) {
+        api_fail_from(&err, rc, "tokens", why.message);
+        request_refuse(r, &err);
+    }
+    strbuf_free(&text);
+    api_detokenize_free(&d);
+}
+
+static void request_prepare_generation(struct request *r, const struct server_model *model)
+{
+    struct api_error err;
+    bool ok = generation_create(model, r->route == ROUTE_CHAT, r->body.data, r->body.length,
+                                r->id + strlen("req_"), &r->generation, &err);
+    if (ok && !generation_submit(r->generation, request_on_notify, r, &err)) {
+        generation_free(r->generation);
+        r->generation = NULL;
+        ok = false;
+    }
+    if (!ok) request_refuse(r, &err);
+}
+
+void request_prepare(struct request *r)
+{
+    const struct server_model *model = atomic_load(&r->server->model);
+    struct api_error err;
+    if (model == NULL) {
+        api_fail_status(&err, 503, "model_loading", NULL,
+                        "The model is still loading; try again soon.");
+        request_refuse(r, &err);
+    } else if (atomic_load(&r->server->draining)) {
+        api_fail_status(&err, 503, "shutting_down", NULL, "The server is shutting down.");
+        request_refuse(r, &err);
+    } else if (!atomic_load(&r->gone)) {
+        if (r->route == ROUTE_TOKENIZE)
+            request_prepare_tokenize(r, model);
+        else if (r->route == ROUTE_DETOKENIZE)
+            request_prepare_detokenize(r, model);
+        else
+            request_prepare_generation(r, model);
+    }
+    request_release_body(r);
+}
+
+static void request_finish_generation(struct request *r, enum generation_state state)
+{
+    struct metrics *m = &r->server->metrics;
+    struct generation_stats stats;
+    generation_stats_read(r->generation, &stats);
+    r->generation_over = true;
+    r->usage = stats.usage;
+    int64_t now = clock_monotonic_ns();
+    if (state != GENERATION_DONE) return;
+    metrics_observe(&m->duration, now - r->received_ns);
+    if (stats.tokens > 0) metrics_observe(&m->first_token, stats.first_token_ns - r->received_ns);
+    if (stats.tokens > 1)
+        metrics_observe(&m->per_token,
+                        (stats.last_token_ns - stats.first_token_ns) / (stats.tokens - 1));
+}
+
+static void request_fail_shutdown(struct request *r, struct api_error *err)
+{
+    api_fail_status(err, 503, "shutting_down", NULL,
+                    "The server is shutting down; this request was not finished.");
+    if (generation_streams(r->generation)) {
+        reply_chunk_error(err, &r->out);
+        reply_done(&r->out);
+    }
+    r->generation_over = true;
+}
+
+/* Puts what the engine has into r->out. False with err when the request failed. */
+static bool request_pump(struct request *r, struct api_error *err)
+{
+    if (atomic_load(&r->server->hard_stop)) {
+        request_fail_shutdown(r, err);
+        return false;
+    }
+    enum generation_state state = generation_pump(r->generation, &r->out, err);
+    if (state != GENERATION_RUNNING) request_finish_generation(r, state);
+    return state != GENERATION_FAILED;
+}
+
+static ssize_t request_stream_take(struct request *r, char *buffer, size_t max)
+{
+    size_t n = r->out.length - r->out_sent;
+    if (n > max) n = max;
+    memcpy(buffer, r->out.data + r->out_sent, n);
+    r->out_sent += n;
+    r->bytes_sent += n;
+    if (r->out_sent == r->out.length) {
+        strbuf_clear(&r->out);
+        r->out_sent = 0;
+    }
+    atomic_store(&r->last_write_ns, clock_monotonic_ns());
+    atomic_store(&r->keepalive_due, false);
+    return (ssize_t)n;
+}
+
+/* libmicrohttpd asks for the next bytes of a stream. */
+static ssize_t request_stream_read(void *cls, uint64_t position, char *buffer, size_t max)
+{
+    (void)position;
+    struct request *r = cls;
+    for (;;) {
+        request_clear_woken(r);
+        if (atomic_load(&r->gone)) return MHD_CONTENT_READER_END_WITH_ERROR;
+        if (r->out.length == 0 && r->generation_over) return MHD_CONTENT_READER_END_OF_STREAM;
+        struct api_error err;
+        /* A failure has been written into the stream. */
+        if (r->out.length == 0) (void)request_pump(r, &err);
+        if (r->out.length == 0 && !r->generation_over && atomic_exchange(&r->keepalive_due, false))
+            strbuf_puts(&r->out, ": keep-alive\n\n");
+        if (strbuf_failed(&r->out)) return MHD_CONTENT_READER_END_WITH_ERROR;
+        if (r->out.length > 0) return request_stream_take(r, buffer, max);
+        if (!r->generation_over && request_suspend(r)) return 0;
+    }
+}
+
+static enum MHD_Result request_begin_stream(struct request *r)
+{
+    atomic_store(&r->last_write_ns, clock_monotonic_ns());
+    atomic_store(&r->streaming, true);
+    return respond_stream(r, request_stream_read);
+}
+
+static bool request_is_with_worker(struct request *r)
+{
+    pthread_mutex_lock(&r->server->work_lock);
+    bool with_worker = r->with_worker;
+    pthread_mutex_unlock(&r->server->work_lock);
+    return with_worker;
+}
+
+enum MHD_Result request_step(struct request *r)
+{
+    for (;;) {
+        request_clear_woken(r);
+        if (!request_is_with_worker(r)) {
+            struct api_error err;
+            if (atomic_load(&r->gone)) return MHD_NO;
+            if (r->refused) return respond_error(r, &r->refusal);
+            if (r->generation == NULL) return respond_buffer(r, 200, NULL, &r->out);
+            if (generation_streams(r->generation)) return request_begin_stream(r);
+            if (!request_pump(r, &err)) return respond_error(r, &err);
+            if (r->generation_over) return respond_buffer(r, 200, NULL, &r->out);
+        }
+        if (request_suspend(r)) return MHD_YES;
+    }
+}
