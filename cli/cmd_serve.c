@@ -184,9 +184,9 @@ static int serve_run(struct serve *s, struct cli_runtime *rt)
     s->flags.progress_user = s->server;
     status = cli_runtime_open(rt, &s->flags);
     if (status == CLI_OK) status = cli_runtime_load(rt, &s->flags);
+    serve_loading = 0;
     if (status == CLI_OK) status = serve_publish(s, rt);
     if (status == CLI_OK) {
-        serve_loading = 0;
         serve_wait(s);
         log_info(
             "stopping: answers in progress have %d s to finish (a second Ctrl-C does not wait)",
@@ -239,7 +239,7 @@ static void serve_declare(struct args *args, struct serve *s)
     args_heading(args, "Computing");
     cli_runtime_flags_add_engine(args, &s->flags);
     cli_runtime_flags_add_parallel(args, &s->flags);
-    args_int(args, "--queue", "N", &s->flags.queue, 1, CLI_QUEUE_MAX,
+    args_int(args, "--queue", "N", &s->flags.queue, 1, ENGINE_QUEUE_MAX,
              "Requests that may wait; beyond them clients get 429. Default 512.");
     args_switch(args, "--no-prefix-reuse", &s->flags.no_prefix_reuse,
                 "Compute equal beginnings of prompts every time. The answers do not depend on it.");

@@ -39,12 +39,12 @@ void cli_runtime_flags_add_engine(struct args *args, struct cli_runtime_flags *f
               "Instruction set: auto, scalar, avx2, avx512. Default auto: the best this CPU has. "
               "The answers do not "
               "depend on it.");
-    args_int(args, "--ctx", "N", &flags->context, 1, CLI_CONTEXT_MAX,
+    args_int(args, "--ctx", "N", &flags->context, 2, ENGINE_CONTEXT_MAX,
              "Tokens of one conversation, prompt and answer together. Default: what the model was "
              "trained for, at "
              "most 4096.");
     args_alias(args, "-c");
-    args_int(args, "--prefill-chunk", "N", &flags->prefill_chunk, 1, CLI_PREFILL_CHUNK_MAX,
+    args_int(args, "--prefill-chunk", "N", &flags->prefill_chunk, 1, ENGINE_CHUNK_MAX,
              "Prompt tokens read in one step, beside the answers being written. Default 256.");
     args_bytes(args, "--kv-memory", "SIZE", &flags->kv_bytes,
                "Memory for attention keys and values (500M, 2G, 2GiB). Default: enough for every "

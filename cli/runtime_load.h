@@ -24,11 +24,7 @@
 
 enum {
     CLI_CONTEXT_DEFAULT = 4096, /* or what the model was trained for, if that is less */
-    CLI_CONTEXT_MAX = 1 << 20,  /* tokens per sequence that --ctx accepts */
     CLI_PARALLEL_DEFAULT = 8,   /* of serve */
-    CLI_QUEUE_MAX = 1 << 20,    /* requests that --queue accepts */
-    CLI_PREFILL_CHUNK_MAX =
-        4096, /* tokens that --prefill-chunk accepts; scratch memory grows with it */
     CLI_MODEL_NAME_MAX = 128,
 };
 

@@ -6,30 +6,33 @@
 
 #include "cli/cli.h"
 
-/* What the flags accept is what the API accepts, so that a request can move from one to the other.
- * */
-enum { TEMPERATURE_MAX = 100, PENALTY_MAX = 100, PENALTY_WINDOW_MAX = 1 << 20 };
+enum { PENALTY_WINDOW_MAX = ENGINE_CONTEXT_MAX };
 
 void cli_sampling_add(struct args *args, struct cli_sampling *sampling,
                       const char *temperature_help, const char *seed_help)
 {
     struct sampling_params *p = &sampling->params;
     sampling->stops.max = ENGINE_STOPS_MAX;
-    args_float(args, "--temperature", "T", &p->temperature, 0, TEMPERATURE_MAX, temperature_help);
+    args_float(args, "--temperature", "T", &p->temperature, 0, SAMPLING_TEMPERATURE_MAX,
+               temperature_help);
     args_int(args, "--top-k", "K", &p->top_k, 0, INT_MAX,
              "Only the K likeliest tokens. 0, the default: all.");
     args_float(args, "--top-p", "P", &p->top_p, 0, 1,
                "Only the likeliest tokens that together have probability P. Default 1: all.");
     args_float(args, "--min-p", "P", &p->min_p, 0, 1,
                "Only tokens at least P times as likely as the likeliest. Default 0: all.");
-    args_float(args, "--repetition-penalty", "X", &p->repetition_penalty, 0, PENALTY_MAX,
+    args_float(args, "--repetition-penalty", "X", &p->repetition_penalty, SAMPLING_REPETITION_MIN,
+               SAMPLING_REPETITION_MAX,
                "Divides the logits of tokens seen in the last --penalty-window. Default 1: off.");
-    args_float(args, "--presence-penalty", "X", &p->presence_penalty, -PENALTY_MAX, PENALTY_MAX,
+    args_float(args, "--presence-penalty", "X", &p->presence_penalty, -SAMPLING_PENALTY_MAX,
+               SAMPLING_PENALTY_MAX,
                "Taken off the logits of tokens already generated. Default 0.");
-    args_float(args, "--frequency-penalty", "X", &p->frequency_penalty, -PENALTY_MAX, PENALTY_MAX,
+    args_float(args, "--frequency-penalty", "X", &p->frequency_penalty, -SAMPLING_PENALTY_MAX,
+               SAMPLING_PENALTY_MAX,
                "Taken off once for every time a token was generated. Default 0.");
-    args_int(args, "--penalty-window", "N", &p->penalty_window, 1, PENALTY_WINDOW_MAX,
-             "Tokens that --repetition-penalty looks back on, prompt included. Default 64.");
+    args_int(
+        args, "--penalty-window", "N", &p->penalty_window, -1, PENALTY_WINDOW_MAX,
+        "Tokens that --repetition-penalty looks back on, prompt included; -1: all. Default 64.");
     args_uint64(args, "--seed", "S", &p->seed, seed_help);
     args_texts(args, "--stop", "TEXT", &sampling->stops,
                "End the answer before this text; may be given up to 16 times.");

@@ -227,7 +227,7 @@ static enum sov_error engine_kv_budget(const struct engine_options *o, size_t pa
         if (count < (size_t)kv_pages_for(o->context))
             return sov_fail(err, SOV_ERR_NOMEM,
                             "the KV cache of one sequence needs %.1f MiB at --ctx %d and the KV budget is %.1f MiB; "
-                            "lower --ctx or raise the budget",
+                            "lower --ctx or raise --kv-memory",
                             context_mib, o->context, (double)o->kv_bytes_max / ENGINE_MIB);
     } else {
         count = (size_t)o->parallel * (size_t)kv_pages_for(o->context);

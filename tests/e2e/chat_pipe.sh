@@ -29,7 +29,7 @@ same() {
 }
 check 'the guide answers the same every time; the last line needs no newline' same
 continued() {
-    chat 'What is \\\\\nSovereign?\n/save '"$TMPDIR"'/saved.json\n' --quiet
+    chat 'What is \\\nSovereign?\n/save '"$TMPDIR"'/saved.json\n' --quiet
     exits 0 && has "$(cat "$TMPDIR/saved.json")" 'What is \nSovereign?'
 }
 check 'a backslash continues the line' continued
@@ -63,7 +63,7 @@ too_long() {
 }
 check 'a message longer than the context is refused, and the next one answered' too_long
 binary() {
-    chat '\\0377\\0376 \\0303(\n\r\n' --quiet
+    chat '\0377\0376 \0303(\n\r\n' --quiet
     exits 0
 }
 check 'invalid UTF-8 and empty lines' binary

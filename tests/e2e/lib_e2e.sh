@@ -43,6 +43,20 @@ fails() {
     exits "$expected" && err_has "$message" && equal "$out" ''
 }
 
+# step NAME COMMAND...: as check, but in this shell, for tests that start what later tests use.
+step() {
+    local name=$1
+    shift
+    tap_count=$((tap_count + 1))
+    if "$@" >"$TMPDIR/step.out" 2>&1; then
+        echo "ok $tap_count - $name"
+    else
+        tap_failed=$((tap_failed + 1))
+        echo "not ok $tap_count - $name"
+        sed 's/^/# /' "$TMPDIR/step.out"
+    fi
+}
+
 # json_field NAME: the value of a top-level field of the JSON object in $out (strings without escapes, numbers).
 json_field() {
     sed -n "s/.*\"$1\":\"\{0,1\}\([^,\"}]*\).*/\1/p" <<<"$out" | head -n 1

@@ -8,6 +8,9 @@ cd "$(dirname "$0")/../.." || exit 1
 model=$TMPDIR/random.gguf
 make_model "$model" || exit 1
 
+pid=''
+trap '[ -z "$pid" ] || kill -KILL "$pid"' EXIT
+
 # start FLAGS...: a server on a free port; waits until it serves. Sets $pid, $url and $log (a file).
 start() {
     log=$TMPDIR/serve.log
@@ -32,6 +35,7 @@ start() {
 await() {
     wait "$pid"
     status=$?
+    pid=''
     err=$(cat "$log")
     out=$(cat "$TMPDIR/serve.out")
 }
@@ -45,8 +49,8 @@ code() { get -o /dev/null -w '%{http_code}' "$@"; }
 first_run() {
     start && has "$(cat "$log")" 'built-in guide' && has "$(cat "$log")" '--model FILE.gguf'
 }
-check 'without --model the built-in guide is served, and says how to use another' first_run
-budget() { grep -qE 'KV budget [0-9.]+ [kMG]?B: 8 sequences x [0-9]+ tokens' "$log" || cat "$log"; }
+step 'without --model the built-in guide is served, and says how to use another' first_run
+budget() { grep -qE 'KV budget [0-9.]+ [kMG]?B: 8 sequences x [0-9]+ tokens' "$log" || { cat "$log"; return 1; }; }
 check 'the log says what the KV memory is for' budget
 # The command that the server prints is run as it stands.
 printed_command() {
@@ -58,12 +62,12 @@ check 'the curl command in the log works' printed_command
 check 'health' has "$(get "$url/health")" ok
 check 'the page for people' has "$(get "$url/")" '<'
 ends() { stop TERM && exits 0 && err_has 'stopped' && equal "$out" ''; }
-check 'SIGTERM ends it well' ends
+step 'SIGTERM ends it well' ends
 
 named() {
     start --model "$model" --model-name my-model --access-log && has "$(get "$url/v1/models")" '"my-model"'
 }
-check '--model-name is the id in the API' named
+step '--model-name is the id in the API' named
 warned() { has "$(cat "$log")" 'chat template'; }
 check 'a file without a chat template is warned about' warned
 in_use() {
@@ -72,7 +76,7 @@ in_use() {
 }
 check 'a port in use is said, before anything is loaded' in_use
 accessed() { stop INT && exits 0 && err_has '/v1/models' && err_has '200'; }
-check 'SIGINT ends it well; the access log has the request' accessed
+step 'SIGINT ends it well; the access log has the request' accessed
 
 # An answer in progress is finished before the server goes.
 graceful() {
@@ -92,7 +96,7 @@ graceful() {
     await
     exits 0 && equal "$last" 'data: [DONE]' && test "$lines" -gt 3
 }
-check 'an answer in progress is finished on SIGTERM' graceful
+step 'an answer in progress is finished on SIGTERM' graceful
 impatient() {
     start --model "$model" --ctx 1000000 --kv-memory 600M --parallel 1 || return 1
     rm -f "$TMPDIR/stream"
@@ -112,7 +116,7 @@ impatient() {
     await
     exits 130
 }
-check 'a second signal does not wait' impatient
+step 'a second signal does not wait' impatient
 no_grace() {
     start --model "$model" --ctx 1000000 --kv-memory 600M --parallel 1 --shutdown-grace 0 || return 1
     rm -f "$TMPDIR/stream"
@@ -129,7 +133,7 @@ no_grace() {
     await
     exits 0 && has "$line" '"error"'
 }
-check 'without grace a running answer ends with an error that says so' no_grace
+step 'without grace a running answer ends with an error that says so' no_grace
 
 printf '# keys\nfirst-key\n' >"$TMPDIR/keys"
 keys() {
@@ -137,7 +141,7 @@ keys() {
         equal "$(code "$url/v1/models")" 401 &&
         equal "$(code "$url/v1/models" -H 'Authorization: Bearer first-key')" 200
 }
-check 'API keys' keys
+step 'API keys' keys
 reload() {
     printf 'second-key\n' >"$TMPDIR/keys"
     kill -HUP "$pid"
@@ -149,11 +153,11 @@ reload() {
     equal "$(code "$url/v1/models" -H 'Authorization: Bearer first-key')" 401 &&
         equal "$(code "$url/v1/models" -H 'Authorization: Bearer second-key')" 200
 }
-check 'SIGHUP reads the keys again' reload
+step 'SIGHUP reads the keys again' reload
 json_log() {
     stop && exits 0 && equal "$(grep -vc '^{.*}$' "$log")" 0 && err_has '"level":"info"'
 }
-check 'a JSON log has one object per line' json_log
+step 'a JSON log has one object per line' json_log
 check 'a key file that is not there' fails 1 "$TMPDIR/nokeys" \
     "$SOVEREIGN" serve --port 0 --model "$model" --api-key-file "$TMPDIR/nokeys"
 : >"$TMPDIR/empty-keys"
@@ -166,14 +170,14 @@ exposed() {
     stop
     [ "$found" = 0 ] && exits 0
 }
-check 'exposed without a key, it says so' exposed
+step 'exposed without a key, it says so' exposed
 protected() {
     start --model "$model" --host 0.0.0.0 --api-key-file "$TMPDIR/keys" && ! grep -qi 'warn.*key' "$log"
     local found=$?
     stop
     [ "$found" = 0 ] && exits 0
 }
-check 'exposed with a key, it does not' protected
+step 'exposed with a key, it does not' protected
 check 'an address that is not ours' fails 1 '203.0.113.1' \
     "$SOVEREIGN" serve --host 203.0.113.1 --port 0 --model "$model"
 check 'a host that is no address' fails 1 'not-a-host.invalid' \
@@ -184,7 +188,7 @@ data_dir() {
     stop
     exits 0 && equal "$(stat -c %a "$TMPDIR/data/deep")" 700
 }
-check '--data-dir is created, for its owner only' data_dir
+step '--data-dir is created, for its owner only' data_dir
 : >"$TMPDIR/file"
 check '--data-dir that is a file' fails 1 "--data-dir $TMPDIR/file" \
     "$SOVEREIGN" serve --port 0 --model "$model" --data-dir "$TMPDIR/file"
