@@ -4,9 +4,11 @@
 #define SOV_TESTS_ORACLE_LLAMA_API_H
 
 #define gguf_type ggml_gguf_type
+#pragma push_macro("gguf_find_tensor")
+#undef gguf_find_tensor
 #define gguf_find_tensor ggml_gguf_find_tensor
 #include "llama.h"
 #undef gguf_type
-#undef gguf_find_tensor
+#pragma pop_macro("gguf_find_tensor")
 
 #endif
