@@ -532,7 +532,7 @@ const struct gguf_kv *gguf_find(const struct gguf *gguf, const char *key)
     return slot != 0 ? &gguf->kvs[slot - 1] : NULL;
 }
 
-const struct gguf_tensor *gguf_tensor_find(const struct gguf *gguf, const char *name)
+const struct gguf_tensor *gguf_find_tensor(const struct gguf *gguf, const char *name)
 {
     uint32_t slot = *tensor_slot(gguf, name);
     return slot != 0 ? &gguf->tensors[slot - 1] : NULL;

@@ -97,8 +97,7 @@ const struct gguf_tensor *gguf_tensor_at(const struct gguf *gguf, size_t index);
  * oracle programs link both.
  */
 const struct gguf_kv *gguf_find(const struct gguf *gguf, const char *key);
-const struct gguf_tensor *gguf_tensor_find(const struct gguf *gguf, const char *name)
-#define gguf_find_tensor gguf_tensor_find
+const struct gguf_tensor *gguf_find_tensor(const struct gguf *gguf, const char *name)
     __asm__("sov_gguf_find_tensor");
 
 /*

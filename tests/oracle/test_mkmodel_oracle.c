@@ -4,13 +4,6 @@
  * rows that are no multiple of 256, both vocabularies. Each model runs a few tokens and gives finite logits of a sane
  * size; the built-in vocabulary survives the way through libllama's tokenizer and back.
  */
-/* Both projects name these two; here libllama's get another name. */
-#define gguf_type ggml_gguf_type
-#define gguf_find_tensor ggml_gguf_find_tensor
-#include "llama.h"
-#undef gguf_type
-#undef gguf_find_tensor
-
 #include <limits.h>
 #include <math.h>
 #include <setjmp.h>
@@ -23,6 +16,8 @@
 #include <unistd.h>
 
 #include <cmocka.h>
+
+#include "tests/oracle/llama_api.h"
 
 static char mkmodel[PATH_MAX], model_path[PATH_MAX], vocab_path[PATH_MAX];
 
