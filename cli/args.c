@@ -78,10 +78,11 @@ void args_float(struct args *args, const char *name, const char *value, float *o
     flag->max = max;
 }
 
-void args_bytes(struct args *args, const char *name, const char *value, size_t *out,
+void args_bytes(struct args *args, const char *name, const char *value, size_t *out, size_t min,
                 const char *help)
 {
-    args_add(args, ARG_BYTES, name, value, out, help);
+    struct arg_flag *flag = args_add(args, ARG_BYTES, name, value, out, help);
+    flag->min = (double)min;
 }
 
 void args_alias(struct args *args, const char *alias)
@@ -235,6 +236,19 @@ static int args_set_float(const struct args *args, const struct arg_flag *flag, 
     return CLI_OK;
 }
 
+static int args_set_bytes(const struct args *args, const struct arg_flag *flag, const char *value)
+{
+    char expected[NUMBER_CHARS_MAX * 2];
+    snprintf(expected, sizeof expected,
+             "must be a size such as 500M, 2G or 2GiB, and at least %.0f bytes", flag->min);
+    size_t bytes = 0;
+    if (!parse_bytes(value, &bytes) || (double)bytes < flag->min) {
+        return args_wrong(args, flag, value, expected);
+    }
+    *(size_t *)flag->out = bytes;
+    return CLI_OK;
+}
+
 static int args_set(const struct args *args, const struct arg_flag *flag, const char *value)
 {
     switch (flag->kind) {
@@ -253,9 +267,7 @@ static int args_set(const struct args *args, const struct arg_flag *flag, const 
     case ARG_UINT64:
         if (parse_uint64(value, flag->out)) return CLI_OK;
         return args_wrong(args, flag, value, "must be a whole number, 0 to 18446744073709551615");
-    case ARG_BYTES:
-        if (parse_bytes(value, flag->out)) return CLI_OK;
-        return args_wrong(args, flag, value, "must be a size such as 500M, 2G or 2GiB");
+    case ARG_BYTES: return args_set_bytes(args, flag, value);
     case ARG_SWITCH:
     case ARG_HEADING: break;
     }

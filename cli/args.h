@@ -70,8 +70,8 @@ void args_uint64(struct args *args, const char *name, const char *value, uint64_
                  const char *help);
 void args_float(struct args *args, const char *name, const char *value, float *out, double min,
                 double max, const char *help);
-/* A size such as 512M or 2GiB: powers of 1000 for k, M, G, T; of 1024 with an i. */
-void args_bytes(struct args *args, const char *name, const char *value, size_t *out,
+/* A size such as 512M or 2GiB: powers of 1000 for k, M, G, T; of 1024 with an i; at least min. */
+void args_bytes(struct args *args, const char *name, const char *value, size_t *out, size_t min,
                 const char *help);
 /* A second name for the flag declared last. */
 void args_alias(struct args *args, const char *alias);

@@ -26,6 +26,7 @@ enum {
     SERVE_CONNECTIONS_MAX = 65536,
     SERVE_GRACE_S_DEFAULT = 30, /* for the answers in progress when the server is told to stop */
     SERVE_FOLDER_MODE = 0700,
+    SERVE_HEADER_BYTES_MIN = 1024, /* what server_start accepts */
 };
 
 struct serve {
@@ -224,11 +225,11 @@ static void serve_declare(struct args *args, struct serve *s)
               "commas. Default *.");
     args_int(args, "--max-connections", "N", &s->options.connections_max, 1, SERVE_CONNECTIONS_MAX,
              "Connections open at once; further ones wait. Default 1024.");
-    args_bytes(args, "--max-body", "SIZE", &s->options.body_bytes_max,
+    args_bytes(args, "--max-body", "SIZE", &s->options.body_bytes_max, 1,
                "Largest body of a request. Default 16MiB.");
-    args_bytes(args, "--max-bodies", "SIZE", &s->options.bodies_bytes_max,
+    args_bytes(args, "--max-bodies", "SIZE", &s->options.bodies_bytes_max, 1,
                "Most that all bodies being received may take together. Default 256MiB.");
-    args_bytes(args, "--max-header", "SIZE", &s->options.header_bytes_max,
+    args_bytes(args, "--max-header", "SIZE", &s->options.header_bytes_max, SERVE_HEADER_BYTES_MIN,
                "Largest request line and headers. Default 32KiB.");
     args_int(args, "--request-timeout", "S", &s->request_timeout_s, 1, SERVE_TIMEOUT_S_MAX,
              "Seconds a client has to send its whole request. Default 60.");

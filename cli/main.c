@@ -21,7 +21,8 @@ enum { COMMANDS_COUNT = sizeof COMMANDS / sizeof COMMANDS[0] };
 
 static void print_commands(FILE *out)
 {
-    for (int i = 0; i < COMMANDS_COUNT; i++) fprintf(out, "  %-10s %s\n", COMMANDS[i].name, COMMANDS[i].summary);
+    for (int i = 0; i < COMMANDS_COUNT; i++)
+        fprintf(out, "  %-10s %s\n", COMMANDS[i].name, COMMANDS[i].summary);
 }
 
 static int print_help(void)
@@ -47,7 +48,8 @@ static int print_version(void)
     printf("sovereign %s\narithmetic version %d\ninstruction set %s (this CPU runs:", SOV_VERSION,
            SOV_ARITHMETIC_VERSION, kern_isa_name(kern_isa_best()));
     for (int isa = 0; isa < KERN_ISAS; isa++) {
-        if (kern_isa_available((enum kern_isa)isa)) printf(" %s", kern_isa_name((enum kern_isa)isa));
+        if (kern_isa_available((enum kern_isa)isa))
+            printf(" %s", kern_isa_name((enum kern_isa)isa));
     }
     printf(")\n");
     return cli_flush_output();

@@ -46,7 +46,7 @@ void cli_runtime_flags_add_engine(struct args *args, struct cli_runtime_flags *f
     args_alias(args, "-c");
     args_int(args, "--prefill-chunk", "N", &flags->prefill_chunk, 1, ENGINE_CHUNK_MAX,
              "Prompt tokens read in one step, beside the answers being written. Default 256.");
-    args_bytes(args, "--kv-memory", "SIZE", &flags->kv_bytes,
+    args_bytes(args, "--kv-memory", "SIZE", &flags->kv_bytes, 1,
                "Memory for attention keys and values (500M, 2G, 2GiB). Default: enough for every "
                "sequence to use "
                "its whole context.");

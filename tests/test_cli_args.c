@@ -38,7 +38,7 @@ static void declare(struct args *args, struct values *v)
     args_alias(args, "-p");
     args_uint64(args, "--seed", "S", &v->seed, "A seed.");
     args_float(args, "--temperature", "T", &v->temperature, 0, 2, "A temperature.");
-    args_bytes(args, "--memory", "SIZE", &v->memory, "A size.");
+    args_bytes(args, "--memory", "SIZE", &v->memory, 1, "A size.");
     args_heading(args, "Texts");
     args_text(args, "--model", "FILE", &v->model, "A file.");
     args_texts(args, "--stop", "TEXT", &v->stops, "A text.");
