@@ -29,8 +29,8 @@ WARN := -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wpointer-arith
 SANFLAGS := $(if $(SAN),-fsanitize=$(SAN) -fno-sanitize-recover=all -fno-omit-frame-pointer)
 ALL_CFLAGS = -std=gnu17 -D_GNU_SOURCE -DSOV_VERSION='"$(VERSION)"' -I. $(WARN) $(CFLAGS) $(SANFLAGS) \
 	-ffp-contract=off -fno-math-errno -MMD -MP $(PACKAGE_CFLAGS)
-# Each ISA's folder gets its own flags; -O3 where the kernels are.
-KERNEL_CFLAGS := -O3
+# Each ISA's folder gets its own flags; -O3 where the kernels are, unless a sanitizer would make that take minutes.
+KERNEL_CFLAGS := $(if $(SAN),-O1,-O3)
 AVX2_CFLAGS := -mavx2 -mfma -mf16c -mbmi2
 AVX512_CFLAGS := -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vbmi -mavx512vnni -mfma -mf16c -mbmi2 \
 	-mprefer-vector-width=512
@@ -116,8 +116,9 @@ benches: $(BENCHES)
 fuzz-binaries: $(FUZZERS)
 oracle:
 	@scripts/oracle
+# The kernels are only linked, never reached: they need no sanitizers.
 fuzzers:
-	@$(MAKE) $(SUB) BUILD=build/fuzz CC=clang CFLAGS='-O1 -g' \
+	@$(MAKE) $(SUB) BUILD=build/fuzz CC=clang CFLAGS='-O1 -g' KERNEL_CFLAGS='-O0 -fno-sanitize=all' \
 		SANFLAGS='-fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all' fuzz-binaries
 
 # These two files change only when what they hold changes: the flags (then all is compiled anew) and the lists of

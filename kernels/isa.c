@@ -2,9 +2,20 @@
 #include "kernels/isa.h"
 
 #include <string.h>
-
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
 
 static const char *const ISA_NAMES[KERN_ISAS] = {"scalar", "avx2", "avx512"};
+
+#if defined(__x86_64__)
+/* clang's __builtin_cpu_supports does not know "f16c" before version 16. */
+static bool isa_has_f16c(void)
+{
+    unsigned eax, ebx, ecx, edx;
+    return __get_cpuid(1, &eax, &ebx, &ecx, &edx) != 0 && (ecx & bit_F16C) != 0;
+}
+#endif
 
 bool kern_isa_available(enum kern_isa isa)
 {
@@ -12,7 +23,7 @@ bool kern_isa_available(enum kern_isa isa)
     case KERN_ISA_SCALAR: return true;
 #if defined(__x86_64__)
     case KERN_ISA_AVX2:
-        return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c") &&
+        return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && isa_has_f16c() &&
                __builtin_cpu_supports("bmi2");
     case KERN_ISA_AVX512:
         return kern_isa_available(KERN_ISA_AVX2) && __builtin_cpu_supports("avx512f") &&
