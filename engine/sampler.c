@@ -160,20 +160,9 @@ static void sampler_weights_all(struct sampler *s, const float *x, float max, fl
     float argument[SAMPLER_BLOCK];
     for (int begin = 0; begin < s->vocab; begin += SAMPLER_BLOCK) {
         int n = s->vocab - begin < SAMPLER_BLOCK ? s->vocab - begin : SAMPLER_BLOCK;
-        float *w = s->weights + begin;
-        for (int i = 0; i < n; i++) {
-            float a = (x[begin + i] - max) / temperature;
-            argument[i] = a < SAMPLER_ARGUMENT_MIN ? SAMPLER_ARGUMENT_MIN - 1.0f : a;
-        }
-        s->vec->exp(argument, n, w);
-        for (int i = 0; i < n; i++) w[i] = argument[i] < SAMPLER_ARGUMENT_MIN ? 0.0f : w[i];
+        for (int i = 0; i < n; i++) argument[i] = (x[begin + i] - max) / temperature;
+        s->vec->exp(argument, n, s->weights + begin);
     }
-}
-
-static float sampler_weight(float x, float max, float temperature)
-{
-    float a = (x - max) / temperature;
-    return a < SAMPLER_ARGUMENT_MIN ? 0.0f : vec_expf(a);
 }
 
 /* kept NULL means every id. */
@@ -246,7 +235,7 @@ int32_t sampler_pick(struct sampler *s, const struct sampler_input *in)
         rank_extend(&s->rank, count);
         for (int i = 0; i < count; i++) {
             int32_t id = s->rank.ids[i];
-            s->weights[id] = sampler_weight(x[id], max, p->temperature);
+            s->weights[id] = vec_expf((x[id] - max) / p->temperature);
         }
         sampler_keep_ranked(s, count);
         kept = s->kept;

@@ -10,8 +10,8 @@
  *     x > 0 ? x / r : x * r (Keskar et al. 2019, with the sign taken into account).
  *  4. Presence and frequency penalties, for each distinct token of the answer so far that occurred c times:
  *     x -= c * frequency + presence (OpenAI's definition). Results of 2 to 4 are clamped to the finite range.
- *  5. Temperature 0: the largest x, lowest id on ties. Otherwise weights w[i] = exp((x[i] - max) / temperature), and 0
- *     where the argument is below SAMPLER_ARGUMENT_MIN.
+ *  5. Temperature 0: the largest x, lowest id on ties. Otherwise weights w[i] = exp((x[i] - max) / temperature) by
+ *     the arithmetic's exp, which is 0 below -87.
  *  6. top_k keeps the first k by rank: x, largest first, then id, lowest first.
  *  7. top_p keeps, of those, the shortest prefix by rank whose weights, added in rank order, reach top_p times the sum
  *     of the weights that step 6 kept; at least one token.
@@ -33,9 +33,6 @@
 #include "kernels/isa.h"
 
 struct sampler;
-
-/* Far inside the normal floats: exp(-80) is 1.8e-35, and no sum of weights (at least 1) can tell it from 0. */
-#define SAMPLER_ARGUMENT_MIN (-80.0f)
 
 enum sov_error sampler_create(int vocab, enum kern_isa isa, struct sampler **out, struct sov_errbuf *err);
 void sampler_free(struct sampler *s);
