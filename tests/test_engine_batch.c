@@ -12,7 +12,7 @@ static struct fixture_model model;
 static int setup_model(void **state)
 {
     (void)state;
-    fixture_model_make(&model, 2);
+    fixture_model_make(&model, 1);
     return 0;
 }
 
@@ -89,12 +89,15 @@ static void test_thirty_two_at_once_are_each_as_if_alone(void **state)
 {
     (void)state;
     static const struct {
-        int parallel, chunk;
+        int threads, parallel, chunk;
         bool reuse;
-    } cases[] = {{32, 64, true}, {32, 5, false}, {5, 1, true}, {8, 512, true}};
+    } cases[] = {{2, 32, 64, true}, {3, 32, 5, false}, {1, 5, 1, true}, {1, 8, 512, true}};
     static struct fixture_result r;
     for (size_t c = 0; c < sizeof cases / sizeof cases[0]; c++) {
         struct engine_options options = fixture_options(&model);
+        struct pool *pool;
+        assert_int_equal(pool_create(cases[c].threads, &pool, NULL), SOV_OK);
+        options.pool = pool;
         options.parallel = cases[c].parallel;
         options.prefill_chunk = cases[c].chunk;
         options.prefix_reuse = cases[c].reuse;
@@ -107,6 +110,7 @@ static void test_thirty_two_at_once_are_each_as_if_alone(void **state)
         }
         expect_all_free(engine);
         engine_free(engine);
+        pool_free(pool);
     }
 }
 
@@ -345,7 +349,8 @@ static void test_a_short_prompt_does_not_wait_behind_a_long_one(void **state)
         atomic_store(&order_clock, 0);
         for (int i = 0; i < 4; i++) {
             fixture_prompt(prompt, lengths[i], 60 + (uint32_t)i);
-            struct engine_request request = fixture_request(prompt, lengths[i], 1);
+            /* Two tokens: the first one's notification comes before the last event. */
+            struct engine_request request = fixture_request(prompt, lengths[i], 2);
             jobs[i] = submit_noted(engine, &request, &orders[i]);
         }
         fixture_gate_open(&gate);

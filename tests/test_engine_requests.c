@@ -10,7 +10,7 @@ static struct fixture_model model;
 static int setup_model(void **state)
 {
     (void)state;
-    fixture_model_make(&model, 2);
+    fixture_model_make(&model, 1);
     return 0;
 }
 
