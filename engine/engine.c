@@ -180,11 +180,10 @@ static bool engine_gather(struct engine *e)
         engine_drop_waiting(e, false, SOV_ERR_CANCELLED, "the request was cancelled");
         engine_drop_running(e, false, SOV_ERR_CANCELLED, "the request was cancelled");
     }
+    if (phase != ENGINE_ABORTING) engine_admit(e);
     if (phase != ENGINE_OPEN) engine_drop_waiting(e, true, SOV_ERR_SHUTDOWN, "the server is stopping");
     if (phase == ENGINE_ABORTING) engine_drop_running(e, true, SOV_ERR_SHUTDOWN, "the server is stopping");
-    if (phase != ENGINE_OPEN && e->running_count == 0) return false;
-    engine_admit(e);
-    return true;
+    return phase == ENGINE_OPEN || e->running_count > 0;
 }
 
 static void *engine_main(void *arg)

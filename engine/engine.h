@@ -56,8 +56,9 @@ struct engine;
 /* SOV_ERR_NOMEM says how much KV memory was needed and which flags lower it. */
 enum sov_error engine_create(const struct engine_options *options, struct engine **out, struct sov_errbuf *err);
 /*
- * Stops accepting and fails waiting requests with SOV_ERR_SHUTDOWN at once; gives running ones up to grace_ms (below 0:
- * without end) to finish, then fails the rest with SOV_ERR_SHUTDOWN. When it returns all jobs have their last event.
+ * Stops accepting and fails waiting requests that cannot start at once with SOV_ERR_SHUTDOWN; gives running ones up to
+ * grace_ms (below 0: without end) to finish, then fails the rest with SOV_ERR_SHUTDOWN. When it returns all jobs have
+ * their last event.
  */
 void engine_shutdown(struct engine *engine, int grace_ms);
 /* All jobs must have been released. Calls engine_shutdown(engine, 0) if it was not. */
