@@ -15,6 +15,7 @@ static const struct {
     {"chat", cmd_chat, "Talk to a model in the terminal"},
     {"generate", cmd_generate, "Continue a prompt and print the answer"},
     {"tokenize", cmd_tokenize, "Print the token ids of a text"},
+    {"inspect", cmd_inspect, "Show what is in a GGUF file and whether it runs"},
     {"logits", cmd_logits, "Write the logits of every position of a prompt to a file"},
 };
 enum { COMMANDS_COUNT = sizeof COMMANDS / sizeof COMMANDS[0] };

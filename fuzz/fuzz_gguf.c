@@ -48,7 +48,8 @@ static void touch_kv(const struct gguf *gguf, const struct gguf_kv *kv)
     if (gguf_get_f32(gguf, key, &f, &err) == SOV_OK) sink += f > 0;
     if (gguf_get_bool(gguf, key, &b, &err) == SOV_OK) sink += b;
     if (gguf_get_str(gguf, key, &str, &err) == SOV_OK) sink += str.length;
-    if (gguf_get_array(gguf, key, GGUF_F32, &array, &err) == SOV_OK) touch(array->data, array->count * 4);
+    if (gguf_get_array(gguf, key, GGUF_F32, &array, &err) == SOV_OK)
+        touch(array->data, array->count * 4);
     free(key);
 }
 
@@ -60,7 +61,8 @@ static void touch_tensor(const struct gguf *gguf, const struct gguf_tensor *tens
     touch(tensor->data, tensor->bytes);
     if (!info->supported) return;
     uint64_t blocks = tensor->bytes / info->block_bytes;
-    size_t n = (size_t)(blocks < DEQUANTIZE_BLOCKS ? blocks : DEQUANTIZE_BLOCKS) * info->block_elems;
+    size_t n =
+        (size_t)(blocks < DEQUANTIZE_BLOCKS ? blocks : DEQUANTIZE_BLOCKS) * info->block_elems;
     quant_dequantize((enum gguf_type)tensor->type, tensor->data, values, n);
     touch(values, n * sizeof *values);
 }
@@ -77,7 +79,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     memcpy(copy, data, size);
     if (gguf_open_memory(copy, size, &gguf, &err) == SOV_OK) {
         for (size_t i = 0; i < gguf_kv_count(gguf); i++) touch_kv(gguf, gguf_kv_at(gguf, i));
-        for (size_t i = 0; i < gguf_tensor_count(gguf); i++) touch_tensor(gguf, gguf_tensor_at(gguf, i));
+        for (size_t i = 0; i < gguf_tensor_count(gguf); i++)
+            touch_tensor(gguf, gguf_tensor_at(gguf, i));
         gguf_close(gguf);
     } else if (gguf != NULL || memchr(err.message, 0, sizeof err.message) == NULL) {
         abort();

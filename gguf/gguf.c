@@ -1,14 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The reader. One pass over the header with a cursor that cannot leave the file: header, keys, tensor table; then the
- * tensor ranges are checked against the file. Memory is allocated for a count only after the count was found to fit
- * the bytes that remain, so that a short file cannot ask for much: at most some 10 bytes per byte of header.
+ * The reader. One pass over the header with a cursor that cannot leave the file: header, keys,
+ * tensor table; then the tensor ranges are checked against the file. Memory is allocated for a
+ * count only after the count was found to fit the bytes that remain, so that a short file cannot
+ * ask for much: at most some 10 bytes per byte of header.
  *
- * Look-up is by open addressing over indices. The hash is seeded from the system's generator, so that a file cannot
- * be made whose names all collide.
+ * Look-up is by open addressing over indices. The hash is seeded from the system's generator, so
+ * that a file cannot be made whose names all collide.
  *
- * A file that is truncated by another process while it is mapped makes reads of the lost pages end in SIGBUS, as with
- * every memory-mapped file. Replace model files by renaming a new file over them, never in place.
+ * A file that is truncated by another process while it is mapped makes reads of the lost pages end
+ * in SIGBUS, as with every memory-mapped file. Replace model files by renaming a new file over
+ * them, never in place.
  */
 #include "gguf/gguf.h"
 
@@ -60,7 +62,8 @@ struct gguf_cursor {
 #define cursor_fail(cur, offset, ...) cursor_fail_at(cur, SOV_ERR_FORMAT, offset, __VA_ARGS__)
 
 __attribute__((format(printf, 4, 5))) static enum sov_error
-cursor_fail_at(const struct gguf_cursor *cur, enum sov_error code, size_t offset, const char *format, ...)
+cursor_fail_at(const struct gguf_cursor *cur, enum sov_error code, size_t offset,
+               const char *format, ...)
 {
     char what[SOV_ERROR_MESSAGE_MAX];
     va_list args;
@@ -83,23 +86,24 @@ static size_t cursor_left(const struct gguf_cursor *cur)
 static enum sov_error read_bytes(struct gguf_cursor *cur, void *out, size_t bytes, const char *what)
 {
     if (cursor_left(cur) < bytes) {
-        return cursor_fail(cur, cur->at, "the file ends inside %s (%zu bytes needed, %zu left)", what, bytes,
-                           cursor_left(cur));
+        return cursor_fail(cur, cur->at, "the file ends inside %s (%zu bytes needed, %zu left)",
+                           what, bytes, cursor_left(cur));
     }
     memcpy(out, cur->gguf->data + cur->at, bytes);
     cur->at += bytes;
     return SOV_OK;
 }
 
-static enum sov_error read_str(struct gguf_cursor *cur, struct gguf_str *out, uint64_t limit, const char *what)
+static enum sov_error read_str(struct gguf_cursor *cur, struct gguf_str *out, uint64_t limit,
+                               const char *what)
 {
     size_t start = cur->at;
     uint64_t length = 0;
     enum sov_error code = read_bytes(cur, &length, sizeof length, what);
     if (code != SOV_OK) return code;
     if (length > limit) {
-        return cursor_fail(cur, start, "%s has length %llu, the limit is %llu", what, (unsigned long long)length,
-                           (unsigned long long)limit);
+        return cursor_fail(cur, start, "%s has length %llu, the limit is %llu", what,
+                           (unsigned long long)length, (unsigned long long)limit);
     }
     if (length > cursor_left(cur)) {
         return cursor_fail(cur, start, "%s has length %llu, but only %zu bytes are left", what,
@@ -146,7 +150,8 @@ static uint32_t *tensor_slot(const struct gguf *gguf, const char *name)
     }
 }
 
-static enum sov_error read_header(struct gguf_cursor *cur, uint64_t *tensor_count, uint64_t *kv_count)
+static enum sov_error read_header(struct gguf_cursor *cur, uint64_t *tensor_count,
+                                  uint64_t *kv_count)
 {
     char magic[GGUF_MAGIC_BYTES] = {0};
     if (cur->gguf->length == 0) return cursor_fail(cur, 0, "the file is empty");
@@ -154,30 +159,40 @@ static enum sov_error read_header(struct gguf_cursor *cur, uint64_t *tensor_coun
     if (code != SOV_OK) return code;
     if (memcmp(magic, gguf_magic, sizeof magic) != 0) {
         char shown[GGUF_PRINTABLE_MAX];
-        return cursor_fail(cur, 0, "this is not a GGUF file: it begins with \"%s\", expected \"GGUF\"",
+        return cursor_fail(cur, 0,
+                           "this is not a GGUF file: it begins with \"%s\", expected \"GGUF\"",
                            gguf_printable(magic, sizeof magic, shown));
     }
     uint32_t version = 0;
     if ((code = read_bytes(cur, &version, sizeof version, "the version")) != SOV_OK) return code;
     if (version != 0 && (version & 0xffff) == 0) {
-        return cursor_fail_at(cur, SOV_ERR_UNSUPPORTED, GGUF_MAGIC_BYTES,
-                              "this is a big-endian GGUF file (version bytes are reversed), expected little-endian");
+        return cursor_fail_at(
+            cur, SOV_ERR_UNSUPPORTED, GGUF_MAGIC_BYTES,
+            "this is a big-endian GGUF file (version bytes are reversed), expected little-endian");
     }
     if (version < GGUF_VERSION_MIN || version > GGUF_VERSION_MAX) {
-        return cursor_fail_at(cur, SOV_ERR_UNSUPPORTED, GGUF_MAGIC_BYTES, "GGUF version %u, expected %d to %d",
-                              version, GGUF_VERSION_MIN, GGUF_VERSION_MAX);
+        return cursor_fail_at(cur, SOV_ERR_UNSUPPORTED, GGUF_MAGIC_BYTES,
+                              "GGUF version %u, expected %d to %d", version, GGUF_VERSION_MIN,
+                              GGUF_VERSION_MAX);
     }
     cur->gguf->version = version;
     size_t at = cur->at;
-    if ((code = read_bytes(cur, tensor_count, sizeof *tensor_count, "the tensor count")) != SOV_OK) return code;
-    if ((code = read_bytes(cur, kv_count, sizeof *kv_count, "the key count")) != SOV_OK) return code;
-    if (*tensor_count > GGUF_TENSOR_LIMIT || *tensor_count > cursor_left(cur) / GGUF_TENSOR_BYTES_MIN) {
-        return cursor_fail(cur, at, "tensor count %llu is more than the limit %d or than the %zu bytes left can hold",
-                           (unsigned long long)*tensor_count, GGUF_TENSOR_LIMIT, cursor_left(cur));
+    if ((code = read_bytes(cur, tensor_count, sizeof *tensor_count, "the tensor count")) != SOV_OK)
+        return code;
+    if ((code = read_bytes(cur, kv_count, sizeof *kv_count, "the key count")) != SOV_OK)
+        return code;
+    if (*tensor_count > GGUF_TENSOR_LIMIT ||
+        *tensor_count > cursor_left(cur) / GGUF_TENSOR_BYTES_MIN) {
+        return cursor_fail(
+            cur, at,
+            "tensor count %llu is more than the limit %d or than the %zu bytes left can hold",
+            (unsigned long long)*tensor_count, GGUF_TENSOR_LIMIT, cursor_left(cur));
     }
     if (*kv_count > GGUF_KV_LIMIT || *kv_count > cursor_left(cur) / GGUF_KV_BYTES_MIN) {
-        return cursor_fail(cur, at + 8, "key count %llu is more than the limit %d or than the %zu bytes left can hold",
-                           (unsigned long long)*kv_count, GGUF_KV_LIMIT, cursor_left(cur));
+        return cursor_fail(
+            cur, at + 8,
+            "key count %llu is more than the limit %d or than the %zu bytes left can hold",
+            (unsigned long long)*kv_count, GGUF_KV_LIMIT, cursor_left(cur));
     }
     return SOV_OK;
 }
@@ -188,18 +203,23 @@ static enum sov_error read_array(struct gguf_cursor *cur, const char *key, struc
     uint32_t type = 0;
     enum sov_error code = read_bytes(cur, &type, sizeof type, "an array's element type");
     if (code != SOV_OK) return code;
-    if ((code = read_bytes(cur, &array->count, sizeof array->count, "an array's count")) != SOV_OK) return code;
-    if (type == GGUF_ARRAY) return cursor_fail(cur, start, "key %s: arrays of arrays are not supported", key);
+    if ((code = read_bytes(cur, &array->count, sizeof array->count, "an array's count")) != SOV_OK)
+        return code;
+    if (type == GGUF_ARRAY)
+        return cursor_fail(cur, start, "key %s: arrays of arrays are not supported", key);
     if (type >= GGUF_VALUE_TYPES) {
-        return cursor_fail(cur, start, "key %s: array element type %u is not defined, expected 0 to %d", key, type,
-                           GGUF_VALUE_TYPES - 1);
+        return cursor_fail(cur, start,
+                           "key %s: array element type %u is not defined, expected 0 to %d", key,
+                           type, GGUF_VALUE_TYPES - 1);
     }
     array->type = (enum gguf_value_type)type;
     size_t each = type == GGUF_STRING ? sizeof(uint64_t) : gguf_value_bytes(array->type);
     if (array->count > GGUF_ARRAY_COUNT_LIMIT || array->count > cursor_left(cur) / each) {
         return cursor_fail(cur, start + 4,
-                           "key %s: array count %llu is more than the limit %d or than the %zu bytes left can hold",
-                           key, (unsigned long long)array->count, GGUF_ARRAY_COUNT_LIMIT, cursor_left(cur));
+                           "key %s: array count %llu is more than the limit %d or than the %zu "
+                           "bytes left can hold",
+                           key, (unsigned long long)array->count, GGUF_ARRAY_COUNT_LIMIT,
+                           cursor_left(cur));
     }
     if (type != GGUF_STRING) {
         array->data = cur->gguf->data + cur->at;
@@ -220,16 +240,26 @@ static enum sov_error read_value(struct gguf_cursor *cur, const char *key, struc
 {
     size_t start = cur->at;
     union {
-        uint8_t u8; int8_t i8; uint16_t u16; int16_t i16; uint32_t u32; int32_t i32; float f32;
-        uint64_t u64; int64_t i64; double f64;
+        uint8_t u8;
+        int8_t i8;
+        uint16_t u16;
+        int16_t i16;
+        uint32_t u32;
+        int32_t i32;
+        float f32;
+        uint64_t u64;
+        int64_t i64;
+        double f64;
     } raw;
-    if (kv->type == GGUF_STRING) return read_str(cur, &kv->value.str, GGUF_STRING_BYTES_LIMIT, "a string value");
+    if (kv->type == GGUF_STRING)
+        return read_str(cur, &kv->value.str, GGUF_STRING_BYTES_LIMIT, "a string value");
     if (kv->type == GGUF_ARRAY) return read_array(cur, key, &kv->value.array);
     enum sov_error code = read_bytes(cur, &raw, gguf_value_bytes(kv->type), "a value");
     if (code != SOV_OK) return code;
     switch (kv->type) {
     case GGUF_BOOL:
-        if (raw.u8 > 1) return cursor_fail(cur, start, "key %s: bool is %u, expected 0 or 1", key, raw.u8);
+        if (raw.u8 > 1)
+            return cursor_fail(cur, start, "key %s: bool is %u, expected 0 or 1", key, raw.u8);
         kv->value.u = raw.u8;
         break;
     case GGUF_U8: kv->value.u = raw.u8; break;
@@ -253,7 +283,8 @@ static enum sov_error read_kv(struct gguf_cursor *cur, struct gguf_kv *kv)
     size_t start = cur->at;
     enum sov_error code = read_str(cur, &kv->key, GGUF_KEY_BYTES_LIMIT, "a key");
     if (code != SOV_OK) return code;
-    if (kv->key.length == 0) return cursor_fail(cur, start, "key number %zu is empty", gguf->kv_count);
+    if (kv->key.length == 0)
+        return cursor_fail(cur, start, "key number %zu is empty", gguf->kv_count);
     if (memchr(kv->key.data, 0, kv->key.length) != NULL) {
         return cursor_fail(cur, start, "key number %zu has a zero byte in it", gguf->kv_count);
     }
@@ -264,8 +295,8 @@ static enum sov_error read_kv(struct gguf_cursor *cur, struct gguf_kv *kv)
     uint32_t type = 0;
     if ((code = read_bytes(cur, &type, sizeof type, "a value's type")) != SOV_OK) return code;
     if (type >= GGUF_VALUE_TYPES) {
-        return cursor_fail(cur, type_at, "key %s: value type %u is not defined, expected 0 to %d", shown, type,
-                           GGUF_VALUE_TYPES - 1);
+        return cursor_fail(cur, type_at, "key %s: value type %u is not defined, expected 0 to %d",
+                           shown, type, GGUF_VALUE_TYPES - 1);
     }
     kv->type = (enum gguf_value_type)type;
     *slot = (uint32_t)++gguf->kv_count;
@@ -276,7 +307,8 @@ static enum sov_error read_kvs(struct gguf_cursor *cur, uint64_t count)
 {
     struct gguf *gguf = cur->gguf;
     gguf->kvs = sov_calloc((size_t)count, sizeof *gguf->kvs);
-    if (gguf->kvs == NULL || !index_init(&gguf->kv_index, (size_t)count)) return cursor_nomem(cur, "the keys");
+    if (gguf->kvs == NULL || !index_init(&gguf->kv_index, (size_t)count))
+        return cursor_nomem(cur, "the keys");
     for (uint64_t i = 0; i < count; i++) {
         enum sov_error code = read_kv(cur, &gguf->kvs[i]);
         if (code != SOV_OK) return code;
@@ -292,11 +324,13 @@ static enum sov_error read_alignment(struct gguf_cursor *cur)
     if (kv == NULL) return SOV_OK;
     size_t at = (size_t)((const unsigned char *)kv->key.data - gguf->data);
     if (kv->type != GGUF_U32) {
-        return cursor_fail(cur, at, "key general.alignment has type %s, expected u32", gguf_value_type_name(kv->type));
+        return cursor_fail(cur, at, "key general.alignment has type %s, expected u32",
+                           gguf_value_type_name(kv->type));
     }
     uint64_t value = kv->value.u;
     if (value < GGUF_ALIGNMENT_MIN || value > GGUF_ALIGNMENT_MAX || (value & (value - 1)) != 0) {
-        return cursor_fail(cur, at, "key general.alignment is %llu, expected a power of two from %d to %d",
+        return cursor_fail(cur, at,
+                           "key general.alignment is %llu, expected a power of two from %d to %d",
                            (unsigned long long)value, GGUF_ALIGNMENT_MIN, GGUF_ALIGNMENT_MAX);
     }
     gguf->alignment = (uint32_t)value;
@@ -310,15 +344,19 @@ static enum sov_error read_tensor_name(struct gguf_cursor *cur, struct gguf_tens
     struct gguf_str name;
     enum sov_error code = read_str(cur, &name, GGUF_NAME_MAX - 1, "a tensor's name");
     if (code != SOV_OK) return code;
-    if (name.length == 0) return cursor_fail(cur, start, "the name of tensor number %zu is empty", gguf->tensor_count);
+    if (name.length == 0)
+        return cursor_fail(cur, start, "the name of tensor number %zu is empty",
+                           gguf->tensor_count);
     if (memchr(name.data, 0, name.length) != NULL) {
-        return cursor_fail(cur, start, "the name of tensor number %zu has a zero byte in it", gguf->tensor_count);
+        return cursor_fail(cur, start, "the name of tensor number %zu has a zero byte in it",
+                           gguf->tensor_count);
     }
     memcpy(tensor->name, name.data, name.length);
     uint32_t *slot = tensor_slot(gguf, tensor->name);
     if (*slot != 0) {
         char shown[GGUF_PRINTABLE_MAX];
-        return cursor_fail(cur, start, "tensor %s is there twice", gguf_printable(name.data, name.length, shown));
+        return cursor_fail(cur, start, "tensor %s is there twice",
+                           gguf_printable(name.data, name.length, shown));
     }
     *slot = (uint32_t)++gguf->tensor_count;
     return SOV_OK;
@@ -332,30 +370,35 @@ static enum sov_error read_tensor(struct gguf_cursor *cur, struct gguf_tensor *t
     if (code != SOV_OK) return code;
     gguf_printable(tensor->name, strlen(tensor->name), shown);
     size_t at = cur->at;
-    if ((code = read_bytes(cur, &tensor->n_dims, 4, "a tensor's dimension count")) != SOV_OK) return code;
+    if ((code = read_bytes(cur, &tensor->n_dims, 4, "a tensor's dimension count")) != SOV_OK)
+        return code;
     if (tensor->n_dims < 1 || tensor->n_dims > GGUF_DIMS_MAX) {
-        return cursor_fail(cur, at, "tensor %s has %u dimensions, expected 1 to %d", shown, tensor->n_dims,
-                           GGUF_DIMS_MAX);
+        return cursor_fail(cur, at, "tensor %s has %u dimensions, expected 1 to %d", shown,
+                           tensor->n_dims, GGUF_DIMS_MAX);
     }
     for (uint32_t i = 0; i < GGUF_DIMS_MAX; i++) tensor->dims[i] = 1;
     at = cur->at;
-    code = read_bytes(cur, tensor->dims, tensor->n_dims * sizeof tensor->dims[0], "a tensor's dimensions");
+    code = read_bytes(cur, tensor->dims, tensor->n_dims * sizeof tensor->dims[0],
+                      "a tensor's dimensions");
     if (code != SOV_OK) return code;
     size_t type_at = cur->at;
     if ((code = read_bytes(cur, &tensor->type, 4, "a tensor's type")) != SOV_OK) return code;
     const struct gguf_type_info *info = gguf_type_info(tensor->type);
     if (info == NULL) {
-        return cursor_fail_at(cur, SOV_ERR_UNSUPPORTED, type_at, "tensor %s has type number %u, which is not known",
-                              shown, tensor->type);
+        return cursor_fail_at(cur, SOV_ERR_UNSUPPORTED, type_at,
+                              "tensor %s has type number %u, which is not known", shown,
+                              tensor->type);
     }
     if (!gguf_tensor_bytes(info, tensor->n_dims, tensor->dims, &tensor->bytes, why, sizeof why)) {
         return cursor_fail(cur, at, "tensor %s %s", shown, why);
     }
     at = cur->at;
-    if ((code = read_bytes(cur, &tensor->file_offset, 8, "a tensor's offset")) != SOV_OK) return code;
+    if ((code = read_bytes(cur, &tensor->file_offset, 8, "a tensor's offset")) != SOV_OK)
+        return code;
     if (tensor->file_offset % cur->gguf->alignment != 0) {
-        return cursor_fail(cur, at, "tensor %s has offset %llu, expected a multiple of the alignment %u", shown,
-                           (unsigned long long)tensor->file_offset, cur->gguf->alignment);
+        return cursor_fail(cur, at,
+                           "tensor %s has offset %llu, expected a multiple of the alignment %u",
+                           shown, (unsigned long long)tensor->file_offset, cur->gguf->alignment);
     }
     return SOV_OK;
 }
@@ -385,11 +428,13 @@ static enum sov_error place_tensors(struct gguf_cursor *cur)
             __builtin_add_overflow(begin, tensor->bytes, &end) || end > gguf->length) {
             char shown[GGUF_PRINTABLE_MAX];
             return cursor_fail(cur, cur->at,
-                               "tensor %s needs %llu bytes at offset %llu of the data section (which begins at byte "
+                               "tensor %s needs %llu bytes at offset %llu of the data section "
+                               "(which begins at byte "
                                "%llu), but the file has %zu bytes; is it cut off?",
                                gguf_printable(tensor->name, strlen(tensor->name), shown),
-                               (unsigned long long)tensor->bytes, (unsigned long long)tensor->file_offset,
-                               (unsigned long long)start, gguf->length);
+                               (unsigned long long)tensor->bytes,
+                               (unsigned long long)tensor->file_offset, (unsigned long long)start,
+                               gguf->length);
         }
         tensor->file_offset = begin;
         tensor->data = gguf->data + begin;
@@ -400,7 +445,8 @@ static enum sov_error place_tensors(struct gguf_cursor *cur)
 static enum sov_error parse(const char *path, struct gguf *gguf, struct sov_errbuf *err)
 {
     struct gguf_cursor cur = {.gguf = gguf, .path = path, .err = err};
-    if (getrandom(&gguf->hash_seed, sizeof gguf->hash_seed, GRND_NONBLOCK) != (ssize_t)sizeof gguf->hash_seed) {
+    if (getrandom(&gguf->hash_seed, sizeof gguf->hash_seed, GRND_NONBLOCK) !=
+        (ssize_t)sizeof gguf->hash_seed) {
         gguf->hash_seed = (uint64_t)(uintptr_t)gguf; /* early in boot; an address is guess enough */
     }
     uint64_t tensor_count = 0, kv_count = 0;
@@ -412,7 +458,8 @@ static enum sov_error parse(const char *path, struct gguf *gguf, struct sov_errb
     return code;
 }
 
-enum sov_error gguf_open_memory(const void *data, size_t length, struct gguf **out, struct sov_errbuf *err)
+enum sov_error gguf_open_memory(const void *data, size_t length, struct gguf **out,
+                                struct sov_errbuf *err)
 {
     *out = NULL;
     struct gguf *gguf = sov_calloc(1, sizeof *gguf);
@@ -452,7 +499,8 @@ static enum sov_error map_file(const char *path, struct gguf *gguf, struct sov_e
         gguf->length = (size_t)st.st_size;
         void *mapping = mmap(NULL, gguf->length, PROT_READ, MAP_SHARED, fd, 0);
         if (mapping == MAP_FAILED) {
-            code = sov_fail(err, SOV_ERR_IO, "%s: cannot map %zu bytes: %s", path, gguf->length, strerror(errno));
+            code = sov_fail(err, SOV_ERR_IO, "%s: cannot map %zu bytes: %s", path, gguf->length,
+                            strerror(errno));
         } else {
             gguf->mapping = mapping;
             gguf->data = mapping;

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The tables of the format: tensor types and value types. Types that Sovereign does not compute with are listed too,
- * with their sizes, so that a file using them can be checked and described and the error can name the type.
+ * The tables of the format: tensor types and value types. Types that Sovereign does not compute
+ * with are listed too, with their sizes, so that a file using them can be checked and described and
+ * the error can name the type.
  */
 #include <ctype.h>
 #include <stdio.h>
@@ -68,10 +69,10 @@ static const struct {
     const char *name;
     size_t bytes;
 } value_types[GGUF_VALUE_TYPES] = {
-    [GGUF_U8] = {"u8", 1},      [GGUF_I8] = {"i8", 1},         [GGUF_U16] = {"u16", 2},
-    [GGUF_I16] = {"i16", 2},    [GGUF_U32] = {"u32", 4},       [GGUF_I32] = {"i32", 4},
-    [GGUF_F32] = {"f32", 4},    [GGUF_BOOL] = {"bool", 1},     [GGUF_STRING] = {"string", 0},
-    [GGUF_ARRAY] = {"array", 0}, [GGUF_U64] = {"u64", 8},      [GGUF_I64] = {"i64", 8},
+    [GGUF_U8] = {"u8", 1},       [GGUF_I8] = {"i8", 1},     [GGUF_U16] = {"u16", 2},
+    [GGUF_I16] = {"i16", 2},     [GGUF_U32] = {"u32", 4},   [GGUF_I32] = {"i32", 4},
+    [GGUF_F32] = {"f32", 4},     [GGUF_BOOL] = {"bool", 1}, [GGUF_STRING] = {"string", 0},
+    [GGUF_ARRAY] = {"array", 0}, [GGUF_U64] = {"u64", 8},   [GGUF_I64] = {"i64", 8},
     [GGUF_F64] = {"f64", 8},
 };
 
@@ -85,8 +86,8 @@ const char *gguf_value_type_name(enum gguf_value_type type)
     return (unsigned)type < GGUF_VALUE_TYPES ? value_types[type].name : "unknown";
 }
 
-bool gguf_tensor_bytes(const struct gguf_type_info *info, uint32_t n_dims, const uint64_t *dims, uint64_t *out,
-                       char *why, size_t why_size)
+bool gguf_tensor_bytes(const struct gguf_type_info *info, uint32_t n_dims, const uint64_t *dims,
+                       uint64_t *out, char *why, size_t why_size)
 {
     if (n_dims < 1 || n_dims > GGUF_DIMS_MAX) {
         snprintf(why, why_size, "has %u dimensions, expected 1 to %d", n_dims, GGUF_DIMS_MAX);
@@ -104,8 +105,8 @@ bool gguf_tensor_bytes(const struct gguf_type_info *info, uint32_t n_dims, const
         }
     }
     if (dims[0] % info->block_elems != 0) {
-        snprintf(why, why_size, "of type %s has rows of %llu elements, expected a multiple of %u", info->name,
-                 (unsigned long long)dims[0], info->block_elems);
+        snprintf(why, why_size, "of type %s has rows of %llu elements, expected a multiple of %u",
+                 info->name, (unsigned long long)dims[0], info->block_elems);
         return false;
     }
     uint64_t bytes;
@@ -128,7 +129,8 @@ const char *gguf_printable(const char *text, uint64_t length, char out[GGUF_PRIN
             memcpy(out + used, "...", sizeof "...");
             return out;
         }
-        used += (size_t)snprintf(out + used, GGUF_PRINTABLE_MAX - used, plain ? "%c" : "\\x%02x", c);
+        used +=
+            (size_t)snprintf(out + used, GGUF_PRINTABLE_MAX - used, plain ? "%c" : "\\x%02x", c);
     }
     out[used] = '\0';
     return out;

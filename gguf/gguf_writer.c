@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The writer. Keys and the tensor table gather in memory until gguf_writer_begin_data, when the counts and offsets of
- * the header are known; tensor bytes then stream through a buffer. All goes to "PATH.partial-PID", which takes PATH's
- * name only after everything was written and reached the disk, so that no reader ever maps half a file.
+ * The writer. Keys and the tensor table gather in memory until gguf_writer_begin_data, when the
+ * counts and offsets of the header are known; tensor bytes then stream through a buffer. All goes
+ * to "PATH.partial-PID", which takes PATH's name only after everything was written and reached the
+ * disk, so that no reader ever maps half a file.
  *
- * The alignment is always the default; general.alignment cannot be set. What the reader would refuse (a key or tensor
- * twice, a shape that is not whole blocks) the writer refuses too.
+ * The alignment is always the default; general.alignment cannot be set. What the reader would
+ * refuse (a key or tensor twice, a shape that is not whole blocks) the writer refuses too.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -67,7 +68,8 @@ static void writer_free(struct gguf_writer *w)
     sov_free(w);
 }
 
-enum sov_error gguf_writer_create(const char *path, struct gguf_writer **out, struct sov_errbuf *err)
+enum sov_error gguf_writer_create(const char *path, struct gguf_writer **out,
+                                  struct sov_errbuf *err)
 {
     *out = NULL;
     struct stat st;
@@ -89,7 +91,8 @@ enum sov_error gguf_writer_create(const char *path, struct gguf_writer **out, st
     snprintf(w->partial_path, room, "%s.partial-%ld", path, (long)getpid());
     w->fd = open(w->partial_path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0666);
     if (w->fd < 0) {
-        enum sov_error code = sov_fail(err, SOV_ERR_IO, "%s: cannot create: %s", w->partial_path, strerror(errno));
+        enum sov_error code =
+            sov_fail(err, SOV_ERR_IO, "%s: cannot create: %s", w->partial_path, strerror(errno));
         writer_free(w);
         return code;
     }
@@ -133,7 +136,8 @@ static void put_array(struct strbuf *buf, const struct gguf_array *array)
         strbuf_append(buf, array->data, (size_t)array->count * gguf_value_bytes(array->type));
         return;
     }
-    for (uint64_t i = 0; i < array->count; i++) put_str(buf, array->strings[i].data, array->strings[i].length);
+    for (uint64_t i = 0; i < array->count; i++)
+        put_str(buf, array->strings[i].data, array->strings[i].length);
 }
 
 static void put_value(struct strbuf *buf, const struct gguf_kv *kv)
@@ -159,14 +163,18 @@ enum sov_error gguf_writer_kv_copy(struct gguf_writer *w, const struct gguf_kv *
     char shown[GGUF_PRINTABLE_MAX];
     if (w->code != SOV_OK) return w->code;
     gguf_printable(kv->key.data, kv->key.length, shown);
-    if (w->in_data) return writer_fail(w, SOV_ERR_INVALID, "%s: key %s comes after the data began", w->path, shown);
-    if (kv->key.length == 0 || kv->key.length > GGUF_KEY_BYTES_LIMIT || w->kv_count >= GGUF_KV_LIMIT ||
-        memchr(kv->key.data, 0, (size_t)kv->key.length) != NULL) {
+    if (w->in_data)
+        return writer_fail(w, SOV_ERR_INVALID, "%s: key %s comes after the data began", w->path,
+                           shown);
+    if (kv->key.length == 0 || kv->key.length > GGUF_KEY_BYTES_LIMIT ||
+        w->kv_count >= GGUF_KV_LIMIT || memchr(kv->key.data, 0, (size_t)kv->key.length) != NULL) {
         return writer_fail(w, SOV_ERR_INVALID,
-                           "%s: key \"%s\" is empty, has a zero byte, is longer than %d bytes, or is one more than %d",
+                           "%s: key \"%s\" is empty, has a zero byte, is longer than %d bytes, or "
+                           "is one more than %d",
                            w->path, shown, GGUF_KEY_BYTES_LIMIT, GGUF_KV_LIMIT);
     }
-    if (!grow((void **)&w->keys, w->kv_count, &w->kv_capacity, sizeof *w->keys)) return writer_nomem(w);
+    if (!grow((void **)&w->keys, w->kv_count, &w->kv_capacity, sizeof *w->keys))
+        return writer_nomem(w);
     char *key = sov_strndup(kv->key.data, (size_t)kv->key.length);
     if (key == NULL) return writer_nomem(w);
     bool known = strcmp(key, "general.alignment") == 0;
@@ -221,8 +229,10 @@ static uint64_t padded(uint64_t bytes)
 }
 
 /* What is wrong with a tensor's declaration, or NULL. */
-static const char *tensor_complaint(const struct gguf_writer *w, const char *name, const struct gguf_type_info *info,
-                                    uint32_t n_dims, const uint64_t *dims, uint64_t *bytes, char *why, size_t why_size)
+static const char *tensor_complaint(const struct gguf_writer *w, const char *name,
+                                    const struct gguf_type_info *info, uint32_t n_dims,
+                                    const uint64_t *dims, uint64_t *bytes, char *why,
+                                    size_t why_size)
 {
     if (w->in_data) return "comes after the data began";
     if (w->tensor_count >= GGUF_TENSOR_LIMIT) return "is one more than the limit";
@@ -234,21 +244,24 @@ static const char *tensor_complaint(const struct gguf_writer *w, const char *nam
     return gguf_tensor_bytes(info, n_dims, dims, bytes, why, why_size) ? NULL : why;
 }
 
-enum sov_error gguf_writer_tensor(struct gguf_writer *w, const char *name, enum gguf_type type, uint32_t n_dims,
-                                  const uint64_t *dims)
+enum sov_error gguf_writer_tensor(struct gguf_writer *w, const char *name, enum gguf_type type,
+                                  uint32_t n_dims, const uint64_t *dims)
 {
     char why[128], shown[GGUF_PRINTABLE_MAX];
     uint64_t bytes, end;
     if (w->code != SOV_OK) return w->code;
-    const char *complaint = tensor_complaint(w, name, gguf_type_info(type), n_dims, dims, &bytes, why, sizeof why);
-    if (complaint == NULL && (__builtin_add_overflow(w->data_bytes, bytes, &end) || end > INT64_MAX)) {
+    const char *complaint =
+        tensor_complaint(w, name, gguf_type_info(type), n_dims, dims, &bytes, why, sizeof why);
+    if (complaint == NULL &&
+        (__builtin_add_overflow(w->data_bytes, bytes, &end) || end > INT64_MAX)) {
         complaint = "makes the file larger than 63 bits can say";
     }
     if (complaint != NULL) {
-        return writer_fail(w, SOV_ERR_INVALID, "%s: tensor %s %s", w->path, gguf_printable(name, strlen(name), shown),
-                           complaint);
+        return writer_fail(w, SOV_ERR_INVALID, "%s: tensor %s %s", w->path,
+                           gguf_printable(name, strlen(name), shown), complaint);
     }
-    if (!grow((void **)&w->tensors, w->tensor_count, &w->tensor_capacity, sizeof *w->tensors)) return writer_nomem(w);
+    if (!grow((void **)&w->tensors, w->tensor_count, &w->tensor_capacity, sizeof *w->tensors))
+        return writer_nomem(w);
     char *copy = sov_strdup(name);
     if (copy == NULL) return writer_nomem(w);
     w->tensors[w->tensor_count++] = (struct writer_tensor){copy, bytes};
@@ -308,8 +321,8 @@ enum sov_error gguf_writer_begin_data(struct gguf_writer *w)
     uint32_t version = GGUF_VERSION_MAX;
     uint64_t counts[2] = {w->tensor_count, w->kv_count};
     uint64_t header_bytes = GGUF_HEADER_BYTES + (uint64_t)w->kvs.length + w->tensor_table.length;
-    if (emit(w, gguf_magic, sizeof gguf_magic) != SOV_OK || emit(w, &version, sizeof version) != SOV_OK ||
-        emit(w, counts, sizeof counts) != SOV_OK ||
+    if (emit(w, gguf_magic, sizeof gguf_magic) != SOV_OK ||
+        emit(w, &version, sizeof version) != SOV_OK || emit(w, counts, sizeof counts) != SOV_OK ||
         emit(w, strbuf_text(&w->kvs), w->kvs.length) != SOV_OK ||
         emit(w, strbuf_text(&w->tensor_table), w->tensor_table.length) != SOV_OK) {
         return w->code;
@@ -323,10 +336,13 @@ enum sov_error gguf_writer_data(struct gguf_writer *w, const void *bytes, size_t
 {
     const unsigned char *at = bytes;
     if (w->code != SOV_OK) return w->code;
-    if (!w->in_data) return writer_fail(w, SOV_ERR_INVALID, "%s: data comes before the declarations ended", w->path);
+    if (!w->in_data)
+        return writer_fail(w, SOV_ERR_INVALID, "%s: data comes before the declarations ended",
+                           w->path);
     while (length > 0) {
         if (w->current == w->tensor_count) {
-            return writer_fail(w, SOV_ERR_INVALID, "%s: %zu bytes more than the tensors declared need", w->path,
+            return writer_fail(w, SOV_ERR_INVALID,
+                               "%s: %zu bytes more than the tensors declared need", w->path,
                                length);
         }
         uint64_t wanted = w->tensors[w->current].bytes, left = wanted - w->current_done;
@@ -356,7 +372,8 @@ static enum sov_error finish(struct gguf_writer *w)
     }
     if (flush(w) != SOV_OK) return w->code;
     if (fsync(w->fd) != 0) {
-        return writer_fail(w, SOV_ERR_IO, "%s: cannot write to disk: %s", w->partial_path, strerror(errno));
+        return writer_fail(w, SOV_ERR_IO, "%s: cannot write to disk: %s", w->partial_path,
+                           strerror(errno));
     }
     int fd = w->fd;
     w->fd = -1;
@@ -364,7 +381,8 @@ static enum sov_error finish(struct gguf_writer *w)
         return writer_fail(w, SOV_ERR_IO, "%s: cannot close: %s", w->partial_path, strerror(errno));
     }
     if (rename(w->partial_path, w->path) != 0) {
-        return writer_fail(w, SOV_ERR_IO, "%s: cannot take the name %s: %s", w->partial_path, w->path, strerror(errno));
+        return writer_fail(w, SOV_ERR_IO, "%s: cannot take the name %s: %s", w->partial_path,
+                           w->path, strerror(errno));
     }
     return SOV_OK;
 }
@@ -385,6 +403,7 @@ enum sov_error gguf_writer_close(struct gguf_writer *w, struct sov_errbuf *err)
 void gguf_writer_discard(struct gguf_writer *w)
 {
     if (w == NULL) return;
-    (void)unlink(w->partial_path); /* best effort: whoever gives up has an error of his own to report */
+    (void)unlink(
+        w->partial_path); /* best effort: whoever gives up has an error of his own to report */
     writer_free(w);
 }

@@ -22,10 +22,12 @@ static uint32_t bits_from_float(float value)
 
 float quant_f16_to_f32(uint16_t half)
 {
-    uint32_t sign = (uint32_t)(half & 0x8000) << 16, exponent = half >> 10 & 31, fraction = half & 0x3ff;
+    uint32_t sign = (uint32_t)(half & 0x8000) << 16, exponent = half >> 10 & 31,
+             fraction = half & 0x3ff;
     if (exponent == 31) {
         /* Infinity keeps an empty fraction; a NaN is made quiet, as the instruction does. */
-        return float_from_bits(sign | 0x7f800000 | fraction << 13 | (fraction != 0 ? 0x00400000 : 0));
+        return float_from_bits(sign | 0x7f800000 | fraction << 13 |
+                               (fraction != 0 ? 0x00400000 : 0));
     }
     if (exponent != 0) return float_from_bits(sign | (exponent + 112) << 23 | fraction << 13);
     if (fraction == 0) return float_from_bits(sign);
@@ -39,9 +41,10 @@ uint16_t quant_f32_to_f16(float value)
     uint32_t bits = bits_from_float(value);
     uint16_t sign = (uint16_t)(bits >> 16 & 0x8000);
     uint32_t magnitude = bits & 0x7fffffff;
-    if (magnitude > 0x7f800000) return (uint16_t)(sign | 0x7e00 | (magnitude >> 13 & 0x1ff)); /* NaN, made quiet */
-    if (magnitude >= 0x477ff000) return (uint16_t)(sign | 0x7c00); /* from 65520 on: infinity */
-    if (magnitude <= 0x33000000) return sign;                      /* up to 2^-25: a tie with zero goes to zero */
+    if (magnitude > 0x7f800000)
+        return (uint16_t)(sign | 0x7e00 | (magnitude >> 13 & 0x1ff)); /* NaN, made quiet */
+    if (magnitude >= 0x477ff000) return (uint16_t)(sign | 0x7c00);    /* from 65520 on: infinity */
+    if (magnitude <= 0x33000000) return sign; /* up to 2^-25: a tie with zero goes to zero */
     uint32_t drop, kept, base;
     if (magnitude < 0x38800000) { /* below 2^-14: a denormal half, counted in units of 2^-24 */
         drop = 126 - (magnitude >> 23);
@@ -53,7 +56,8 @@ uint16_t quant_f32_to_f16(float value)
         base = ((magnitude >> 23) - 112) << 10;
     }
     uint32_t result = kept >> drop, rest = kept & ((1u << drop) - 1), tie = 1u << (drop - 1);
-    if (rest > tie || (rest == tie && (result & 1) != 0)) result++; /* a carry into the exponent is right */
+    if (rest > tie || (rest == tie && (result & 1) != 0))
+        result++; /* a carry into the exponent is right */
     return (uint16_t)(sign | (base + result));
 }
 
@@ -65,7 +69,8 @@ float quant_bf16_to_f32(uint16_t bits)
 uint16_t quant_f32_to_bf16(float value)
 {
     uint32_t bits = bits_from_float(value);
-    if ((bits & 0x7fffffff) > 0x7f800000) return (uint16_t)(bits >> 16 | 0x40); /* NaN, made quiet */
+    if ((bits & 0x7fffffff) > 0x7f800000)
+        return (uint16_t)(bits >> 16 | 0x40); /* NaN, made quiet */
     return (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
 }
 
@@ -153,5 +158,6 @@ void quant_dequantize(enum gguf_type type, const void *data, float *out, size_t 
     assert(info != NULL && info->supported && n % info->block_elems == 0);
     decode_block *decode = decoders[type];
     const unsigned char *block = data;
-    for (size_t i = 0; i < n; i += info->block_elems, block += info->block_bytes) decode(block, out + i);
+    for (size_t i = 0; i < n; i += info->block_elems, block += info->block_bytes)
+        decode(block, out + i);
 }

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The byte layouts of the block formats, as offsets into a block. Halves are little-endian IEEE binary16.
+ * The byte layouts of the block formats, as offsets into a block. Halves are little-endian IEEE
+ * binary16.
  *
- * Legacy formats, 32 elements: element j < 16 is the low nibble of byte j of qs, element j + 16 its high nibble; the
- * fifth bit of element j is bit j of the 32-bit qh.
+ * Legacy formats, 32 elements: element j < 16 is the low nibble of byte j of qs, element j + 16 its
+ * high nibble; the fifth bit of element j is bit j of the 32-bit qh.
  *
  * K-quants, 256 elements, in sub-blocks with small integer scales of their own; see quant_kquant.c.
  */
@@ -17,18 +18,16 @@
 
 enum { QUANT_BLOCK = 32, QUANT_SUPER = 256 };
 
-enum {
-    Q4_0_D = 0, Q4_0_QS = 2, Q4_0_BYTES = 18,
-    Q4_1_D = 0, Q4_1_M = 2, Q4_1_QS = 4, Q4_1_BYTES = 20,
-    Q5_0_D = 0, Q5_0_QH = 2, Q5_0_QS = 6, Q5_0_BYTES = 22,
-    Q5_1_D = 0, Q5_1_M = 2, Q5_1_QH = 4, Q5_1_QS = 8, Q5_1_BYTES = 24,
-    Q8_0_D = 0, Q8_0_QS = 2, Q8_0_BYTES = 34,
-    Q2_K_SCALES = 0, Q2_K_QS = 16, Q2_K_D = 80, Q2_K_DMIN = 82, Q2_K_BYTES = 84,
-    Q3_K_HMASK = 0, Q3_K_QS = 32, Q3_K_SCALES = 96, Q3_K_D = 108, Q3_K_BYTES = 110,
-    Q4_K_D = 0, Q4_K_DMIN = 2, Q4_K_SCALES = 4, Q4_K_QS = 16, Q4_K_BYTES = 144,
-    Q5_K_D = 0, Q5_K_DMIN = 2, Q5_K_SCALES = 4, Q5_K_QH = 16, Q5_K_QS = 48, Q5_K_BYTES = 176,
-    Q6_K_QL = 0, Q6_K_QH = 128, Q6_K_SCALES = 192, Q6_K_D = 208, Q6_K_BYTES = 210,
-};
+enum { Q4_0_D = 0, Q4_0_QS = 2, Q4_0_BYTES = 18 };
+enum { Q4_1_D = 0, Q4_1_M = 2, Q4_1_QS = 4, Q4_1_BYTES = 20 };
+enum { Q5_0_D = 0, Q5_0_QH = 2, Q5_0_QS = 6, Q5_0_BYTES = 22 };
+enum { Q5_1_D = 0, Q5_1_M = 2, Q5_1_QH = 4, Q5_1_QS = 8, Q5_1_BYTES = 24 };
+enum { Q8_0_D = 0, Q8_0_QS = 2, Q8_0_BYTES = 34 };
+enum { Q2_K_SCALES = 0, Q2_K_QS = 16, Q2_K_D = 80, Q2_K_DMIN = 82, Q2_K_BYTES = 84 };
+enum { Q3_K_HMASK = 0, Q3_K_QS = 32, Q3_K_SCALES = 96, Q3_K_D = 108, Q3_K_BYTES = 110 };
+enum { Q4_K_D = 0, Q4_K_DMIN = 2, Q4_K_SCALES = 4, Q4_K_QS = 16, Q4_K_BYTES = 144 };
+enum { Q5_K_D = 0, Q5_K_DMIN = 2, Q5_K_SCALES = 4, Q5_K_QH = 16, Q5_K_QS = 48, Q5_K_BYTES = 176 };
+enum { Q6_K_QL = 0, Q6_K_QH = 128, Q6_K_SCALES = 192, Q6_K_D = 208, Q6_K_BYTES = 210 };
 
 static inline uint16_t quant_load_u16(const unsigned char *at)
 {

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Quantization of the 16-bit floats and the blocks of 32, and the dispatch. The result depends on the input only: IEEE
- * single operations in a fixed order, no library functions, so that a model made on any machine is the same file.
+ * Quantization of the 16-bit floats and the blocks of 32, and the dispatch. The result depends on
+ * the input only: IEEE single operations in a fixed order, no library functions, so that a model
+ * made on any machine is the same file.
  *
- * A block's step is first rounded to the half that is stored, and elements are rounded to multiples of that.
+ * A block's step is first rounded to the half that is stored, and elements are rounded to multiples
+ * of that.
  */
 #include <assert.h>
 
@@ -59,17 +61,20 @@ static uint32_t fifth_bits(const int *q)
 static void signed_codes(const float *in, int half_levels, unsigned char *d_at, int *q)
 {
     float scale = inverse(quant_store_half(d_at, extreme(in) / (float)-half_levels));
-    for (int j = 0; j < QUANT_BLOCK; j++) q[j] = quant_nearest_in(in[j] * scale, -half_levels, half_levels - 1);
+    for (int j = 0; j < QUANT_BLOCK; j++)
+        q[j] = quant_nearest_in(in[j] * scale, -half_levels, half_levels - 1);
     for (int j = 0; j < QUANT_BLOCK; j++) q[j] += half_levels;
 }
 
-static void offset_codes(const float *in, int code_max, unsigned char *d_at, unsigned char *m_at, int *q)
+static void offset_codes(const float *in, int code_max, unsigned char *d_at, unsigned char *m_at,
+                         int *q)
 {
     float low, high;
     range(in, &low, &high);
     float scale = inverse(quant_store_half(d_at, high / (float)code_max - low / (float)code_max));
     low = quant_store_half(m_at, low);
-    for (int j = 0; j < QUANT_BLOCK; j++) q[j] = quant_nearest_in((in[j] - low) * scale, 0, code_max);
+    for (int j = 0; j < QUANT_BLOCK; j++)
+        q[j] = quant_nearest_in((in[j] - low) * scale, 0, code_max);
 }
 
 static void encode_q4_0(const float *in, unsigned char *block)
@@ -141,5 +146,6 @@ void quant_quantize(enum gguf_type type, const float *in, void *out, size_t n)
     assert(info != NULL && info->supported && n % info->block_elems == 0);
     encode_block *encode = encoders[type];
     unsigned char *block = out;
-    for (size_t i = 0; i < n; i += info->block_elems, block += info->block_bytes) encode(in + i, block);
+    for (size_t i = 0; i < n; i += info->block_elems, block += info->block_bytes)
+        encode(in + i, block);
 }

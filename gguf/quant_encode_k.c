@@ -2,14 +2,14 @@
 /*
  * Quantization to K-quants, in three steps for each super-block of 256:
  *
- *   1. Each sub-block gets a real-valued step (and offset): from its range, then improved by alternating between
- *      rounding the elements and the least-squares step (and offset) for those codes, a few times. That never makes
- *      the error larger.
+ *   1. Each sub-block gets a real-valued step (and offset): from its range, then improved by
+ * alternating between rounding the elements and the least-squares step (and offset) for those
+ * codes, a few times. That never makes the error larger.
  *   2. The steps (and offsets) of the super-block become small integers times one half.
  *   3. The elements are rounded anew to what the stored numbers will give.
  *
- * Sums run in four interleaved lanes: element i to lane i mod 4, (0 + 1) + (2 + 3) at the end. That is a fixed order
- * (the same result everywhere) that compilers vectorise.
+ * Sums run in four interleaved lanes: element i to lane i mod 4, (0 + 1) + (2 + 3) at the end. That
+ * is a fixed order (the same result everywhere) that compilers vectorise.
  */
 #include "gguf/quant_blocks.h"
 
@@ -26,7 +26,8 @@ static float inverse(float step)
 }
 
 /*
- * x is about step * q - offset with q in 0..code_max and offset >= 0 (the format's minima are not negative).
+ * x is about step * q - offset with q in 0..code_max and offset >= 0 (the format's minima are not
+ * negative).
  */
 static void fit_offset(const float *x, int n, int code_max, float *step, float *offset)
 {
@@ -39,7 +40,7 @@ static void fit_offset(const float *x, int n, int code_max, float *step, float *
     float sum_x = lane_sum(sums);
     *step = (high - low) / (float)code_max;
     *offset = -low;
-    for (int round = 0; round < REFITS && *step > 0; round++) {
+    for (int round = 0; round<REFITS && * step> 0; round++) {
         float scale = 1.0f / *step, products[LANES] = {0};
         int sum_q = 0, sum_qq = 0;
         for (int i = 0; i < n; i++) {
@@ -91,8 +92,8 @@ struct offset_block {
     unsigned char q[QUANT_SUPER];
 };
 
-static void encode_offset(const float *in, int sub_elems, int code_max, int scale_max, unsigned char *d_at,
-                          unsigned char *dmin_at, struct offset_block *out)
+static void encode_offset(const float *in, int sub_elems, int code_max, int scale_max,
+                          unsigned char *d_at, unsigned char *dmin_at, struct offset_block *out)
 {
     float steps[16], offsets[16], step_max = 0, offset_max = 0;
     int subs = QUANT_SUPER / sub_elems;
@@ -114,7 +115,8 @@ static void encode_offset(const float *in, int sub_elems, int code_max, int scal
     }
 }
 
-/* The common part of q3_k and q6_k: 16 sub-blocks; scales in -scale_half..scale_half - 1; codes made unsigned. */
+/* The common part of q3_k and q6_k: 16 sub-blocks; scales in -scale_half..scale_half - 1; codes
+ * made unsigned. */
 struct signed_block {
     int scale[16];
     unsigned char q[QUANT_SUPER];
@@ -143,7 +145,8 @@ void quant_encode_q2_k(const float *in, unsigned char *block)
 {
     struct offset_block b;
     encode_offset(in, 16, 3, 15, block + Q2_K_D, block + Q2_K_DMIN, &b);
-    for (int s = 0; s < 16; s++) block[Q2_K_SCALES + s] = (unsigned char)(b.scale[s] | b.min[s] << 4);
+    for (int s = 0; s < 16; s++)
+        block[Q2_K_SCALES + s] = (unsigned char)(b.scale[s] | b.min[s] << 4);
     for (int half = 0; half < 2; half++) {
         const unsigned char *q = b.q + 128 * half;
         for (int l = 0; l < 32; l++) {
@@ -184,7 +187,8 @@ static void pack_nibbles(const unsigned char *q, unsigned char *qs)
 {
     for (int pair = 0; pair < 4; pair++) {
         const unsigned char *low = q + 64 * pair, *high = low + 32;
-        for (int l = 0; l < 32; l++) qs[32 * pair + l] = (unsigned char)((low[l] & 15) | (high[l] & 15) << 4);
+        for (int l = 0; l < 32; l++)
+            qs[32 * pair + l] = (unsigned char)((low[l] & 15) | (high[l] & 15) << 4);
     }
 }
 
@@ -218,9 +222,11 @@ void quant_encode_q6_k(const float *in, unsigned char *block)
         const unsigned char *q = b.q + 128 * half;
         for (int l = 0; l < 32; l++) {
             block[Q6_K_QL + 64 * half + l] = (unsigned char)((q[l] & 15) | (q[l + 64] & 15) << 4);
-            block[Q6_K_QL + 64 * half + 32 + l] = (unsigned char)((q[l + 32] & 15) | (q[l + 96] & 15) << 4);
+            block[Q6_K_QL + 64 * half + 32 + l] =
+                (unsigned char)((q[l + 32] & 15) | (q[l + 96] & 15) << 4);
             block[Q6_K_QH + 32 * half + l] =
-                (unsigned char)(q[l] >> 4 | q[l + 32] >> 4 << 2 | q[l + 64] >> 4 << 4 | q[l + 96] >> 4 << 6);
+                (unsigned char)(q[l] >> 4 | q[l + 32] >> 4 << 2 | q[l + 64] >> 4 << 4 |
+                                q[l + 96] >> 4 << 6);
         }
     }
 }

@@ -54,7 +54,8 @@ static uint64_t walk(const struct gguf *gguf)
     for (size_t i = 0; i < gguf_kv_count(gguf); i++) {
         const struct gguf_kv *kv = gguf_kv_at(gguf, i);
         for (uint64_t j = 0; j < kv->key.length; j++) sum += (unsigned char)kv->key.data[j];
-        if (kv->type == GGUF_STRING && kv->value.str.length > 0) sum += (unsigned char)*kv->value.str.data;
+        if (kv->type == GGUF_STRING && kv->value.str.length > 0)
+            sum += (unsigned char)*kv->value.str.data;
         if (kv->type != GGUF_ARRAY) continue;
         const struct gguf_array *array = &kv->value.array;
         for (uint64_t j = 0; array->type == GGUF_STRING && j < array->count; j++) {
@@ -86,7 +87,8 @@ static enum sov_error open_copy(const void *bytes, size_t length, struct sov_err
         gguf_close(gguf);
     } else {
         assert_null(gguf);
-        if (strncmp(err->message, "model in memory: at byte ", 25) != 0) fail_msg("%s", err->message);
+        if (strncmp(err->message, "model in memory: at byte ", 25) != 0)
+            fail_msg("%s", err->message);
     }
     free(copy);
     return code;
@@ -141,7 +143,8 @@ static void any_byte_replaced_by_an_extreme_is_survived(void **state)
                 memcpy(kept, b.data + at, run);
                 memset(b.data + at, extremes[e], run);
                 enum sov_error code = open_copy(b.data, b.length, &err);
-                assert_true(code == SOV_OK || code == SOV_ERR_FORMAT || code == SOV_ERR_UNSUPPORTED);
+                assert_true(code == SOV_OK || code == SOV_ERR_FORMAT ||
+                            code == SOV_ERR_UNSUPPORTED);
                 memcpy(b.data + at, kept, run);
             }
         }
@@ -158,8 +161,8 @@ static void expect(struct strbuf *b, enum sov_error code, size_t offset, const c
     snprintf(where, sizeof where, "model in memory: at byte %zu: ", offset);
     if (found != code || strncmp(err.message, where, strlen(where)) != 0 ||
         strstr(err.message, words) == NULL) {
-        fail_msg("expected code %d at byte %zu, \"%s\"; found %d, \"%s\"", code, offset, words, found,
-                 err.message);
+        fail_msg("expected code %d at byte %zu, \"%s\"; found %d, \"%s\"", code, offset, words,
+                 found, err.message);
     }
     strbuf_free(b);
     *b = (struct strbuf){0};
@@ -261,9 +264,17 @@ static void arrays_that_lie_are_refused(void **state)
         uint32_t type;
         uint64_t count;
     } lies[] = {
-        {10, 1ull << 61},   {4, 1ull << 62},       {4, UINT64_MAX}, {0, UINT64_MAX},
-        {8, (1ull << 61) + 1}, {8, UINT64_MAX / 16 + 2}, {0, 65},      {4, 17},
-        {10, 9},            {8, 9},                {0, 1u << 30},
+        {10, 1ull << 61},
+        {4, 1ull << 62},
+        {4, UINT64_MAX},
+        {0, UINT64_MAX},
+        {8, (1ull << 61) + 1},
+        {8, UINT64_MAX / 16 + 2},
+        {0, 65},
+        {4, 17},
+        {10, 9},
+        {8, 9},
+        {0, 1u << 30},
     };
     for (size_t i = 0; i < sizeof lies / sizeof *lies; i++) {
         char words[64];

@@ -195,7 +195,10 @@ static void floats_that_are_not_finite_are_refused(void **state)
 {
     (void)state;
     static const uint64_t bad[] = {
-        0x7ff8000000000000, 0x7ff0000000000000, 0xfff0000000000000, 0x7fefffffffffffff /* 1.8e308 */,
+        0x7ff8000000000000,
+        0x7ff0000000000000,
+        0xfff0000000000000,
+        0x7fefffffffffffff /* 1.8e308 */,
     };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         struct strbuf b = {0};

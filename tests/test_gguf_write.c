@@ -114,7 +114,8 @@ static void check_file(void)
     for (int i = 0; i < 12; i++) assert_int_equal(vector[i], 0xcd);
     const struct gguf_tensor *large = gguf_find_tensor(gguf, "large");
     assert_int_equal(large->dims[1], 100);
-    for (uint32_t i = 0; i < LARGE; i++) assert_memory_equal((const char *)large->data + 4 * i, &i, 4);
+    for (uint32_t i = 0; i < LARGE; i++)
+        assert_memory_equal((const char *)large->data + 4 * i, &i, 4);
     gguf_close(gguf);
 }
 

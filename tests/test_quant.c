@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The block formats against expectations worked out by hand from their layouts, and the 16-bit floats against the
- * compiler's own _Float16, exhaustively where that is possible.
+ * The block formats against expectations worked out by hand from their layouts, and the 16-bit
+ * floats against the compiler's own _Float16, exhaustively where that is possible.
  */
 #include <inttypes.h>
 #include <math.h>
@@ -231,7 +231,8 @@ static const struct {
 };
 enum { FORMATS = sizeof formats / sizeof *formats };
 
-/* Bell-shaped numbers whose size differs from one block of 256 to the next, exactly the same everywhere. */
+/* Bell-shaped numbers whose size differs from one block of 256 to the next, exactly the same
+ * everywhere. */
 static void fill_sample(float *out)
 {
     uint64_t state = 42;

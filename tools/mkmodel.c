@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * mkmodel's command line, and the making: metadata, then one tensor after the other in pieces, so that memory stays
- * small whatever the size of the model.
+ * mkmodel's command line, and the making: metadata, then one tensor after the other in pieces, so
+ * that memory stays small whatever the size of the model.
  */
 #include "tools/mkmodel/mkmodel.h"
 
@@ -21,11 +21,13 @@ enum {
     FFN_MAX = 1 << 19,
     CONTEXT_MAX = 1 << 24,
     HEAD_DIM_MAX = 1024,
-    CHUNK_ELEMENTS = 1 << 16, /* a multiple of every block size; floats and blocks fit the second-level cache */
+    CHUNK_ELEMENTS =
+        1 << 16, /* a multiple of every block size; floats and blocks fit the second-level cache */
 };
 
 static const char usage[] =
-    "Usage: mkmodel --arch llama|qwen2|qwen3 --dim D --layers L --heads H --ffn F --type TYPE [options] OUT.gguf\n"
+    "Usage: mkmodel --arch llama|qwen2|qwen3 --dim D --layers L --heads H --ffn F --type TYPE "
+    "[options] OUT.gguf\n"
     "Makes a model with random weights. The same options make the same file on every machine.\n"
     "\n"
     "  --arch A              llama, qwen2 (biases) or qwen3 (q and k norms)\n"
@@ -33,15 +35,19 @@ static const char usage[] =
     "  --layers L, --heads H, --ffn F\n"
     "  --kv-heads K          default: heads\n"
     "  --head-dim N          default: dim / heads\n"
-    "  --type T              f32 f16 bf16 q8_0 q4_0 q4_1 q5_0 q5_1 q2_k q3_k q4_k q5_k q6_k: all matrices alike;\n"
-    "                        q2_k_m q3_k_m q4_k_m q5_k_m: mixed as llama.cpp mixes Q2_K, Q3_K_M, Q4_K_M, Q5_K_M\n"
+    "  --type T              f32 f16 bf16 q8_0 q4_0 q4_1 q5_0 q5_1 q2_k q3_k q4_k q5_k q6_k: all "
+    "matrices alike;\n"
+    "                        q2_k_m q3_k_m q4_k_m q5_k_m: mixed as llama.cpp mixes Q2_K, Q3_K_M, "
+    "Q4_K_M, Q5_K_M\n"
     "  --seed S              default 1\n"
     "  --vocab-from G.gguf   take the tokenizer of this file\n"
-    "  --vocab-bytes N       without --vocab-from: a built-in byte-level vocabulary of N tokens (259 or more,\n"
+    "  --vocab-bytes N       without --vocab-from: a built-in byte-level vocabulary of N tokens "
+    "(259 or more,\n"
     "                        default 512)\n"
     "  --ctx N               training context length, default 2048\n"
     "  --rope-base B         default 10000, qwen 1000000\n"
-    "  --rope-scaling S      linear or yarn, with --rope-factor F (default 4) and --rope-orig-ctx N\n"
+    "  --rope-scaling S      linear or yarn, with --rope-factor F (default 4) and --rope-orig-ctx "
+    "N\n"
     "                        (default ctx / factor)\n"
     "  --rope-freqs          add the frequency factors of Llama 3.1\n"
     "  --rms-eps E           default 1e-5, qwen 1e-6\n"
@@ -49,9 +55,27 @@ static const char usage[] =
     "  --name TEXT           general.name\n";
 
 enum option_key {
-    OPT_ARCH = 1, OPT_DIM, OPT_LAYERS, OPT_HEADS, OPT_KV_HEADS, OPT_HEAD_DIM, OPT_FFN, OPT_TYPE, OPT_SEED,
-    OPT_VOCAB_FROM, OPT_VOCAB_BYTES, OPT_CTX, OPT_ROPE_BASE, OPT_ROPE_SCALING, OPT_ROPE_FACTOR, OPT_ROPE_ORIG_CTX,
-    OPT_ROPE_FREQS, OPT_RMS_EPS, OPT_TIED, OPT_NAME, OPT_HELP,
+    OPT_ARCH = 1,
+    OPT_DIM,
+    OPT_LAYERS,
+    OPT_HEADS,
+    OPT_KV_HEADS,
+    OPT_HEAD_DIM,
+    OPT_FFN,
+    OPT_TYPE,
+    OPT_SEED,
+    OPT_VOCAB_FROM,
+    OPT_VOCAB_BYTES,
+    OPT_CTX,
+    OPT_ROPE_BASE,
+    OPT_ROPE_SCALING,
+    OPT_ROPE_FACTOR,
+    OPT_ROPE_ORIG_CTX,
+    OPT_ROPE_FREQS,
+    OPT_RMS_EPS,
+    OPT_TIED,
+    OPT_NAME,
+    OPT_HELP,
 };
 
 static const struct option long_options[] = {
@@ -84,7 +108,8 @@ static bool parse_u64(const char *text, uint64_t low, uint64_t high, uint64_t *o
     char *end;
     errno = 0;
     unsigned long long value = strtoull(text, &end, 10);
-    if (errno != 0 || end == text || *end != '\0' || text[0] == '-' || value < low || value > high) return false;
+    if (errno != 0 || end == text || *end != '\0' || text[0] == '-' || value < low || value > high)
+        return false;
     *out = value;
     return true;
 }
@@ -108,7 +133,8 @@ static bool parse_f32(const char *text, float low, float high, float *out)
 
 static bool parse_arch(const char *text, struct mk_options *o)
 {
-    static const char *const names[] = {[MK_LLAMA] = "llama", [MK_QWEN2] = "qwen2", [MK_QWEN3] = "qwen3"};
+    static const char *const names[] = {
+        [MK_LLAMA] = "llama", [MK_QWEN2] = "qwen2", [MK_QWEN3] = "qwen3"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         if (strcmp(names[i], text) != 0) continue;
         o->arch = (enum mk_arch)i;
@@ -131,7 +157,8 @@ static bool parse_option(int key, const char *text, struct mk_options *o)
     case OPT_TYPE: return mk_type_parse(text, o);
     case OPT_SEED: return parse_u64(text, 0, UINT64_MAX, &o->seed);
     case OPT_VOCAB_FROM: o->vocab_from = text; return true;
-    case OPT_VOCAB_BYTES: return parse_u32(text, MK_VOCAB_BYTES_MIN, MK_VOCAB_BYTES_MAX, &o->vocab_bytes);
+    case OPT_VOCAB_BYTES:
+        return parse_u32(text, MK_VOCAB_BYTES_MIN, MK_VOCAB_BYTES_MAX, &o->vocab_bytes);
     case OPT_CTX: return parse_u32(text, 1, CONTEXT_MAX, &o->context);
     case OPT_ROPE_BASE: return parse_f32(text, 2, 1e12f, &o->rope_base);
     case OPT_ROPE_SCALING:
@@ -156,14 +183,16 @@ static bool complain(const char *format, const char *detail)
 
 static bool fill_defaults(struct mk_options *o)
 {
-    if (o->arch_name == NULL || o->type_name == NULL || o->dim == 0 || o->layers == 0 || o->heads == 0 ||
-        o->ffn == 0) {
+    if (o->arch_name == NULL || o->type_name == NULL || o->dim == 0 || o->layers == 0 ||
+        o->heads == 0 || o->ffn == 0) {
         return complain("%s", "--arch, --dim, --layers, --heads, --ffn and --type are needed");
     }
     if (o->kv_heads == 0) o->kv_heads = o->heads;
-    if (o->heads % o->kv_heads != 0) return complain("%s", "--heads must be a multiple of --kv-heads");
+    if (o->heads % o->kv_heads != 0)
+        return complain("%s", "--heads must be a multiple of --kv-heads");
     if (o->head_dim == 0) {
-        if (o->dim % o->heads != 0) return complain("%s", "--dim must be a multiple of --heads, or give --head-dim");
+        if (o->dim % o->heads != 0)
+            return complain("%s", "--dim must be a multiple of --heads, or give --head-dim");
         o->head_dim = o->dim / o->heads;
     }
     if (o->head_dim < 2 || o->head_dim % 2 != 0 || o->head_dim > HEAD_DIM_MAX) {
@@ -176,7 +205,8 @@ static bool fill_defaults(struct mk_options *o)
     if (o->rope_base == 0) o->rope_base = qwen ? 1e6f : 1e4f;
     if (o->rms_eps < 0) o->rms_eps = qwen ? 1e-6f : 1e-5f;
     if (o->rope_factor == 0) o->rope_factor = 4;
-    if (o->rope_original_context == 0) o->rope_original_context = (uint32_t)((float)o->context / o->rope_factor);
+    if (o->rope_original_context == 0)
+        o->rope_original_context = (uint32_t)((float)o->context / o->rope_factor);
     return true;
 }
 
@@ -191,7 +221,8 @@ static bool parse_arguments(int argc, char **argv, struct mk_options *o, int *st
             *status = fputs(usage, stdout) < 0 || fflush(stdout) != 0;
             return false;
         }
-        if (!parse_option(key, optarg, o)) return complain("\"%s\" is not a value that its option takes", optarg);
+        if (!parse_option(key, optarg, o))
+            return complain("\"%s\" is not a value that its option takes", optarg);
     }
     if (argc - optind != 1) return complain("%s", "expected one output file");
     o->out = argv[optind];
@@ -240,8 +271,8 @@ static void write_metadata(struct gguf_writer *writer, const struct mk_options *
     }
 }
 
-static enum sov_error write_vocab(struct gguf_writer *writer, const struct mk_options *o, uint64_t *tokens,
-                                  struct sov_errbuf *err)
+static enum sov_error write_vocab(struct gguf_writer *writer, const struct mk_options *o,
+                                  uint64_t *tokens, struct sov_errbuf *err)
 {
     if (o->vocab_from == NULL) {
         *tokens = o->vocab_bytes;
@@ -256,11 +287,12 @@ static enum sov_error write_vocab(struct gguf_writer *writer, const struct mk_op
 }
 
 /* false: the writer has failed, and says why when it is closed. */
-static bool write_tensor(struct gguf_writer *writer, const struct mk_options *o, const struct mk_tensor *tensor,
-                         float *values, unsigned char *blocks)
+static bool write_tensor(struct gguf_writer *writer, const struct mk_options *o,
+                         const struct mk_tensor *tensor, float *values, unsigned char *blocks)
 {
     const struct gguf_type_info *info = gguf_type_info(tensor->type);
-    uint64_t elements = tensor->dims[0] * tensor->dims[1], key = mk_weights_key(o->seed, tensor->name);
+    uint64_t elements = tensor->dims[0] * tensor->dims[1],
+             key = mk_weights_key(o->seed, tensor->name);
     for (uint64_t first = 0; first < elements; first += CHUNK_ELEMENTS) {
         size_t n = elements - first < CHUNK_ELEMENTS ? (size_t)(elements - first) : CHUNK_ELEMENTS;
         if (tensor->rope_factors) {
@@ -269,13 +301,14 @@ static bool write_tensor(struct gguf_writer *writer, const struct mk_options *o,
             mk_weights_fill(key, first, n, tensor->mean, tensor->deviation, values);
         }
         quant_quantize(tensor->type, values, blocks, n);
-        if (gguf_writer_data(writer, blocks, n / info->block_elems * info->block_bytes) != SOV_OK) return false;
+        if (gguf_writer_data(writer, blocks, n / info->block_elems * info->block_bytes) != SOV_OK)
+            return false;
     }
     return true;
 }
 
-static enum sov_error write_tensors(struct gguf_writer *writer, const struct mk_options *o, const struct mk_plan *plan,
-                                    struct sov_errbuf *err)
+static enum sov_error write_tensors(struct gguf_writer *writer, const struct mk_options *o,
+                                    const struct mk_plan *plan, struct sov_errbuf *err)
 {
     float *values = sov_alloc(CHUNK_ELEMENTS, sizeof *values);
     unsigned char *blocks = sov_alloc(CHUNK_ELEMENTS, sizeof(float)); /* no type is wider */
@@ -306,7 +339,8 @@ static enum sov_error make_model(const struct mk_options *o, struct sov_errbuf *
     if (code != SOV_OK) return code;
     write_metadata(writer, o);
     code = write_vocab(writer, o, &vocab, err);
-    if (code == SOV_OK && o->arch == MK_LLAMA) put_u32(writer, o->arch_name, "vocab_size", (uint32_t)vocab);
+    if (code == SOV_OK && o->arch == MK_LLAMA)
+        put_u32(writer, o->arch_name, "vocab_size", (uint32_t)vocab);
     if (code == SOV_OK) code = mk_plan_make(o, vocab, &plan, err);
     if (code == SOV_OK) code = write_tensors(writer, o, &plan, err);
     mk_plan_free(&plan);
@@ -319,7 +353,8 @@ static enum sov_error make_model(const struct mk_options *o, struct sov_errbuf *
 
 int main(int argc, char **argv)
 {
-    struct mk_options options = {.seed = 1, .context = 2048, .rms_eps = -1, .vocab_bytes = 512, .name = "random"};
+    struct mk_options options = {
+        .seed = 1, .context = 2048, .rms_eps = -1, .vocab_bytes = 512, .name = "random"};
     struct sov_errbuf err = {.message = ""};
     int status;
     if (!parse_arguments(argc, argv, &options, &status)) return status;

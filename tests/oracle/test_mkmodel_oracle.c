@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What mkmodel makes, libllama loads: every architecture with every weight type, the rope variants, tied embeddings,
- * rows that are no multiple of 256, both vocabularies. Each model runs a few tokens and gives finite logits of a sane
- * size; the built-in vocabulary survives the way through libllama's tokenizer and back.
+ * What mkmodel makes, libllama loads: every architecture with every weight type, the rope variants,
+ * tied embeddings, rows that are no multiple of 256, both vocabularies. Each model runs a few
+ * tokens and gives finite logits of a sane size; the built-in vocabulary survives the way through
+ * libllama's tokenizer and back.
  */
 #include <limits.h>
 #include <math.h>
@@ -61,7 +62,7 @@ static void every_architecture_and_type_loads(void **state)
     (void)state;
     static const char *const archs[] = {"llama", "qwen2", "qwen3"};
     static const char *const types[] = {
-        "f32",  "f16",  "bf16", "q8_0", "q4_0", "q4_1",   "q5_0",   "q5_1",   "q2_k",
+        "f32",  "f16",  "bf16", "q8_0", "q4_0",   "q4_1",   "q5_0",   "q5_1",   "q2_k",
         "q3_k", "q4_k", "q5_k", "q6_k", "q2_k_m", "q3_k_m", "q4_k_m", "q5_k_m",
     };
     char options[512];
@@ -79,7 +80,8 @@ static void variants_load(void **state)
     static const char *const variants[] = {
         "--arch llama --type q4_0 --tied --rope-freqs --rope-base 500000",
         "--arch llama --type q4_k_m --tied",
-        "--arch qwen2 --type q8_0 --rope-scaling yarn --rope-factor 4 --ctx 4096 --rope-orig-ctx 1024",
+        "--arch qwen2 --type q8_0 --rope-scaling yarn --rope-factor 4 --ctx 4096 --rope-orig-ctx "
+        "1024",
         "--arch llama --type f16 --rope-scaling linear --rope-factor 2",
         "--arch qwen3 --type q8_0 --head-dim 64 --kv-heads 8",
         "--arch llama --type q4_0 --head-dim 16 --layers 1",
@@ -98,7 +100,9 @@ static void narrow_rows_get_types_that_fit(void **state)
     char options[512];
     for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
         snprintf(options, sizeof options,
-                 "--arch llama --dim 96 --layers 2 --heads 3 --kv-heads 1 --ffn 200 --type %s 2>/dev/null", types[i]);
+                 "--arch llama --dim 96 --layers 2 --heads 3 --kv-heads 1 --ffn 200 --type %s "
+                 "2>/dev/null",
+                 types[i]);
         check_runs(options);
     }
 }
@@ -110,7 +114,8 @@ static void vocabularies_are_taken_over(void **state)
     char options[PATH_MAX + 512];
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         snprintf(options, sizeof options,
-                 "--arch %s --dim 64 --layers 1 --heads 2 --ffn 64 --type q8_0 --vocab-from '%s/ggml-vocab-%s.gguf'",
+                 "--arch %s --dim 64 --layers 1 --heads 2 --ffn 64 --type q8_0 --vocab-from "
+                 "'%s/ggml-vocab-%s.gguf'",
                  i == 2 ? "qwen2" : "llama", vocab_path, names[i]);
         check_runs(options);
     }
@@ -120,8 +125,13 @@ static void the_built_in_vocabulary_tokenizes(void **state)
 {
     (void)state;
     static const char *const texts[] = {
-        "Hello, what is the answer to your question?", "", " ", "\t\n\r a  b", "na\xc3\xafve \xf0\x9f\x98\x80 \xe4\xb8\xad",
-        "\xff\xfe\x80", "int main(void) { return 1000; }",
+        "Hello, what is the answer to your question?",
+        "",
+        " ",
+        "\t\n\r a  b",
+        "na\xc3\xafve \xf0\x9f\x98\x80 \xe4\xb8\xad",
+        "\xff\xfe\x80",
+        "int main(void) { return 1000; }",
     };
     make_model("--arch llama --dim 64 --layers 1 --heads 2 --ffn 64 --type f32 --vocab-bytes 700");
     struct llama_model_params params = llama_model_default_params();
@@ -138,7 +148,8 @@ static void the_built_in_vocabulary_tokenizes(void **state)
         int count = llama_tokenize(vocab, texts[i], length, tokens, 256, false, true);
         assert_true(count >= 0);
         int back_length = llama_detokenize(vocab, tokens, count, back, sizeof back, false, true);
-        /* libllama replaces invalid UTF-8 before it tokenizes, so that only valid text comes back. */
+        /* libllama replaces invalid UTF-8 before it tokenizes, so that only valid text comes back.
+         */
         if (strchr(texts[i], '\xff') != NULL) continue;
         assert_int_equal(back_length, length);
         assert_memory_equal(back, texts[i], (size_t)length);
@@ -159,8 +170,10 @@ static void quiet(enum ggml_log_level level, const char *text, void *user)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(every_architecture_and_type_loads), cmocka_unit_test(variants_load),
-        cmocka_unit_test(narrow_rows_get_types_that_fit),    cmocka_unit_test(vocabularies_are_taken_over),
+        cmocka_unit_test(every_architecture_and_type_loads),
+        cmocka_unit_test(variants_load),
+        cmocka_unit_test(narrow_rows_get_types_that_fit),
+        cmocka_unit_test(vocabularies_are_taken_over),
         cmocka_unit_test(the_built_in_vocabulary_tokenizes),
     };
     /* mkmodel lies in the folder above this program's. */
@@ -171,7 +184,8 @@ int main(void)
     const char *deps = getenv("SOVEREIGN_DEPS"), *tmp = getenv("TMPDIR");
     snprintf(mkmodel, sizeof mkmodel, "%s/../mkmodel", self);
     snprintf(vocab_path, sizeof vocab_path, "%s/llama/models", deps != NULL ? deps : ".deps");
-    snprintf(model_path, sizeof model_path, "%s/mkmodel-oracle-%ld.gguf", tmp != NULL ? tmp : "/tmp", (long)getpid());
+    snprintf(model_path, sizeof model_path, "%s/mkmodel-oracle-%ld.gguf",
+             tmp != NULL ? tmp : "/tmp", (long)getpid());
     llama_backend_init();
     llama_log_set(quiet, NULL);
     int failed = cmocka_run_group_tests(tests, NULL, NULL);

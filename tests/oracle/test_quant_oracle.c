@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The block formats against ggml: dequantization to the bit on random blocks, and how much our quantizer loses on
- * Gaussian data beside ggml's.
+ * The block formats against ggml: dequantization to the bit on random blocks, and how much our
+ * quantizer loses on Gaussian data beside ggml's.
  */
 #include <math.h>
 #include <setjmp.h>
@@ -19,8 +19,9 @@
 enum { ELEMENTS = 256 * 4096 };
 
 static const enum gguf_type types[] = {
-    GGUF_TYPE_F32,  GGUF_TYPE_F16,  GGUF_TYPE_BF16, GGUF_TYPE_Q8_0, GGUF_TYPE_Q4_0, GGUF_TYPE_Q4_1, GGUF_TYPE_Q5_0,
-    GGUF_TYPE_Q5_1, GGUF_TYPE_Q2_K, GGUF_TYPE_Q3_K, GGUF_TYPE_Q4_K, GGUF_TYPE_Q5_K, GGUF_TYPE_Q6_K,
+    GGUF_TYPE_F32,  GGUF_TYPE_F16,  GGUF_TYPE_BF16, GGUF_TYPE_Q8_0, GGUF_TYPE_Q4_0,
+    GGUF_TYPE_Q4_1, GGUF_TYPE_Q5_0, GGUF_TYPE_Q5_1, GGUF_TYPE_Q2_K, GGUF_TYPE_Q3_K,
+    GGUF_TYPE_Q4_K, GGUF_TYPE_Q5_K, GGUF_TYPE_Q6_K,
 };
 
 static uint64_t random_next(uint64_t *state)
@@ -81,7 +82,8 @@ static void dequantize_equals_ggml_to_the_bit(void **state)
         const struct gguf_type_info *info = gguf_type_info(types[t]);
         size_t bytes = ELEMENTS / info->block_elems * info->block_bytes;
         for (size_t i = 0; i < bytes; i++) data[i] = (unsigned char)random_next(&seed);
-        for (size_t i = 0; i < bytes; i += info->block_bytes) make_scales_finite(types[t], data + i);
+        for (size_t i = 0; i < bytes; i += info->block_bytes)
+            make_scales_finite(types[t], data + i);
         quant_dequantize(types[t], data, ours, ELEMENTS);
         ggml_to_float_t to_float = ggml_get_type_traits((enum ggml_type)types[t])->to_float;
         if (to_float != NULL) {
@@ -92,7 +94,8 @@ static void dequantize_equals_ggml_to_the_bit(void **state)
         }
         for (size_t i = 0; i < ELEMENTS; i++) {
             if (memcmp(&ours[i], &theirs[i], sizeof ours[i]) != 0) {
-                fail_msg("%s: element %zu is %a, ggml says %a", info->name, i, (double)ours[i], (double)theirs[i]);
+                fail_msg("%s: element %zu is %a, ggml says %a", info->name, i, (double)ours[i],
+                         (double)theirs[i]);
             }
         }
     }
@@ -104,11 +107,13 @@ static void dequantize_equals_ggml_to_the_bit(void **state)
 static double rmse(const float *a, const float *b)
 {
     double sum = 0;
-    for (size_t i = 0; i < ELEMENTS; i++) sum += ((double)a[i] - (double)b[i]) * ((double)a[i] - (double)b[i]);
+    for (size_t i = 0; i < ELEMENTS; i++)
+        sum += ((double)a[i] - (double)b[i]) * ((double)a[i] - (double)b[i]);
     return sqrt(sum / ELEMENTS);
 }
 
-/* Simple rounding may lose this much more than ggml's search (which runs without an importance matrix here). */
+/* Simple rounding may lose this much more than ggml's search (which runs without an importance
+ * matrix here). */
 static const double loss_ratio_max = 1.3;
 
 static void quantize_loses_little_more_than_ggml(void **state)
@@ -133,9 +138,10 @@ static void quantize_loses_little_more_than_ggml(void **state)
         ggml_quantize_chunk((enum ggml_type)types[t], in, data, 0, ELEMENTS / 2048, 2048, NULL);
         quant_dequantize(types[t], data, out, ELEMENTS);
         double theirs = rmse(in, out);
-        print_message("%-5s rmse %.4f%% of sigma, ggml %.4f%%, ratio %.3f\n", name, ours / 0.02 * 100,
-                      theirs / 0.02 * 100, ours / theirs);
-        if (!(ours <= theirs * loss_ratio_max)) fail_msg("%s: rmse %g, ggml %g", name, ours, theirs);
+        print_message("%-5s rmse %.4f%% of sigma, ggml %.4f%%, ratio %.3f\n", name,
+                      ours / 0.02 * 100, theirs / 0.02 * 100, ours / theirs);
+        if (!(ours <= theirs * loss_ratio_max))
+            fail_msg("%s: rmse %g, ggml %g", name, ours, theirs);
     }
     free(in);
     free(out);

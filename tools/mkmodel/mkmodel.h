@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * mkmodel makes a GGUF model with random weights, of any shape and weight type, that Sovereign and llama.cpp load. It
- * serves tests and benchmarks: the same options give the same bytes on every machine.
+ * mkmodel makes a GGUF model with random weights, of any shape and weight type, that Sovereign and
+ * llama.cpp load. It serves tests and benchmarks: the same options give the same bytes on every
+ * machine.
  *
  *   ../mkmodel.c  command line and the making
  *   plan.c        which tensors, of which type, with which statistics
@@ -66,7 +67,8 @@ struct mk_plan {
 
 /* "q4_0", "q4_k_m", ...: fills in type, mix and file_type; false if unknown. */
 bool mk_type_parse(const char *name, struct mk_options *options);
-/* Lists all tensors for that vocabulary size; says on stderr which had to get another type for their row length. */
+/* Lists all tensors for that vocabulary size; says on stderr which had to get another type for
+ * their row length. */
 enum sov_error mk_plan_make(const struct mk_options *options, uint64_t vocab, struct mk_plan *plan,
                             struct sov_errbuf *err);
 void mk_plan_free(struct mk_plan *plan);
@@ -74,14 +76,19 @@ void mk_plan_free(struct mk_plan *plan);
 /* The key of a tensor's random sequence. */
 uint64_t mk_weights_key(uint64_t seed, const char *tensor_name);
 /* Elements first .. first + n - 1 of the sequence: normal, with that mean and deviation. */
-void mk_weights_fill(uint64_t key, uint64_t first, size_t n, float mean, float deviation, float *out);
+void mk_weights_fill(uint64_t key, uint64_t first, size_t n, float mean, float deviation,
+                     float *out);
 /* Llama 3.1's frequency factors for head_dim / 2 frequencies. */
 void mk_rope_factors(float base, uint32_t head_dim, float *out);
 
 /* Writes the tokenizer.* keys and says how many tokens there are. */
 enum sov_error mk_vocab_copy(struct gguf_writer *writer, const struct gguf *from, uint64_t *tokens,
                              struct sov_errbuf *err);
-enum { MK_VOCAB_SPECIALS = 3, MK_VOCAB_BYTES_MIN = 256 + MK_VOCAB_SPECIALS, MK_VOCAB_BYTES_MAX = 1 << 20 };
+enum {
+    MK_VOCAB_SPECIALS = 3,
+    MK_VOCAB_BYTES_MIN = 256 + MK_VOCAB_SPECIALS,
+    MK_VOCAB_BYTES_MAX = 1 << 20
+};
 enum sov_error mk_vocab_make(struct gguf_writer *writer, uint32_t tokens, struct sov_errbuf *err);
 
 #endif

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The tensors of a model. Matrices are normal with deviation 1 / sqrt(inputs), so that a normalised input gives outputs
- * near 1 and the residual stream grows slowly with depth; norm weights scatter around 1 and biases around 0 widely
- * enough that an engine which forgets them is found out. The output matrix is larger, so that the most likely token
- * stands out as in a trained model.
+ * The tensors of a model. Matrices are normal with deviation 1 / sqrt(inputs), so that a normalised
+ * input gives outputs near 1 and the residual stream grows slowly with depth; norm weights scatter
+ * around 1 and biases around 0 widely enough that an engine which forgets them is found out. The
+ * output matrix is larger, so that the most likely token stands out as in a trained model.
  */
 #include <math.h>
 #include <stdio.h>
@@ -22,13 +22,13 @@ static const struct {
     enum mk_mix mix;
     uint32_t file_type;
 } type_names[] = {
-    {"f32", GGUF_TYPE_F32, MK_PURE, 0},    {"f16", GGUF_TYPE_F16, MK_PURE, 1},
-    {"bf16", GGUF_TYPE_BF16, MK_PURE, 32}, {"q4_0", GGUF_TYPE_Q4_0, MK_PURE, 2},
-    {"q4_1", GGUF_TYPE_Q4_1, MK_PURE, 3},  {"q8_0", GGUF_TYPE_Q8_0, MK_PURE, 7},
-    {"q5_0", GGUF_TYPE_Q5_0, MK_PURE, 8},  {"q5_1", GGUF_TYPE_Q5_1, MK_PURE, 9},
-    {"q2_k", GGUF_TYPE_Q2_K, MK_PURE, 10}, {"q3_k", GGUF_TYPE_Q3_K, MK_PURE, 11},
-    {"q4_k", GGUF_TYPE_Q4_K, MK_PURE, 14}, {"q5_k", GGUF_TYPE_Q5_K, MK_PURE, 16},
-    {"q6_k", GGUF_TYPE_Q6_K, MK_PURE, 18}, {"q2_k_m", GGUF_TYPE_Q2_K, MK_Q2_K_M, 10},
+    {"f32", GGUF_TYPE_F32, MK_PURE, 0},        {"f16", GGUF_TYPE_F16, MK_PURE, 1},
+    {"bf16", GGUF_TYPE_BF16, MK_PURE, 32},     {"q4_0", GGUF_TYPE_Q4_0, MK_PURE, 2},
+    {"q4_1", GGUF_TYPE_Q4_1, MK_PURE, 3},      {"q8_0", GGUF_TYPE_Q8_0, MK_PURE, 7},
+    {"q5_0", GGUF_TYPE_Q5_0, MK_PURE, 8},      {"q5_1", GGUF_TYPE_Q5_1, MK_PURE, 9},
+    {"q2_k", GGUF_TYPE_Q2_K, MK_PURE, 10},     {"q3_k", GGUF_TYPE_Q3_K, MK_PURE, 11},
+    {"q4_k", GGUF_TYPE_Q4_K, MK_PURE, 14},     {"q5_k", GGUF_TYPE_Q5_K, MK_PURE, 16},
+    {"q6_k", GGUF_TYPE_Q6_K, MK_PURE, 18},     {"q2_k_m", GGUF_TYPE_Q2_K, MK_Q2_K_M, 10},
     {"q3_k_m", GGUF_TYPE_Q3_K, MK_Q3_K_M, 12}, {"q4_k_m", GGUF_TYPE_Q4_K, MK_Q4_K_M, 15},
     {"q5_k_m", GGUF_TYPE_Q5_K, MK_Q5_K_M, 17},
 };
@@ -49,7 +49,8 @@ bool mk_type_parse(const char *name, struct mk_options *options)
 /* The role of a matrix, as far as the mixes care. */
 enum role { ROLE_OTHER, ROLE_EMBEDDING, ROLE_OUTPUT, ROLE_ATTN_V, ROLE_ATTN_OUT, ROLE_FFN_DOWN };
 
-/* The layers that llama.cpp's mixes give more bits: the first and last eighth, and every third between. */
+/* The layers that llama.cpp's mixes give more bits: the first and last eighth, and every third
+ * between. */
 static bool favoured_layer(uint32_t layer, uint32_t layers)
 {
     uint32_t eighth = layers / 8;
@@ -65,7 +66,8 @@ static enum gguf_type mixed_type(const struct mk_options *o, enum role role, uin
     bool more = favoured_layer(layer, o->layers);
     switch (o->mix) {
     case MK_Q2_K_M:
-        if (role == ROLE_ATTN_V) return o->heads / o->kv_heads >= 4 ? GGUF_TYPE_Q4_K : GGUF_TYPE_Q3_K;
+        if (role == ROLE_ATTN_V)
+            return o->heads / o->kv_heads >= 4 ? GGUF_TYPE_Q4_K : GGUF_TYPE_Q3_K;
         if (role == ROLE_FFN_DOWN || role == ROLE_ATTN_OUT) return GGUF_TYPE_Q3_K;
         break;
     case MK_Q3_K_M:
@@ -117,7 +119,8 @@ static struct mk_tensor *add(struct planner *p, int layer, const char *name)
     return tensor;
 }
 
-static void add_vector(struct planner *p, int layer, const char *name, uint64_t length, float mean, float deviation)
+static void add_vector(struct planner *p, int layer, const char *name, uint64_t length, float mean,
+                       float deviation)
 {
     struct mk_tensor *tensor = add(p, layer, name);
     tensor->n_dims = 1;
@@ -128,8 +131,8 @@ static void add_vector(struct planner *p, int layer, const char *name, uint64_t 
     tensor->deviation = deviation;
 }
 
-static void add_matrix(struct planner *p, int layer, const char *name, enum role role, uint64_t columns,
-                       uint64_t rows, float gain)
+static void add_matrix(struct planner *p, int layer, const char *name, enum role role,
+                       uint64_t columns, uint64_t rows, float gain)
 {
     enum gguf_type wanted = mixed_type(p->options, role, (uint32_t)layer);
     struct mk_tensor *tensor = add(p, layer, name);
@@ -139,13 +142,15 @@ static void add_matrix(struct planner *p, int layer, const char *name, enum role
     tensor->type = fallback_type(wanted, columns);
     tensor->deviation = gain / sqrtf((float)columns);
     if (tensor->type == wanted) return;
-    if (p->replaced[wanted][tensor->type].count++ == 0) p->replaced[wanted][tensor->type].columns = columns;
+    if (p->replaced[wanted][tensor->type].count++ == 0)
+        p->replaced[wanted][tensor->type].columns = columns;
 }
 
 static void add_layer(struct planner *p, int layer)
 {
     const struct mk_options *o = p->options;
-    uint64_t q_rows = (uint64_t)o->heads * o->head_dim, kv_rows = (uint64_t)o->kv_heads * o->head_dim;
+    uint64_t q_rows = (uint64_t)o->heads * o->head_dim,
+             kv_rows = (uint64_t)o->kv_heads * o->head_dim;
     add_vector(p, layer, "attn_norm.weight", o->dim, 1, norm_deviation);
     add_matrix(p, layer, "attn_q.weight", ROLE_OTHER, o->dim, q_rows, 1);
     add_matrix(p, layer, "attn_k.weight", ROLE_OTHER, o->dim, kv_rows, 1);
@@ -171,9 +176,13 @@ static void say_replaced(const struct planner *p)
     for (uint32_t wanted = 0; wanted < GGUF_TYPE_LIMIT; wanted++) {
         for (uint32_t used = 0; used < GGUF_TYPE_LIMIT; used++) {
             if (p->replaced[wanted][used].count == 0) continue;
-            fprintf(stderr, "mkmodel: %u tensors get %s for %s, because their rows (%llu elements) are not whole "
-                    "blocks of %u\n", p->replaced[wanted][used].count, gguf_type_info(used)->name,
-                    gguf_type_info(wanted)->name, (unsigned long long)p->replaced[wanted][used].columns,
+            fprintf(stderr,
+                    "mkmodel: %u tensors get %s for %s, because their rows (%llu elements) are not "
+                    "whole "
+                    "blocks of %u\n",
+                    p->replaced[wanted][used].count, gguf_type_info(used)->name,
+                    gguf_type_info(wanted)->name,
+                    (unsigned long long)p->replaced[wanted][used].columns,
                     gguf_type_info(wanted)->block_elems);
         }
     }
@@ -185,18 +194,23 @@ enum sov_error mk_plan_make(const struct mk_options *options, uint64_t vocab, st
     enum { TENSORS_PER_LAYER = 12, TENSORS_BESIDE = 4 };
     struct planner planner = {.options = options, .plan = plan};
     plan->count = 0;
-    plan->tensors = sov_calloc((size_t)options->layers * TENSORS_PER_LAYER + TENSORS_BESIDE, sizeof *plan->tensors);
-    if (plan->tensors == NULL) return sov_fail(err, SOV_ERR_NOMEM, "no memory for %u layers", options->layers);
-    /* A tied embedding is the output matrix too: it takes that one's size. A separate one has elements near 1. */
+    plan->tensors = sov_calloc((size_t)options->layers * TENSORS_PER_LAYER + TENSORS_BESIDE,
+                               sizeof *plan->tensors);
+    if (plan->tensors == NULL)
+        return sov_fail(err, SOV_ERR_NOMEM, "no memory for %u layers", options->layers);
+    /* A tied embedding is the output matrix too: it takes that one's size. A separate one has
+     * elements near 1. */
     float embedding_gain = options->tied ? output_gain : sqrtf((float)options->dim);
-    add_matrix(&planner, -1, "token_embd.weight", ROLE_EMBEDDING, options->dim, vocab, embedding_gain);
+    add_matrix(&planner, -1, "token_embd.weight", ROLE_EMBEDDING, options->dim, vocab,
+               embedding_gain);
     if (options->rope_freqs) {
         add_vector(&planner, -1, "rope_freqs.weight", options->head_dim / 2, 1, 0);
         plan->tensors[plan->count - 1].rope_factors = true;
     }
     for (uint32_t layer = 0; layer < options->layers; layer++) add_layer(&planner, (int)layer);
     add_vector(&planner, -1, "output_norm.weight", options->dim, 1, norm_deviation);
-    if (!options->tied) add_matrix(&planner, -1, "output.weight", ROLE_OUTPUT, options->dim, vocab, output_gain);
+    if (!options->tied)
+        add_matrix(&planner, -1, "output.weight", ROLE_OUTPUT, options->dim, vocab, output_gain);
     say_replaced(&planner);
     return SOV_OK;
 }

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The random numbers: element i of a tensor is a function of the seed, the tensor's name and i alone (SplitMix64 as a
- * counter-based generator), so that tensors can be made in pieces and in any order. A normal number is the sum of the
- * four 16-bit words of one draw: integer arithmetic, hence the same on every machine; it ends at 3.46 deviations.
+ * The random numbers: element i of a tensor is a function of the seed, the tensor's name and i
+ * alone (SplitMix64 as a counter-based generator), so that tensors can be made in pieces and in any
+ * order. A normal number is the sum of the four 16-bit words of one draw: integer arithmetic, hence
+ * the same on every machine; it ends at 3.46 deviations.
  */
 #include <math.h>
 
@@ -20,22 +21,26 @@ static uint64_t mix(uint64_t z)
 uint64_t mk_weights_key(uint64_t seed, const char *tensor_name)
 {
     uint64_t key = mix(seed + golden);
-    for (const char *c = tensor_name; *c != '\0'; c++) key = mix((key ^ (unsigned char)*c) + golden);
+    for (const char *c = tensor_name; *c != '\0'; c++)
+        key = mix((key ^ (unsigned char)*c) + golden);
     return key;
 }
 
-void mk_weights_fill(uint64_t key, uint64_t first, size_t n, float mean, float deviation, float *out)
+void mk_weights_fill(uint64_t key, uint64_t first, size_t n, float mean, float deviation,
+                     float *out)
 {
     /* Four uniform words have variance 4 * (2^32 - 1) / 12; square roots are exact by IEEE 754. */
     float scale = deviation / (float)sqrt((65536.0 * 65536.0 - 1) / 3);
     for (size_t i = 0; i < n; i++) {
         uint64_t draw = mix(key + (first + i + 1) * golden);
-        int sum = (int)(draw & 0xffff) + (int)(draw >> 16 & 0xffff) + (int)(draw >> 32 & 0xffff) + (int)(draw >> 48);
+        int sum = (int)(draw & 0xffff) + (int)(draw >> 16 & 0xffff) + (int)(draw >> 32 & 0xffff) +
+                  (int)(draw >> 48);
         out[i] = mean + (float)(sum - 2 * 65535) * scale;
     }
 }
 
-/* The positive n-th root of base > 1, by Newton's method: libm's pow may differ from machine to machine. */
+/* The positive n-th root of base > 1, by Newton's method: libm's pow may differ from machine to
+ * machine. */
 static double root(double base, uint32_t n)
 {
     double x = base;
@@ -50,7 +55,8 @@ static double root(double base, uint32_t n)
 
 void mk_rope_factors(float base, uint32_t head_dim, float *out)
 {
-    const double pi = 3.14159265358979323846, factor = 8, low = 1, high = 4, original_context = 8192;
+    const double pi = 3.14159265358979323846, factor = 8, low = 1, high = 4,
+                 original_context = 8192;
     double ratio = root((double)base, head_dim / 2), wavelength = 2 * pi;
     for (uint32_t i = 0; i < head_dim / 2; i++, wavelength *= ratio) {
         double turns = original_context / wavelength;
