@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A choice holds back the logprobs of tokens whose text is not out yet: the engine holds back text that might become a
- * stop string, and the logprobs must not give away what the text may never show. A token is released when the text that
- * was emitted reaches the first byte after those of the tokens before it.
+ * A choice holds back the logprobs of tokens whose text is not all out yet: the engine holds back text that might
+ * become a stop string, and the logprobs must not give away what the text may never show. A token is released when
+ * as many bytes were emitted as it and the tokens before it make; the one that ends the answer never is.
  */
 #include "server/generation.h"
 
@@ -25,7 +25,7 @@ struct generation_logprob {
     float logprob;
     int top_count;
     struct engine_token_logprob top[ENGINE_TOP_LOGPROBS_MAX];
-    size_t start; /* bytes of the answer's tokens before this one */
+    size_t end; /* bytes of text that the answer's tokens make up to and with this one */
 };
 
 struct generation_choice {
@@ -35,9 +35,10 @@ struct generation_choice {
     int index;
     bool begun; /* the first chunk was written, or the echo was put in front of the text */
     enum engine_finish finish;
-    struct strbuf text; /* of an answer that is not streamed */
-    size_t emitted;     /* bytes of text received, without the echo */
-    size_t token_bytes; /* bytes of all tokens received */
+    struct strbuf text;             /* of an answer that is not streamed */
+    size_t emitted;                 /* bytes of text received, without the echo */
+    struct detokenizer detokenizer; /* as the engine's, to know how much text a token makes */
+    size_t made;                    /* bytes of text of all tokens received */
     struct reply_logprobs logprobs;
     struct generation_logprob *held;
     size_t held_count;
@@ -140,6 +141,7 @@ static bool generation_make_choices(struct generation *g, struct api_error *err)
                 .generation = g, .prompt = (int)i, .index = g->choice_count};
             g->choice_count++;
             reply_logprobs_init(&c->logprobs, g->request.chat, g->model->tokenizer);
+            detokenizer_init(&c->detokenizer, g->model->tokenizer, false);
             if (g->request.echo && g->request.top_logprobs >= 0 &&
                 !generation_make_prompt_logprobs(c, err))
                 return false;
@@ -247,13 +249,17 @@ static bool choice_hold(struct generation_choice *c, const struct engine_event *
         c->held = held;
         c->held_capacity = capacity;
     }
+    struct strbuf text = {0};
+    bool ok = detokenizer_push(&c->detokenizer, e->token, &text) && !strbuf_failed(&text);
+    c->made += text.length;
+    strbuf_free(&text);
     struct generation_logprob *to = &c->held[c->held_count++];
     *to = (struct generation_logprob){.token = e->token,
                                       .logprob = e->logprob,
                                       .top_count = e->top_count,
-                                      .start = c->token_bytes};
+                                      .end = c->made + c->detokenizer.held_length};
     memcpy(to->top, e->top, (size_t)e->top_count * sizeof to->top[0]);
-    return true;
+    return ok;
 }
 
 static void choice_release(struct generation_choice *c)
@@ -261,7 +267,7 @@ static void choice_release(struct generation_choice *c)
     size_t n = 0;
     for (; n < c->held_count; n++) {
         const struct generation_logprob *l = &c->held[n];
-        if (c->finish != ENGINE_FINISH_LENGTH && l->start >= c->emitted) break;
+        if (c->finish != ENGINE_FINISH_LENGTH && l->end > c->emitted) break;
         reply_logprobs_add(&c->logprobs, l->token, &l->logprob, l->top, l->top_count);
     }
     c->held_count -= n;
@@ -325,10 +331,8 @@ static bool choice_take(struct generation_choice *c, const struct engine_event *
     if (e->token >= 0) {
         g->stats.last_token_ns = clock_monotonic_ns();
         if (g->stats.tokens++ == 0) g->stats.first_token_ns = g->stats.last_token_ns;
-        if (g->request.top_logprobs >= 0) ok = choice_hold(c, e) && ok;
-        size_t bytes;
-        tokenizer_piece(g->model->tokenizer, e->token, false, &bytes);
-        c->token_bytes += bytes;
+        bool ends = !g->request.ignore_eos && tokenizer_is_eog(g->model->tokenizer, e->token);
+        if (g->request.top_logprobs >= 0 && !ends) ok = choice_hold(c, e) && ok;
     }
     choice_release(c);
     if (e->finish != ENGINE_FINISH_NONE) generation_count_usage(g, c, &e->usage);
