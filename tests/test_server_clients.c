@@ -274,8 +274,9 @@ static void test_stop_without_grace(void **state)
                   sending = client_open(f.port);
     client_request(&stream, "POST", "/v1/completions", "", LONG_BODIES[0]);
     client_request(&whole, "POST", "/v1/completions", "", LONG_BODIES[1]);
-    client_send(&sending, "POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 50\r\n\r\n{",
-                67);
+    static const char HALF[] =
+        "POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 50\r\n\r\n{";
+    client_send(&sending, HALF, sizeof HALF - 1);
     await_metric(f.port, "sovereign_requests_running", 2);
     assert_true(client_more(&stream));
     int64_t begin = clock_monotonic_ns();
