@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * GGUF files built in memory by tests: any key with any value, right or wrong, in the byte layout of version 3. A file
- * has metadata only. Memory failures end the test program.
+ * GGUF files built in memory by tests: any key with any value, right or wrong, in the byte layout
+ * of version 3. A file has metadata only. Memory failures end the test program.
  */
 #ifndef SOV_TESTS_GGUF_FIXTURE_H
 #define SOV_TESTS_GGUF_FIXTURE_H
@@ -69,26 +69,30 @@ static inline void fixture_kv_bool(struct gguf_fixture *f, const char *key, bool
 }
 
 /* The head of an array; count elements have to follow, through fixture_string or fixture_bytes. */
-static inline void fixture_kv_array(struct gguf_fixture *f, const char *key, uint32_t type, uint64_t count)
+static inline void fixture_kv_array(struct gguf_fixture *f, const char *key, uint32_t type,
+                                    uint64_t count)
 {
     fixture_key(f, key, GGUF_ARRAY);
     fixture_u32(f, type);
     fixture_bytes(f, &count, sizeof count);
 }
 
-static inline void fixture_kv_strings(struct gguf_fixture *f, const char *key, const char *const *texts, size_t count)
+static inline void fixture_kv_strings(struct gguf_fixture *f, const char *key,
+                                      const char *const *texts, size_t count)
 {
     fixture_kv_array(f, key, GGUF_STRING, count);
     for (size_t i = 0; i < count; i++) fixture_string(f, texts[i], strlen(texts[i]));
 }
 
-static inline void fixture_kv_i32s(struct gguf_fixture *f, const char *key, const int32_t *values, size_t count)
+static inline void fixture_kv_i32s(struct gguf_fixture *f, const char *key, const int32_t *values,
+                                   size_t count)
 {
     fixture_kv_array(f, key, GGUF_I32, count);
     fixture_bytes(f, values, count * sizeof *values);
 }
 
-static inline void fixture_kv_f32s(struct gguf_fixture *f, const char *key, const float *values, size_t count)
+static inline void fixture_kv_f32s(struct gguf_fixture *f, const char *key, const float *values,
+                                   size_t count)
 {
     fixture_kv_array(f, key, GGUF_F32, count);
     fixture_bytes(f, values, count * sizeof *values);
@@ -111,7 +115,8 @@ static inline void fixture_kv_copy(struct gguf_fixture *f, const struct gguf_kv 
         fixture_bytes(f, &array->count, sizeof array->count);
         for (uint64_t i = 0; array->strings != NULL && i < array->count; i++)
             fixture_string(f, array->strings[i].data, array->strings[i].length);
-        if (array->strings == NULL) fixture_bytes(f, array->data, array->count * sizes[array->type]);
+        if (array->strings == NULL)
+            fixture_bytes(f, array->data, array->count * sizes[array->type]);
         break;
     default: fixture_bytes(f, &kv->value, sizes[kv->type]); break;
     }
@@ -155,8 +160,9 @@ static inline void fixture_free(struct gguf_fixture *f)
 }
 
 /*
- * A byte-level vocabulary that shows where words end: all 256 bytes are tokens and so are all 65,536 pairs of bytes, in
- * an order of merges that depends on both bytes, so that moving a boundary changes ids.
+ * A byte-level vocabulary that shows where words end: all 256 bytes are tokens and so are all
+ * 65,536 pairs of bytes, in an order of merges that depends on both bytes, so that moving a
+ * boundary changes ids.
  */
 static inline void fixture_put_revealing_bpe(struct gguf_fixture *f, const char *pre)
 {
@@ -170,7 +176,8 @@ static inline void fixture_put_revealing_bpe(struct gguf_fixture *f, const char 
             snprintf(spelled[byte], 3, "%c%c", (char)(0xC0 | c >> 6), (char)(0x80 | (c & 0x3F)));
     }
     enum { PAIRS = 65536, SPECIALS = 4 };
-    static const char *const specials[SPECIALS] = {"<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|x|>"};
+    static const char *const specials[SPECIALS] = {"<|endoftext|>", "<|im_start|>", "<|im_end|>",
+                                                   "<|x|>"};
     char text[8];
     fixture_kv_str(f, "general.architecture", "llama");
     fixture_kv_u32(f, "llama.context_length", 128);

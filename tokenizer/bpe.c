@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Byte-level BPE. Vocabulary texts spell each byte as one printable character (GPT-2's bytes_to_unicode); here they are
- * turned back into bytes once, at load, and merging works on numbered symbols: a table gives for a pair of symbols its
- * rank and the symbol the two become. Merges are about texts, not tokens, so a symbol need not be a token.
+ * Byte-level BPE. Vocabulary texts spell each byte as one printable character (GPT-2's
+ * bytes_to_unicode); here they are turned back into bytes once, at load, and merging works on
+ * numbered symbols: a table gives for a pair of symbols its rank and the symbol the two become.
+ * Merges are about texts, not tokens, so a symbol need not be a token.
  */
 #include <string.h>
 
@@ -14,8 +15,8 @@
 #define KEY_MERGES "tokenizer.ggml.merges"
 
 /*
- * The alphabet: printable Latin-1 stands for itself; the other 68 bytes, in order, are U+0100 and up. They are 0x00 to
- * 0x20, 0x7F to 0xA0, and 0xAD.
+ * The alphabet: printable Latin-1 stands for itself; the other 68 bytes, in order, are U+0100 and
+ * up. They are 0x00 to 0x20, 0x7F to 0xA0, and 0xAD.
  */
 enum { SHIFTED = 0x100, SHIFTED_DEL = 33, SHIFTED_SOFT_HYPHEN = 67 };
 
@@ -29,7 +30,9 @@ int bpe_byte_of(uint32_t c)
     if (stands_for_itself(c)) return (int)c;
     if (c < SHIFTED || c > SHIFTED + SHIFTED_SOFT_HYPHEN) return -1;
     uint32_t n = c - SHIFTED;
-    return n < SHIFTED_DEL ? (int)n : n < SHIFTED_SOFT_HYPHEN ? (int)(n - SHIFTED_DEL + 0x7F) : 0xAD;
+    return n < SHIFTED_DEL           ? (int)n
+           : n < SHIFTED_SOFT_HYPHEN ? (int)(n - SHIFTED_DEL + 0x7F)
+                                     : 0xAD;
 }
 
 static uint32_t character_of(unsigned char byte)
@@ -39,7 +42,10 @@ static uint32_t character_of(unsigned char byte)
     return byte == 0xAD ? SHIFTED + SHIFTED_SOFT_HYPHEN : SHIFTED + SHIFTED_DEL + (byte - 0x7Fu);
 }
 
-/* The bytes a text spells. *spells is false when it has a character outside the alphabet; false: out of memory. */
+/*
+ * The bytes a text spells. *spells is false when it has a character outside the alphabet; false:
+ * out of memory.
+ */
 static bool spelled_bytes(const char *text, size_t length, struct strbuf *out, bool *spells)
 {
     *spells = true;
@@ -60,13 +66,16 @@ static bool spelled_bytes(const char *text, size_t length, struct strbuf *out, b
 static uint32_t pair_slot(const struct bpe *bpe, uint64_t key)
 {
     uint32_t i = (uint32_t)(key * 0x9E3779B97F4A7C15u >> 32) & bpe->pair_mask;
-    while (bpe->pairs[i].key != key && bpe->pairs[i].key != UINT64_MAX) i = (i + 1) & bpe->pair_mask;
+    while (bpe->pairs[i].key != key && bpe->pairs[i].key != UINT64_MAX)
+        i = (i + 1) & bpe->pair_mask;
     return i;
 }
 
-/* Adds the merge "left right" of this rank. One that is malformed or cannot occur is passed over. */
-static enum sov_error add_merge(struct bpe *bpe, const struct gguf_str *merge, uint32_t rank, struct strbuf *bytes,
-                                struct sov_errbuf *err)
+/*
+ * Adds the merge "left right" of this rank. One that is malformed or cannot occur is passed over.
+ */
+static enum sov_error add_merge(struct bpe *bpe, const struct gguf_str *merge, uint32_t rank,
+                                struct strbuf *bytes, struct sov_errbuf *err)
 {
     const char *space = merge->length < 2 ? NULL : memchr(merge->data + 1, ' ', merge->length - 1);
     if (space == NULL) return SOV_OK;
@@ -75,12 +84,14 @@ static enum sov_error add_merge(struct bpe *bpe, const struct gguf_str *merge, u
     strbuf_clear(bytes);
     if (!spelled_bytes(merge->data, left_text, bytes, &spells)) return tokenizer_nomem(err);
     size_t left_length = bytes->length;
-    if (spells && !spelled_bytes(space + 1, right_text, bytes, &spells)) return tokenizer_nomem(err);
+    if (spells && !spelled_bytes(space + 1, right_text, bytes, &spells))
+        return tokenizer_nomem(err);
     if (!spells || left_length == bytes->length) return SOV_OK;
     uint32_t left, right, merged;
     bool added;
     if (!strtab_intern(&bpe->symbols, bytes->data, left_length, &left, &added) ||
-        !strtab_intern(&bpe->symbols, bytes->data + left_length, bytes->length - left_length, &right, &added) ||
+        !strtab_intern(&bpe->symbols, bytes->data + left_length, bytes->length - left_length,
+                       &right, &added) ||
         !strtab_intern(&bpe->symbols, bytes->data, bytes->length, &merged, &added))
         return tokenizer_nomem(err);
     uint64_t key = (uint64_t)left << 32 | right;
@@ -128,7 +139,8 @@ static enum sov_error link_tokens(struct tokenizer *tok, struct sov_errbuf *err)
         strbuf_clear(&bytes);
         symbol_of[i] = STRTAB_NONE;
         ok = spelled_bytes(text, length, &bytes, &spells);
-        if (ok && spells) ok = strtab_intern(&bpe->symbols, bytes.data, bytes.length, &symbol_of[i], &added);
+        if (ok && spells)
+            ok = strtab_intern(&bpe->symbols, bytes.data, bytes.length, &symbol_of[i], &added);
     }
     if (ok) bpe->tokens = sov_alloc(bpe->symbols.count, sizeof *bpe->tokens);
     ok = ok && bpe->tokens != NULL;
@@ -173,13 +185,14 @@ void bpe_free(struct bpe *bpe)
     *bpe = (struct bpe){0};
 }
 
-static uint32_t lookup_pair(const void *context, const struct merge_symbol *symbols, uint32_t left, uint32_t right,
-                            uint32_t *merged)
+static uint32_t lookup_pair(const void *context, const struct merge_symbol *symbols, uint32_t left,
+                            uint32_t right, uint32_t *merged)
 {
     const struct bpe *bpe = context;
     uint32_t l = symbols[left].value, r = symbols[right].value;
-    const struct bpe_pair *pair = l < 256 && r < 256 ? &bpe->byte_pairs[l << 8 | r]
-                                                     : &bpe->pairs[pair_slot(bpe, (uint64_t)l << 32 | r)];
+    const struct bpe_pair *pair = l < 256 && r < 256
+                                      ? &bpe->byte_pairs[l << 8 | r]
+                                      : &bpe->pairs[pair_slot(bpe, (uint64_t)l << 32 | r)];
     *merged = pair->merged;
     return pair->order;
 }
@@ -201,17 +214,19 @@ static bool push_symbol(const struct bpe *bpe, uint32_t symbol, struct token_lis
     return true;
 }
 
-static bool encode_word(const struct bpe *bpe, struct merge_work *work, const unsigned char *word, size_t length,
-                        struct token_list *list)
+static bool encode_word(const struct bpe *bpe, struct merge_work *work, const unsigned char *word,
+                        size_t length, struct token_list *list)
 {
     if (length == 1) return push_symbol(bpe, word[0], list);
     if (bpe->whole_words) {
         uint32_t symbol = strtab_find(&bpe->symbols, (const char *)word, length);
-        if (symbol != STRTAB_NONE && bpe->tokens[symbol] != -1) return push_symbol(bpe, symbol, list);
+        if (symbol != STRTAB_NONE && bpe->tokens[symbol] != -1)
+            return push_symbol(bpe, symbol, list);
     }
     if (!merge_reserve(work, length)) return false;
     struct merge_symbol *s = work->symbols;
-    for (uint32_t i = 0; i < length; i++) s[i] = (struct merge_symbol){.prev = i - 1, .next = i + 1, .value = word[i]};
+    for (uint32_t i = 0; i < length; i++)
+        s[i] = (struct merge_symbol){.prev = i - 1, .next = i + 1, .value = word[i]};
     s[0].prev = MERGE_NONE;
     s[length - 1].next = MERGE_NONE;
     if (!merge_run(work, lookup_pair, bpe)) return false;
@@ -239,12 +254,13 @@ static enum sov_error on_word(void *context, size_t characters, struct sov_errbu
     }
     const unsigned char *word = c->text;
     c->text += length;
-    return encode_word(c->bpe, &c->work->merge, word, length, c->list) ? SOV_OK : tokenizer_nomem(err);
+    return encode_word(c->bpe, &c->work->merge, word, length, c->list) ? SOV_OK
+                                                                       : tokenizer_nomem(err);
 }
 
 /*
- * Fills work->classes with the text's class bytes. *normal says that the text is what encoding its code points again
- * would give: no invalid or overlong sequences in it.
+ * Fills work->classes with the text's class bytes. *normal says that the text is what encoding its
+ * code points again would give: no invalid or overlong sequences in it.
  */
 static size_t classify(const struct pretokenizer *pre, const unsigned char *text, size_t length,
                        unsigned char *classes, bool *normal)
@@ -278,8 +294,8 @@ static bool normalize(const unsigned char *text, size_t length, struct strbuf *o
     return true;
 }
 
-enum sov_error bpe_encode(const struct tokenizer *tok, struct encode_work *work, const char *text, size_t length,
-                          struct token_list *list, struct sov_errbuf *err)
+enum sov_error bpe_encode(const struct tokenizer *tok, struct encode_work *work, const char *text,
+                          size_t length, struct token_list *list, struct sov_errbuf *err)
 {
     if (length > work->class_capacity) {
         sov_free(work->classes);

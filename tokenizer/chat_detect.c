@@ -66,8 +66,11 @@ static bool has_line(struct text t, const char *before, const char *after)
         const char *found = memmem(t.data + i, t.length - i, before, strlen(before));
         if (found == NULL) return false;
         size_t at = (size_t)(found - t.data) + strlen(before), rest = t.length - at;
-        size_t line = rest != 0 && t.data[at] == '\n' ? 1 : rest > 1 && memcmp(t.data + at, "\\n", 2) == 0 ? 2 : 0;
-        if (line != 0 && rest - line >= strlen(after) && memcmp(t.data + at + line, after, strlen(after)) == 0)
+        size_t line = rest != 0 && t.data[at] == '\n'                  ? 1
+                      : rest > 1 && memcmp(t.data + at, "\\n", 2) == 0 ? 2
+                                                                       : 0;
+        if (line != 0 && rest - line >= strlen(after) &&
+            memcmp(t.data + at + line, after, strlen(after)) == 0)
             return true;
         i = at;
     }
@@ -78,13 +81,17 @@ static enum chat_template detect_chatml(struct text t, bool *known)
 {
     bool opens_thinking = has_line(t, "<|im_start|>assistant", "<think>");
     /* Families that share the marker and nothing else: Phi 4, SmolVLM, SmolLM 3. */
-    *known = !has(t, "<|im_sep|>") && !has(t, "<end_of_utterance>") && !has(t, "Knowledge Cutoff Date");
+    *known =
+        !has(t, "<|im_sep|>") && !has(t, "<end_of_utterance>") && !has(t, "Knowledge Cutoff Date");
     if (!*known) return CHAT_TEMPLATE_CHATML;
     if (has(t, "reasoning_content") && has(t, "</think>"))
-        return opens_thinking && !has(t, "enable_thinking") ? CHAT_TEMPLATE_QWEN3_THINKING : CHAT_TEMPLATE_QWEN3;
+        return opens_thinking && !has(t, "enable_thinking") ? CHAT_TEMPLATE_QWEN3_THINKING
+                                                            : CHAT_TEMPLATE_QWEN3;
     if (opens_thinking && has(t, "</think>")) return CHAT_TEMPLATE_QWQ;
-    if (has(t, "You are Qwen, created by Alibaba Cloud. You are a helpful assistant.")) return CHAT_TEMPLATE_QWEN25;
-    if (has(t, "You are a helpful AI assistant named SmolLM, trained by Hugging Face<")) return CHAT_TEMPLATE_SMOLLM2;
+    if (has(t, "You are Qwen, created by Alibaba Cloud. You are a helpful assistant."))
+        return CHAT_TEMPLATE_QWEN25;
+    if (has(t, "You are a helpful AI assistant named SmolLM, trained by Hugging Face<"))
+        return CHAT_TEMPLATE_SMOLLM2;
     if (has_line(t, "system", "You are a helpful assistant.<")) return CHAT_TEMPLATE_QWEN2;
     if (has_line(t, "system", "You are a helpful assistant<")) return CHAT_TEMPLATE_QWEN15;
     return CHAT_TEMPLATE_CHATML;
@@ -93,7 +100,8 @@ static enum chat_template detect_chatml(struct text t, bool *known)
 static enum chat_template detect_inst(struct text t)
 {
     if (has(t, "[SYSTEM_PROMPT]"))
-        return has(t, "[SYSTEM_PROMPT] ") ? CHAT_TEMPLATE_MISTRAL_V7 : CHAT_TEMPLATE_MISTRAL_V7_TEKKEN;
+        return has(t, "[SYSTEM_PROMPT] ") ? CHAT_TEMPLATE_MISTRAL_V7
+                                          : CHAT_TEMPLATE_MISTRAL_V7_TEKKEN;
     if (has(t, "<<SYS>>")) return CHAT_TEMPLATE_LLAMA2;
     if (has(t, "' [INST] '") || has(t, "\" [INST] \"")) return CHAT_TEMPLATE_MISTRAL_V1;
     if (has(t, "\"[INST]\"") || has(t, "'[INST]'")) return CHAT_TEMPLATE_MISTRAL_V3_TEKKEN;
@@ -101,7 +109,10 @@ static enum chat_template detect_inst(struct text t)
     return CHAT_TEMPLATE_MISTRAL;
 }
 
-/* Whether each message ends with the end token right after its content, which is what makes it Zephyr's. */
+/*
+ * Whether each message ends with the end token right after its content, which is what makes it
+ * Zephyr's.
+ */
 static bool is_zephyr(struct text t)
 {
     enum { NEAR = 64 };
@@ -122,13 +133,15 @@ enum chat_template chat_template_detect_text(const char *text, size_t length, bo
         return has(t, "Cutting Knowledge Date") ? CHAT_TEMPLATE_LLAMA31 : CHAT_TEMPLATE_LLAMA3;
     if (has(t, "<start_of_turn>")) return CHAT_TEMPLATE_GEMMA;
     if (has(t, "<|assistant|>") && has(t, "<|end|>")) return CHAT_TEMPLATE_PHI3;
-    if (is_zephyr(t)) return has(t, "<|endoftext|>") ? CHAT_TEMPLATE_ZEPHYR_ENDOFTEXT : CHAT_TEMPLATE_ZEPHYR;
+    if (is_zephyr(t))
+        return has(t, "<|endoftext|>") ? CHAT_TEMPLATE_ZEPHYR_ENDOFTEXT : CHAT_TEMPLATE_ZEPHYR;
     if (has(t, "<｜User｜>") && has(t, "<｜Assistant｜>")) {
         if (has(t, "<｜Assistant｜><think>")) return CHAT_TEMPLATE_DEEPSEEK_R1_THINK;
         return has(t, "</think>") ? CHAT_TEMPLATE_DEEPSEEK_R1 : CHAT_TEMPLATE_DEEPSEEK_V3;
     }
     if (has(t, "### Instruction:") && has(t, "<|EOT|>")) return CHAT_TEMPLATE_DEEPSEEK_CODER;
-    if (has(t, "'User: '") && has(t, "'Assistant: ' + message['content'] + eos_token")) return CHAT_TEMPLATE_DEEPSEEK;
+    if (has(t, "'User: '") && has(t, "'Assistant: ' + message['content'] + eos_token"))
+        return CHAT_TEMPLATE_DEEPSEEK;
     *known = false;
     return CHAT_TEMPLATE_CHATML;
 }
@@ -137,15 +150,18 @@ enum chat_template chat_template_detect(const struct gguf *gguf, bool *known)
 {
     struct gguf_str text;
     *known = false;
-    if (gguf_get_str(gguf, "tokenizer.chat_template", &text, NULL) != SOV_OK) return CHAT_TEMPLATE_CHATML;
+    if (gguf_get_str(gguf, "tokenizer.chat_template", &text, NULL) != SOV_OK)
+        return CHAT_TEMPLATE_CHATML;
     enum chat_template t = chat_template_detect_text(text.data, text.length, known);
     if (t != CHAT_TEMPLATE_ZEPHYR) return t;
     /* The template says eos_token; which one that is says the vocabulary. */
     uint32_t eos;
     const struct gguf_array *tokens;
     if (gguf_get_u32(gguf, "tokenizer.ggml.eos_token_id", &eos, NULL) != SOV_OK ||
-        gguf_get_array(gguf, "tokenizer.ggml.tokens", GGUF_STRING, &tokens, NULL) != SOV_OK || eos >= tokens->count)
+        gguf_get_array(gguf, "tokenizer.ggml.tokens", GGUF_STRING, &tokens, NULL) != SOV_OK ||
+        eos >= tokens->count)
         return t;
     struct text eos_text = {tokens->strings[eos].data, tokens->strings[eos].length};
-    return eos_text.length == 13 && has(eos_text, "<|endoftext|>") ? CHAT_TEMPLATE_ZEPHYR_ENDOFTEXT : t;
+    return eos_text.length == 13 && has(eos_text, "<|endoftext|>") ? CHAT_TEMPLATE_ZEPHYR_ENDOFTEXT
+                                                                   : t;
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Rendering: one function per family, writing through a prompt that knows which stretches are message contents, so that
- * chat_template_encode can keep special tokens out of them.
+ * Rendering: one function per family, writing through a prompt that knows which stretches are
+ * message contents, so that chat_template_encode can keep special tokens out of them.
  */
 #include "tokenizer/chat_template.h"
 
@@ -82,7 +82,8 @@ static struct slice strip_right(struct slice s)
 {
     while (s.length != 0) {
         size_t start = s.length - 1;
-        while (start > 0 && s.length - start < 4 && ((unsigned char)s.data[start] & 0xC0) == 0x80) start--;
+        while (start > 0 && s.length - start < 4 && ((unsigned char)s.data[start] & 0xC0) == 0x80)
+            start--;
         uint32_t c;
         size_t n = utf8_decode(s.data + start, s.length - start, &c);
         if (n != s.length - start || !is_python_space(c)) break;
@@ -106,7 +107,10 @@ static struct slice strip_newlines(struct slice s, bool left, bool right)
     return s;
 }
 
-/* The part after the last `mark` (all of it if there is none); *before is the part before the first one. */
+/*
+ * The part after the last `mark` (all of it if there is none); *before is the part before the first
+ * one.
+ */
 static struct slice after_last(struct slice s, const char *mark, struct slice *before, bool *found)
 {
     struct slice rest = s;
@@ -125,10 +129,12 @@ static enum sov_error check_roles(struct prompt *p)
 {
     if (p->count == 0) return sov_fail(p->err, SOV_ERR_INVALID, "there are no messages");
     for (size_t i = 0; i < p->count; i++) {
-        if (p->messages[i].role == NULL || (!is_role(p, i, "system") && !is_role(p, i, "user") && !is_role(p, i, "assistant")))
-            return sov_fail(p->err, SOV_ERR_INVALID,
-                            "message %zu: the role is \"%.32s\", expected system, user or assistant", i,
-                            p->messages[i].role == NULL ? "" : p->messages[i].role);
+        if (p->messages[i].role == NULL ||
+            (!is_role(p, i, "system") && !is_role(p, i, "user") && !is_role(p, i, "assistant")))
+            return sov_fail(
+                p->err, SOV_ERR_INVALID,
+                "message %zu: the role is \"%.32s\", expected system, user or assistant", i,
+                p->messages[i].role == NULL ? "" : p->messages[i].role);
     }
     return SOV_OK;
 }
@@ -142,7 +148,8 @@ static enum sov_error check_turns(struct prompt *p)
         const char *expected = (i - first) % 2 == 0 ? "user" : "assistant";
         if (!is_role(p, i, expected))
             return sov_fail(p->err, SOV_ERR_INVALID,
-                            "message %zu: the role is \"%s\", but this model's chat template takes a system message at "
+                            "message %zu: the role is \"%s\", but this model's chat template takes "
+                            "a system message at "
                             "the beginning only, then user and assistant in turns; expected \"%s\"",
                             i, p->messages[i].role, expected);
     }
@@ -176,10 +183,14 @@ static bool starts_with(struct slice s, const char *text)
 
 static bool ends_with(struct slice s, const char *text)
 {
-    return s.length >= strlen(text) && memcmp(s.data + s.length - strlen(text), text, strlen(text)) == 0;
+    return s.length >= strlen(text) &&
+           memcmp(s.data + s.length - strlen(text), text, strlen(text)) == 0;
 }
 
-/* Reasoning is kept in answers after the last question only, where the template also marks that there was none. */
+/*
+ * Reasoning is kept in answers after the last question only, where the template also marks that
+ * there was none.
+ */
 static void qwen3_answer(struct prompt *p, size_t i, bool after_last_question)
 {
     struct slice before = {"", 0}, content = content_of(p, i), reasoning = {"", 0};
@@ -207,7 +218,8 @@ static void render_qwen3(struct prompt *p, bool opens_thinking)
     size_t last_question = p->count - 1;
     for (size_t i = p->count; i-- > 0;) {
         struct slice content = content_of(p, i);
-        bool is_tool = starts_with(content, "<tool_response>") && ends_with(content, "</tool_response>");
+        bool is_tool =
+            starts_with(content, "<tool_response>") && ends_with(content, "</tool_response>");
         if (!is_role(p, i, "user") || is_tool) continue;
         last_question = i;
         break;
@@ -389,9 +401,12 @@ static void render_deepseek_coder(struct prompt *p)
     bool has_system = false;
     for (size_t i = 0; i < p->count; i++) has_system = has_system || is_role(p, i, "system");
     if (!has_system)
-        put(p, "You are an AI programming assistant, utilizing the Deepseek Coder model, developed by Deepseek Company, "
-               "and you only answer questions related to computer science. For politically sensitive questions, "
-               "security and privacy issues, and other non-computer science questions, you will refuse to answer\n");
+        put(p, "You are an AI programming assistant, utilizing the Deepseek Coder model, developed "
+               "by Deepseek Company, "
+               "and you only answer questions related to computer science. For politically "
+               "sensitive questions, "
+               "security and privacy issues, and other non-computer science questions, you will "
+               "refuse to answer\n");
     for (size_t i = 0; i < p->count; i++) {
         bool system = is_role(p, i, "system"), user = is_role(p, i, "user");
         put(p, system ? "" : user ? "### Instruction:\n" : "### Response:\n");
@@ -463,33 +478,46 @@ static enum sov_error render(enum chat_template t, struct prompt *p)
     case CHAT_TEMPLATE_DEEPSEEK_CODER: render_deepseek_coder(p); break;
     case CHAT_TEMPLATE_DEEPSEEK_V3: render_deepseek_v3(p, false, "<｜Assistant｜>"); break;
     case CHAT_TEMPLATE_DEEPSEEK_R1: render_deepseek_v3(p, true, "<｜Assistant｜>"); break;
-    case CHAT_TEMPLATE_DEEPSEEK_R1_THINK: render_deepseek_v3(p, true, "<｜Assistant｜><think>\n"); break;
-    default: return sov_fail(p->err, SOV_ERR_INVALID, "there is no chat template number %d", (int)t);
+    case CHAT_TEMPLATE_DEEPSEEK_R1_THINK:
+        render_deepseek_v3(p, true, "<｜Assistant｜><think>\n");
+        break;
+    default:
+        return sov_fail(p->err, SOV_ERR_INVALID, "there is no chat template number %d", (int)t);
     }
     if (rc == SOV_OK && (strbuf_failed(p->out) || p->failed))
         rc = sov_fail(p->err, SOV_ERR_NOMEM, "out of memory for the prompt");
     return rc;
 }
 
-enum sov_error chat_template_render(enum chat_template t, const struct chat_message *messages, size_t count,
-                                    bool add_generation_prompt, struct strbuf *out, struct sov_errbuf *err)
+enum sov_error chat_template_render(enum chat_template t, const struct chat_message *messages,
+                                    size_t count, bool add_generation_prompt, struct strbuf *out,
+                                    struct sov_errbuf *err)
 {
-    struct prompt p = {.out = out, .messages = messages, .count = count,
-                       .add_generation_prompt = add_generation_prompt, .err = err};
+    struct prompt p = {.out = out,
+                       .messages = messages,
+                       .count = count,
+                       .add_generation_prompt = add_generation_prompt,
+                       .err = err};
     return render(t, &p);
 }
 
 enum sov_error chat_template_encode(enum chat_template t, const struct tokenizer *tok,
-                                    const struct chat_message *messages, size_t count, bool add_generation_prompt,
-                                    struct token_list *out, struct sov_errbuf *err)
+                                    const struct chat_message *messages, size_t count,
+                                    bool add_generation_prompt, struct token_list *out,
+                                    struct sov_errbuf *err)
 {
     struct strbuf text = {0};
-    struct prompt p = {.out = &text, .messages = messages, .count = count,
-                       .add_generation_prompt = add_generation_prompt, .want_spans = true, .err = err};
+    struct prompt p = {.out = &text,
+                       .messages = messages,
+                       .count = count,
+                       .add_generation_prompt = add_generation_prompt,
+                       .want_spans = true,
+                       .err = err};
     enum sov_error rc = render(t, &p);
     if (rc == SOV_OK)
         rc = tokenizer_encode_guarded(tok, strbuf_text(&text), text.length,
-                                      TOKENIZER_ADD_SPECIAL | TOKENIZER_PARSE_SPECIAL, p.spans, p.span_count, out, err);
+                                      TOKENIZER_ADD_SPECIAL | TOKENIZER_PARSE_SPECIAL, p.spans,
+                                      p.span_count, out, err);
     sov_free(p.spans);
     strbuf_free(&text);
     return rc;

@@ -7,7 +7,10 @@
 #include "tokenizer/internal.h"
 #include "tokenizer/unicode_class.h"
 
-/* A real vocabulary needs a few megabytes. Texts that are not byte-level spellings grow when they are decoded. */
+/*
+ * A real vocabulary needs a few megabytes. Texts that are not byte-level spellings grow when they
+ * are decoded.
+ */
 enum { PIECES_BYTES_MAX = 256 << 20 };
 
 static void put_unescaped(struct strbuf *out, const char *text, size_t length)
@@ -78,8 +81,10 @@ enum sov_error pieces_load(struct tokenizer *tok, struct sov_errbuf *err)
             put_byte_token(&tok->pieces, text, length);
         if (strbuf_failed(&tok->pieces)) return tokenizer_nomem(err);
         if (tok->pieces.length > PIECES_BYTES_MAX)
-            return sov_fail(err, SOV_ERR_LIMIT, "tokenizer.ggml.tokens: the texts up to token %u decode to over %d bytes",
-                            id, PIECES_BYTES_MAX);
+            return sov_fail(
+                err, SOV_ERR_LIMIT,
+                "tokenizer.ggml.tokens: the texts up to token %u decode to over %d bytes", id,
+                PIECES_BYTES_MAX);
         tok->piece_offsets[id + 1] = (uint32_t)tok->pieces.length;
     }
     return SOV_OK;
@@ -132,15 +137,16 @@ static size_t close_up_contractions(char *text, size_t length)
         char c = text[i];
         if (text[i - 1] == ' ' && c == '\'' && i + 1 < length) {
             char first = text[i + 1], second = i + 2 < length ? text[i + 2] : '\0';
-            if (first == 's' || first == 'm' || ((first == 'r' || first == 'v') && second == 'e')) out--;
+            if (first == 's' || first == 'm' || ((first == 'r' || first == 'v') && second == 'e'))
+                out--;
         }
         text[out++] = c;
     }
     return out;
 }
 
-enum sov_error tokenizer_decode(const struct tokenizer *tok, const int32_t *ids, size_t count, bool special,
-                                struct strbuf *out, struct sov_errbuf *err)
+enum sov_error tokenizer_decode(const struct tokenizer *tok, const int32_t *ids, size_t count,
+                                bool special, struct strbuf *out, struct sov_errbuf *err)
 {
     size_t start = out->length;
     for (size_t i = 0; i < count; i++) {
@@ -169,8 +175,9 @@ void detokenizer_init(struct detokenizer *d, const struct tokenizer *tok, bool s
 }
 
 /*
- * Writes what of the bytes is whole. A maximal prefix of a character that another byte shows to be broken is one U+FFFD
- * (the Unicode Standard's recommended practice); returns how many bytes at the end are still open.
+ * Writes what of the bytes is whole. A maximal prefix of a character that another byte shows to be
+ * broken is one U+FFFD (the Unicode Standard's recommended practice); returns how many bytes at the
+ * end are still open.
  */
 static size_t put_whole(const char *bytes, size_t length, struct strbuf *out)
 {
@@ -183,7 +190,8 @@ static size_t put_whole(const char *bytes, size_t length, struct strbuf *out)
             continue;
         }
         strbuf_puts(out, "\xEF\xBF\xBD");
-        for (n = 1; i + n < length - open && utf8_incomplete_tail(bytes + i, n + 1) == n + 1; n++) continue;
+        for (n = 1; i + n < length - open && utf8_incomplete_tail(bytes + i, n + 1) == n + 1; n++)
+            continue;
         i += n;
     }
     return open;

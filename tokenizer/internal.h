@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Inside the tokenizer room: what the vocabulary, the two algorithms, the search for special tokens and detokenization
- * share. Others include tokenizer/tokenizer.h.
+ * Inside the tokenizer room: what the vocabulary, the two algorithms, the search for special tokens
+ * and detokenization share. Others include tokenizer/tokenizer.h.
  */
 #ifndef SOV_TOKENIZER_INTERNAL_H
 #define SOV_TOKENIZER_INTERNAL_H
@@ -17,7 +17,12 @@ enum {
 };
 
 enum token_attr {
-    TOKEN_NORMAL = 1, TOKEN_UNKNOWN = 2, TOKEN_CONTROL = 4, TOKEN_USER_DEFINED = 8, TOKEN_UNUSED = 16, TOKEN_BYTE = 32,
+    TOKEN_NORMAL = 1,
+    TOKEN_UNKNOWN = 2,
+    TOKEN_CONTROL = 4,
+    TOKEN_USER_DEFINED = 8,
+    TOKEN_UNUSED = 16,
+    TOKEN_BYTE = 32,
     TOKEN_LSTRIP = 64,  /* white space before it is dropped when it is recognised */
     TOKEN_RSTRIP = 128, /* white space after it */
     TOKEN_EOG = 256,
@@ -45,7 +50,8 @@ struct bpe {
     struct bpe_pair *pairs;
     uint32_t pair_mask;
     struct bpe_pair *byte_pairs; /* [left byte << 8 | right byte] */
-    int32_t stray[256]; /* the token whose text is this one byte, or -1: for bytes of symbols that are no tokens */
+    /* The token whose text is this one byte, or -1: for bytes of symbols that are no tokens. */
+    int32_t stray[256];
     bool whole_words;
 };
 
@@ -94,26 +100,29 @@ struct encode_work {
 };
 
 /* vocab.c: texts, attributes and flags. special_tokens.c: the tokens with a role. */
-enum sov_error vocab_load(struct tokenizer *tok, const struct gguf *gguf, const struct pre_kind *pre,
-                          struct sov_errbuf *err);
-enum sov_error vocab_load_roles(struct tokenizer *tok, const struct gguf *gguf, struct sov_errbuf *err);
+enum sov_error vocab_load(struct tokenizer *tok, const struct gguf *gguf,
+                          const struct pre_kind *pre, struct sov_errbuf *err);
+enum sov_error vocab_load_roles(struct tokenizer *tok, const struct gguf *gguf,
+                                struct sov_errbuf *err);
 /* NULL, with SOV_ERR_UNSUPPORTED in *rc, if nobody knows the name. */
-const struct pre_kind *vocab_pre_kind(const struct gguf *gguf, enum sov_error *rc, struct sov_errbuf *err);
+const struct pre_kind *vocab_pre_kind(const struct gguf *gguf, enum sov_error *rc,
+                                      struct sov_errbuf *err);
 
 /* bpe.c */
 enum sov_error bpe_load(struct tokenizer *tok, const struct gguf *gguf, const struct pre_kind *pre,
                         struct sov_errbuf *err);
 void bpe_free(struct bpe *bpe);
-enum sov_error bpe_encode(const struct tokenizer *tok, struct encode_work *work, const char *text, size_t length,
-                          struct token_list *list, struct sov_errbuf *err);
+enum sov_error bpe_encode(const struct tokenizer *tok, struct encode_work *work, const char *text,
+                          size_t length, struct token_list *list, struct sov_errbuf *err);
 /* The byte that a character of byte-level texts stands for, or -1. */
 int bpe_byte_of(uint32_t code_point);
 
 /* spm.c */
 enum sov_error spm_load(struct tokenizer *tok, const struct gguf *gguf, struct sov_errbuf *err);
 void spm_free(struct spm *spm);
-enum sov_error spm_encode(const struct tokenizer *tok, struct encode_work *work, bool space_before, const char *text,
-                          size_t length, struct token_list *list, struct sov_errbuf *err);
+enum sov_error spm_encode(const struct tokenizer *tok, struct encode_work *work, bool space_before,
+                          const char *text, size_t length, struct token_list *list,
+                          struct sov_errbuf *err);
 #define SPM_SPACE "\xE2\x96\x81" /* U+2581 stands for a space in texts */
 enum { SPM_SPACE_LENGTH = 3 };
 /* How many bytes the character takes that begins with first: by its upper bits alone. */
@@ -133,9 +142,10 @@ struct fragment_list {
 };
 enum sov_error special_load(struct tokenizer *tok, struct sov_errbuf *err);
 void special_free(struct special_index *index);
-enum sov_error special_partition(const struct tokenizer *tok, struct encode_work *work, const char *text,
-                                 size_t length, bool parse_special, const struct tokenizer_span *plain,
-                                 size_t plain_count, struct fragment_list *out, struct sov_errbuf *err);
+enum sov_error special_partition(const struct tokenizer *tok, struct encode_work *work,
+                                 const char *text, size_t length, bool parse_special,
+                                 const struct tokenizer_span *plain, size_t plain_count,
+                                 struct fragment_list *out, struct sov_errbuf *err);
 
 /* decode.c */
 enum sov_error pieces_load(struct tokenizer *tok, struct sov_errbuf *err);

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The merging both kinds of tokenizer do: a text is a chain of symbols, and again and again the neighbouring pair of
- * lowest order (leftmost among equals) becomes one symbol, until no pair can. What a pair's order is and what it
- * becomes is the caller's lookup.
+ * The merging both kinds of tokenizer do: a text is a chain of symbols, and again and again the
+ * neighbouring pair of lowest order (leftmost among equals) becomes one symbol, until no pair can.
+ * What a pair's order is and what it becomes is the caller's lookup.
  *
- * A binary heap holds order << 32 | position of the left symbol. Entries are never removed when a pair changes: an
- * entry counts only if the pair at its position still has the order it was pushed with. Each merge pushes two entries
- * at most, so that n symbols cost O(n log n).
+ * A binary heap holds order << 32 | position of the left symbol. Entries are never removed when a
+ * pair changes: an entry counts only if the pair at its position still has the order it was pushed
+ * with. Each merge pushes two entries at most, so that n symbols cost O(n log n).
  *
  * A symbol's place in the array is the byte position where it starts.
  */
@@ -36,8 +36,8 @@ struct merge_work {
 };
 
 /* The order of the pair, or MERGE_NONE; *merged is its value after merging. */
-typedef uint32_t merge_lookup(const void *context, const struct merge_symbol *symbols, uint32_t left, uint32_t right,
-                              uint32_t *merged);
+typedef uint32_t merge_lookup(const void *context, const struct merge_symbol *symbols,
+                              uint32_t left, uint32_t right, uint32_t *merged);
 
 /* Room for symbols at positions 0 to count - 1. */
 bool merge_reserve(struct merge_work *w, size_t count);
@@ -68,7 +68,8 @@ static inline uint64_t merge_pop(struct merge_work *w)
 }
 
 /* Sets the order of the pair that starts at left, and queues it. */
-static inline bool merge_update(struct merge_work *w, merge_lookup *lookup, const void *context, uint32_t left)
+static inline bool merge_update(struct merge_work *w, merge_lookup *lookup, const void *context,
+                                uint32_t left)
 {
     struct merge_symbol *s = &w->symbols[left];
     s->order = MERGE_NONE;

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Cutting a text at the special tokens in it. The rule: longer tokens first, over the whole text, each from left to
- * right; what a token has taken (with the white space it strips) is gone for the others. A short token that begins
- * earlier loses against a longer one that overlaps it.
+ * Cutting a text at the special tokens in it. The rule: longer tokens first, over the whole text,
+ * each from left to right; what a token has taken (with the white space it strips) is gone for the
+ * others. A short token that begins earlier loses against a longer one that overlaps it.
  *
- * One walk down a tree of the tokens' texts from each position finds the longest token that begins there; a heap then
- * serves positions in order of (rank, position). A position whose token does not fit comes back with its next shorter
- * one. So a text without special tokens costs one table lookup per byte, whatever the number of special tokens.
+ * One walk down a tree of the tokens' texts from each position finds the longest token that begins
+ * there; a heap then serves positions in order of (rank, position). A position whose token does not
+ * fit comes back with its next shorter one. So a text without special tokens costs one table lookup
+ * per byte, whatever the number of special tokens.
  */
 #include <string.h>
 
@@ -19,7 +20,8 @@ static bool is_special(const struct tokenizer *tok, uint32_t id)
 }
 
 /* Ids by rank: a counting sort by length, longest first, that keeps the order of ids. */
-static enum sov_error rank_tokens(struct tokenizer *tok, size_t *total_length, struct sov_errbuf *err)
+static enum sov_error rank_tokens(struct tokenizer *tok, size_t *total_length,
+                                  struct sov_errbuf *err)
 {
     struct special_index *index = &tok->special;
     size_t longest = tok->texts.longest;
@@ -55,7 +57,8 @@ static uint32_t child_of(struct special_index *index, uint32_t *link, unsigned c
         if (index->nodes[node].byte == byte) return node;
     }
     uint32_t node = index->node_count++;
-    index->nodes[node] = (struct special_node){.child = SPECIAL_NONE, .sibling = *link, .rank = -1, .byte = byte};
+    index->nodes[node] =
+        (struct special_node){.child = SPECIAL_NONE, .sibling = *link, .rank = -1, .byte = byte};
     *link = node;
     return node;
 }
@@ -72,7 +75,8 @@ enum sov_error special_load(struct tokenizer *tok, struct sov_errbuf *err)
     for (uint32_t rank = 0; rank < index->count; rank++) {
         size_t length;
         const char *text = strtab_text(&tok->texts, (uint32_t)index->ids[rank], &length);
-        uint32_t node = child_of(index, &index->roots[(unsigned char)text[0]], (unsigned char)text[0]);
+        uint32_t node =
+            child_of(index, &index->roots[(unsigned char)text[0]], (unsigned char)text[0]);
         for (size_t i = 1; i < length; i++)
             node = child_of(index, &index->nodes[node].child, (unsigned char)text[i]);
         index->nodes[node].rank = (int32_t)rank;
@@ -131,7 +135,8 @@ static int32_t longest_at(const struct search *s, size_t position, size_t below)
         if (position + depth == s->length) break;
         unsigned char next = (unsigned char)s->text[position + depth];
         node = index->nodes[node].child;
-        while (node != SPECIAL_NONE && index->nodes[node].byte != next) node = index->nodes[node].sibling;
+        while (node != SPECIAL_NONE && index->nodes[node].byte != next)
+            node = index->nodes[node].sibling;
     }
     return best;
 }
@@ -169,8 +174,8 @@ static bool take(struct search *s, size_t start, size_t end, int32_t id)
 }
 
 /*
- * Serves the queue. What was taken before was for longer tokens and is contiguous, so a token fits if its first and
- * last byte are free.
+ * Serves the queue. What was taken before was for longer tokens and is contiguous, so a token fits
+ * if its first and last byte are free.
  */
 static bool take_all(struct search *s)
 {
@@ -199,19 +204,26 @@ static bool put_in_order(struct search *s, struct fragment_list *out)
     size_t at = 0;
     while (s->queue->heap_count != 0) {
         struct fragment token = s->tokens.items[(uint32_t)merge_pop(s->queue)];
-        if (token.start > at && !fragment_push(out, (struct fragment){at, token.start, -1})) return false;
+        if (token.start > at && !fragment_push(out, (struct fragment){at, token.start, -1}))
+            return false;
         if (!fragment_push(out, token)) return false;
         at = token.end;
     }
     return at == s->length || fragment_push(out, (struct fragment){at, s->length, -1});
 }
 
-enum sov_error special_partition(const struct tokenizer *tok, struct encode_work *work, const char *text,
-                                 size_t length, bool parse_special, const struct tokenizer_span *plain,
-                                 size_t plain_count, struct fragment_list *out, struct sov_errbuf *err)
+enum sov_error special_partition(const struct tokenizer *tok, struct encode_work *work,
+                                 const char *text, size_t length, bool parse_special,
+                                 const struct tokenizer_span *plain, size_t plain_count,
+                                 struct fragment_list *out, struct sov_errbuf *err)
 {
-    struct search s = {.tok = tok, .text = text, .length = length, .parse_special = parse_special, .plain = plain,
-                       .plain_count = plain_count, .queue = &work->merge};
+    struct search s = {.tok = tok,
+                       .text = text,
+                       .length = length,
+                       .parse_special = parse_special,
+                       .plain = plain,
+                       .plain_count = plain_count,
+                       .queue = &work->merge};
     s.queue->heap_count = 0;
     bool ok = true;
     for (size_t i = 0; ok && i < length; i++) {

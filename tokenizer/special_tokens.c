@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The tokens with a role: begin and end of sequence, end of turn, and everything that ends a generation. Files name
- * some of them by key; others are known by their text only, the same texts llama.cpp looks for, so that both stop at
- * the same place.
+ * The tokens with a role: begin and end of sequence, end of turn, and everything that ends a
+ * generation. Files name some of them by key; others are known by their text only, the same texts
+ * llama.cpp looks for, so that both stop at the same place.
  */
 #include <string.h>
 
@@ -11,8 +11,17 @@
 
 enum { ROLE_TEXTS_MAX = 12 };
 
-enum role { ROLE_EOT, ROLE_EOM, ROLE_FIM_PREFIX, ROLE_FIM_SUFFIX, ROLE_FIM_MIDDLE, ROLE_FIM_PAD, ROLE_FIM_REPO,
-            ROLE_FIM_FILE, ROLES };
+enum role {
+    ROLE_EOT,
+    ROLE_EOM,
+    ROLE_FIM_PREFIX,
+    ROLE_FIM_SUFFIX,
+    ROLE_FIM_MIDDLE,
+    ROLE_FIM_PAD,
+    ROLE_FIM_REPO,
+    ROLE_FIM_FILE,
+    ROLES
+};
 
 /* By key, else by text: of the texts present the token with the lowest id is taken. */
 static const struct {
@@ -21,21 +30,22 @@ static const struct {
     bool ends_generation;
 } roles[ROLES] = {
     [ROLE_EOT] = {{"tokenizer.ggml.eot_token_id"},
-                  {"<|eot_id|>", "<|im_end|>", "<|end|>", "<end_of_turn>", "<|endoftext|>", "<|end_of_text|>", "<EOT>",
-                   "_<EOT>", "[EOT]", "<｜end▁of▁sentence｜>", "<end_of_utterance>"},
+                  {"<|eot_id|>", "<|im_end|>", "<|end|>", "<end_of_turn>", "<|endoftext|>",
+                   "<|end_of_text|>", "<EOT>", "_<EOT>", "[EOT]", "<｜end▁of▁sentence｜>",
+                   "<end_of_utterance>"},
                   true},
     [ROLE_EOM] = {{"tokenizer.ggml.eom_token_id"}, {"<|eom_id|>"}, true},
     [ROLE_FIM_PREFIX] = {{"tokenizer.ggml.fim_pre_token_id", "tokenizer.ggml.prefix_token_id"},
-                         {"<|fim_prefix|>", "<fim-prefix>", "<fim_prefix>", "<｜fim▁begin｜>", "<PRE>", "▁<PRE>",
-                          "<|code_prefix|>", "<|prefix|>"},
+                         {"<|fim_prefix|>", "<fim-prefix>", "<fim_prefix>", "<｜fim▁begin｜>",
+                          "<PRE>", "▁<PRE>", "<|code_prefix|>", "<|prefix|>"},
                          false},
     [ROLE_FIM_SUFFIX] = {{"tokenizer.ggml.fim_suf_token_id", "tokenizer.ggml.suffix_token_id"},
-                         {"<|fim_suffix|>", "<fim-suffix>", "<fim_suffix>", "<｜fim▁hole｜>", "<SUF>", "▁<SUF>",
-                          "<|code_suffix|>", "<|suffix|>"},
+                         {"<|fim_suffix|>", "<fim-suffix>", "<fim_suffix>", "<｜fim▁hole｜>",
+                          "<SUF>", "▁<SUF>", "<|code_suffix|>", "<|suffix|>"},
                          false},
     [ROLE_FIM_MIDDLE] = {{"tokenizer.ggml.fim_mid_token_id", "tokenizer.ggml.middle_token_id"},
-                         {"<|fim_middle|>", "<fim-middle>", "<fim_middle>", "<｜fim▁end｜>", "<MID>", "▁<MID>",
-                          "<|code_middle|>", "<|middle|>"},
+                         {"<|fim_middle|>", "<fim-middle>", "<fim_middle>", "<｜fim▁end｜>",
+                          "<MID>", "▁<MID>", "<|code_middle|>", "<|middle|>"},
                          false},
     [ROLE_FIM_PAD] = {{"tokenizer.ggml.fim_pad_token_id"},
                       {"<|fim_pad|>", "<fim-pad>", "<fim_pad>", "<PAD>", "[PAD]"},
@@ -47,13 +57,35 @@ static const struct {
 };
 
 static const char *const eog_texts[] = {
-    "<|eot_id|>", "<|im_end|>", "<|end|>", "<|return|>", "<|call|>", "<|flush|>", "<|calls|>", "<end_of_turn>",
-    "<|endoftext|>", "</s>", "<|eom_id|>", "<EOT>", "_<EOT>", "[EOT]", "[EOS]", "<|end_of_text|>",
-    "<end_of_utterance>", "<eos>", "<turn|>", "<|tool_response>", "<｜end▁of▁sentence｜>", "[e~[",
+    "<|eot_id|>",
+    "<|im_end|>",
+    "<|end|>",
+    "<|return|>",
+    "<|call|>",
+    "<|flush|>",
+    "<|calls|>",
+    "<end_of_turn>",
+    "<|endoftext|>",
+    "</s>",
+    "<|eom_id|>",
+    "<EOT>",
+    "_<EOT>",
+    "[EOT]",
+    "[EOS]",
+    "<|end_of_text|>",
+    "<end_of_utterance>",
+    "<eos>",
+    "<turn|>",
+    "<|tool_response>",
+    "<｜end▁of▁sentence｜>",
+    "[e~[",
 };
 
-/* OpenAI's harmony format shows these to the reader of the stream, so they are not control tokens. */
-static const char *const visible_texts[] = {"<|channel|>", "<|message|>", "<|start|>", "<|constrain|>"};
+/*
+ * OpenAI's harmony format shows these to the reader of the stream, so they are not control tokens.
+ */
+static const char *const visible_texts[] = {"<|channel|>", "<|message|>", "<|start|>",
+                                            "<|constrain|>"};
 
 static int32_t find_text(const struct tokenizer *tok, const char *text)
 {
@@ -62,20 +94,22 @@ static int32_t find_text(const struct tokenizer *tok, const char *text)
 }
 
 /* The id under key, if it is there; *id is left alone otherwise. */
-static enum sov_error read_id(const struct tokenizer *tok, const struct gguf *gguf, const char *key, int32_t *id,
-                              struct sov_errbuf *err)
+static enum sov_error read_id(const struct tokenizer *tok, const struct gguf *gguf, const char *key,
+                              int32_t *id, struct sov_errbuf *err)
 {
     uint32_t value;
     enum sov_error rc = gguf_get_u32(gguf, key, &value, err);
     if (rc == SOV_ERR_NOT_FOUND) return SOV_OK;
     if (rc != SOV_OK) return rc;
     if (value >= tok->texts.count)
-        return sov_fail(err, SOV_ERR_FORMAT, "key %s is %u, expected a token below %u", key, value, tok->texts.count);
+        return sov_fail(err, SOV_ERR_FORMAT, "key %s is %u, expected a token below %u", key, value,
+                        tok->texts.count);
     *id = (int32_t)value;
     return SOV_OK;
 }
 
-static enum sov_error load_role(struct tokenizer *tok, const struct gguf *gguf, enum role role, struct sov_errbuf *err)
+static enum sov_error load_role(struct tokenizer *tok, const struct gguf *gguf, enum role role,
+                                struct sov_errbuf *err)
 {
     int32_t id = -1;
     enum sov_error rc = SOV_OK;
@@ -108,7 +142,8 @@ static void apply_eog_exceptions(struct tokenizer *tok)
     bool harmony = is_eog_text(tok, "<|return|>", &other) || is_eog_text(tok, "<|flush|>", &other);
     bool calls = is_eog_text(tok, "<|call|>", &other) || is_eog_text(tok, "<|calls|>", &other);
     if (harmony && calls && is_eog_text(tok, "<|end|>", &end)) tok->attrs[end] = TOKEN_USER_DEFINED;
-    if (is_eog_text(tok, "<|tool_response>", &other) && is_eog_text(tok, "</s>", &end)) tok->attrs[end] = TOKEN_NORMAL;
+    if (is_eog_text(tok, "<|tool_response>", &other) && is_eog_text(tok, "</s>", &end))
+        tok->attrs[end] = TOKEN_NORMAL;
 }
 
 static bool name_contains(const struct gguf_str *name, const char *lower)
@@ -134,7 +169,8 @@ static void apply_stripping(struct tokenizer *tok, const struct gguf *gguf)
     int32_t id;
     if (name_contains(&name, "phi-3") || name_contains(&name, "phi3")) {
         for (uint32_t i = 0; i < tok->texts.count; i++) {
-            if (tok->attrs[i] & (TOKEN_CONTROL | TOKEN_USER_DEFINED | TOKEN_UNKNOWN)) tok->attrs[i] |= TOKEN_RSTRIP;
+            if (tok->attrs[i] & (TOKEN_CONTROL | TOKEN_USER_DEFINED | TOKEN_UNKNOWN))
+                tok->attrs[i] |= TOKEN_RSTRIP;
         }
         if ((id = find_text(tok, "</s>")) != -1) tok->attrs[id] |= TOKEN_RSTRIP;
         static const char *const keep[] = {"<unk>", "<s>", "<|endoftext|>"};
@@ -151,7 +187,8 @@ static int32_t default_id(const struct tokenizer *tok, int32_t id)
     return id < (int32_t)tok->texts.count ? id : -1;
 }
 
-enum sov_error vocab_load_roles(struct tokenizer *tok, const struct gguf *gguf, struct sov_errbuf *err)
+enum sov_error vocab_load_roles(struct tokenizer *tok, const struct gguf *gguf,
+                                struct sov_errbuf *err)
 {
     /* What files without the keys mean: LLaMA's ids, and for BPE those of Falcon. */
     tok->bos = default_id(tok, tok->is_bpe ? 11 : 1);
@@ -160,12 +197,15 @@ enum sov_error vocab_load_roles(struct tokenizer *tok, const struct gguf *gguf, 
     enum sov_error rc = read_id(tok, gguf, "tokenizer.ggml.bos_token_id", &tok->bos, err);
     if (rc == SOV_OK) rc = read_id(tok, gguf, "tokenizer.ggml.eos_token_id", &tok->eos, err);
     if (rc == SOV_OK) rc = read_id(tok, gguf, "tokenizer.ggml.unknown_token_id", &tok->unk, err);
-    for (int role = 0; rc == SOV_OK && role < ROLES; role++) rc = load_role(tok, gguf, (enum role)role, err);
+    for (int role = 0; rc == SOV_OK && role < ROLES; role++)
+        rc = load_role(tok, gguf, (enum role)role, err);
     if (rc != SOV_OK) return rc;
     if (tok->add_bos && tok->bos == -1)
-        return sov_fail(err, SOV_ERR_FORMAT, "tokenizer.ggml.bos_token_id is missing, and a text is to begin with it");
+        return sov_fail(err, SOV_ERR_FORMAT,
+                        "tokenizer.ggml.bos_token_id is missing, and a text is to begin with it");
     if (tok->add_eos && tok->eos == -1)
-        return sov_fail(err, SOV_ERR_FORMAT, "tokenizer.ggml.eos_token_id is missing, and a text is to end with it");
+        return sov_fail(err, SOV_ERR_FORMAT,
+                        "tokenizer.ggml.eos_token_id is missing, and a text is to end with it");
 
     int32_t id;
     for (size_t i = 0; i < sizeof eog_texts / sizeof eog_texts[0]; i++) {

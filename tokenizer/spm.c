@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * SentencePiece-style tokenization: spaces become U+2581, then the neighbouring pair of characters whose joined text is
- * the token of highest score merges, leftmost first, until no pair is a token. Characters that are no token fall back to
- * byte tokens <0x00> to <0xFF>.
+ * SentencePiece-style tokenization: spaces become U+2581, then the neighbouring pair of characters
+ * whose joined text is the token of highest score merges, leftmost first, until no pair is a token.
+ * Characters that are no token fall back to byte tokens <0x00> to <0xFF>.
  *
- * In most vocabularies a token has the space at its beginning only; then no merge crosses from a word into the space
- * after it, and words are merged one by one, which is the same and needs less memory.
+ * In most vocabularies a token has the space at its beginning only; then no merge crosses from a
+ * word into the space after it, and words are merged one by one, which is the same and needs less
+ * memory.
  */
 #include <stdio.h>
 #include <string.h>
@@ -15,7 +16,10 @@
 
 #define KEY_SCORES "tokenizer.ggml.scores"
 
-/* Maps scores to orders: higher scores first, zeros of both signs equal, not-a-number last. Never MERGE_NONE. */
+/*
+ * Maps scores to orders: higher scores first, zeros of both signs equal, not-a-number last. Never
+ * MERGE_NONE.
+ */
 static uint32_t order_of_score(float score)
 {
     uint32_t bits;
@@ -26,7 +30,8 @@ static uint32_t order_of_score(float score)
     return UINT32_MAX - ascending;
 }
 
-static enum sov_error load_scores(struct tokenizer *tok, const struct gguf *gguf, struct sov_errbuf *err)
+static enum sov_error load_scores(struct tokenizer *tok, const struct gguf *gguf,
+                                  struct sov_errbuf *err)
 {
     uint32_t count = tok->texts.count;
     tok->spm.orders = sov_alloc(count, sizeof *tok->spm.orders);
@@ -35,11 +40,12 @@ static enum sov_error load_scores(struct tokenizer *tok, const struct gguf *gguf
     const struct gguf_array *array;
     enum sov_error rc = gguf_get_array(gguf, KEY_SCORES, GGUF_F32, &array, err);
     if (rc == SOV_ERR_NOT_FOUND) return SOV_OK;
-    bool integers = rc != SOV_OK && gguf_get_array(gguf, KEY_SCORES, GGUF_I32, &array, NULL) == SOV_OK;
+    bool integers =
+        rc != SOV_OK && gguf_get_array(gguf, KEY_SCORES, GGUF_I32, &array, NULL) == SOV_OK;
     if (rc != SOV_OK && !integers) return rc;
     if (array->count != count)
-        return sov_fail(err, SOV_ERR_FORMAT, "%s has %llu entries, expected %u, one per token", KEY_SCORES,
-                        (unsigned long long)array->count, count);
+        return sov_fail(err, SOV_ERR_FORMAT, "%s has %llu entries, expected %u, one per token",
+                        KEY_SCORES, (unsigned long long)array->count, count);
     for (uint32_t i = 0; i < count; i++) {
         float score;
         int32_t integer;
@@ -105,8 +111,8 @@ struct spm_context {
     const char *text;
 };
 
-static uint32_t lookup_pair(const void *context, const struct merge_symbol *symbols, uint32_t left, uint32_t right,
-                            uint32_t *merged)
+static uint32_t lookup_pair(const void *context, const struct merge_symbol *symbols, uint32_t left,
+                            uint32_t right, uint32_t *merged)
 {
     const struct spm_context *c = context;
     *merged = symbols[left].value + symbols[right].value;
@@ -114,7 +120,8 @@ static uint32_t lookup_pair(const void *context, const struct merge_symbol *symb
     return id == STRTAB_NONE ? MERGE_NONE : c->tok->spm.orders[id];
 }
 
-static bool push_symbol(const struct tokenizer *tok, const char *text, size_t length, struct token_list *list)
+static bool push_symbol(const struct tokenizer *tok, const char *text, size_t length,
+                        struct token_list *list)
 {
     uint32_t id = strtab_find(&tok->texts, text, length);
     if (id != STRTAB_NONE) return token_list_push(list, (int32_t)id);
@@ -125,15 +132,16 @@ static bool push_symbol(const struct tokenizer *tok, const char *text, size_t le
     return true;
 }
 
-static bool encode_word(const struct tokenizer *tok, struct merge_work *work, const char *text, size_t length,
-                        struct token_list *list)
+static bool encode_word(const struct tokenizer *tok, struct merge_work *work, const char *text,
+                        size_t length, struct token_list *list)
 {
     if (!merge_reserve(work, length)) return false;
     struct merge_symbol *s = work->symbols;
     uint32_t prev = MERGE_NONE;
     for (uint32_t i = 0, n; i < length; i += n) {
         n = (uint32_t)symbol_at(text + i, length - i);
-        s[i] = (struct merge_symbol){.prev = prev, .next = i + n < length ? i + n : MERGE_NONE, .value = n};
+        s[i] = (struct merge_symbol){
+            .prev = prev, .next = i + n < length ? i + n : MERGE_NONE, .value = n};
         prev = i;
     }
     struct spm_context context = {tok, text};
@@ -158,8 +166,9 @@ static bool escape_spaces(struct strbuf *out, bool space_before, const char *tex
     return !strbuf_failed(out);
 }
 
-enum sov_error spm_encode(const struct tokenizer *tok, struct encode_work *work, bool space_before, const char *text,
-                          size_t length, struct token_list *list, struct sov_errbuf *err)
+enum sov_error spm_encode(const struct tokenizer *tok, struct encode_work *work, bool space_before,
+                          const char *text, size_t length, struct token_list *list,
+                          struct sov_errbuf *err)
 {
     if (!escape_spaces(&work->text, space_before, text, length)) return tokenizer_nomem(err);
     const char *escaped = strbuf_text(&work->text);
@@ -174,6 +183,7 @@ enum sov_error spm_encode(const struct tokenizer *tok, struct encode_work *work,
         }
         after_other = !space;
     }
-    if (ok && start < total) ok = encode_word(tok, &work->merge, escaped + start, total - start, list);
+    if (ok && start < total)
+        ok = encode_word(tok, &work->merge, escaped + start, total - start, list);
     return ok ? SOV_OK : tokenizer_nomem(err);
 }

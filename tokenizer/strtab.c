@@ -14,7 +14,8 @@ static uint32_t strtab_hash(const char *text, size_t length)
 }
 
 /* The slot that holds text, or the empty one where it belongs. The table is never full. */
-static uint32_t strtab_slot_of(const struct strtab *t, const char *text, size_t length, uint32_t hash)
+static uint32_t strtab_slot_of(const struct strtab *t, const char *text, size_t length,
+                               uint32_t hash)
 {
     uint32_t mask = t->slot_count - 1;
     for (uint32_t i = hash & mask;; i = (i + 1) & mask) {
@@ -60,7 +61,8 @@ static bool strtab_grow_strings(struct strtab *t, size_t length)
         t->capacity = capacity;
     }
     if (t->bytes == NULL || length > t->bytes_capacity - t->bytes_length) {
-        size_t capacity = t->bytes_capacity < STRTAB_FIRST_BYTES ? STRTAB_FIRST_BYTES : t->bytes_capacity * 2;
+        size_t capacity =
+            t->bytes_capacity < STRTAB_FIRST_BYTES ? STRTAB_FIRST_BYTES : t->bytes_capacity * 2;
         if (capacity < t->bytes_length + length) capacity = t->bytes_length + length;
         char *bytes = sov_realloc(t->bytes, capacity, 1);
         if (bytes == NULL) return false;

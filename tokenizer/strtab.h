@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A table of byte strings numbered 0, 1, 2, ... in order of insertion, found by content in O(1): open addressing over
- * XXH3 hashes, the bytes in one block. Used for the vocabulary's texts and for the symbols of BPE.
- * Read-only use is safe from any number of threads.
+ * A table of byte strings numbered 0, 1, 2, ... in order of insertion, found by content in O(1):
+ * open addressing over XXH3 hashes, the bytes in one block. Used for the vocabulary's texts and for
+ * the symbols of BPE. Read-only use is safe from any number of threads.
  */
 #ifndef SOV_TOKENIZER_STRTAB_H
 #define SOV_TOKENIZER_STRTAB_H
@@ -28,7 +28,10 @@ struct strtab {
     uint32_t longest;    /* length of the longest string */
 };
 
-/* Adds text, or finds it: its number is in *index and *added says which. False when out of memory or past 4 GiB. */
+/*
+ * Adds text, or finds it: its number is in *index and *added says which. False when out of memory
+ * or past 4 GiB.
+ */
 bool strtab_intern(struct strtab *t, const char *text, size_t length, uint32_t *index, bool *added);
 /* STRTAB_NONE if absent. */
 uint32_t strtab_find(const struct strtab *t, const char *text, size_t length);

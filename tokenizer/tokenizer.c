@@ -28,7 +28,8 @@ static enum sov_error load(struct tokenizer *tok, const struct gguf *gguf, struc
     return rc;
 }
 
-enum sov_error tokenizer_create(const struct gguf *gguf, struct tokenizer **out, struct sov_errbuf *err)
+enum sov_error tokenizer_create(const struct gguf *gguf, struct tokenizer **out,
+                                struct sov_errbuf *err)
 {
     *out = NULL;
     struct tokenizer *tok = sov_calloc(1, sizeof *tok);
@@ -81,9 +82,9 @@ static void work_free(struct encode_work *work)
     strbuf_free(&work->text);
 }
 
-static enum sov_error encode_fragments(const struct tokenizer *tok, struct encode_work *work, const char *text,
-                                       const struct fragment_list *fragments, struct token_list *list,
-                                       struct sov_errbuf *err)
+static enum sov_error encode_fragments(const struct tokenizer *tok, struct encode_work *work,
+                                       const char *text, const struct fragment_list *fragments,
+                                       struct token_list *list, struct sov_errbuf *err)
 {
     enum sov_error rc = SOV_OK;
     bool after_special = true;
@@ -94,38 +95,43 @@ static enum sov_error encode_fragments(const struct tokenizer *tok, struct encod
         } else if (tok->is_bpe) {
             rc = bpe_encode(tok, work, text + f->start, f->end - f->start, list, err);
         } else {
-            rc = spm_encode(tok, work, tok->add_space_prefix && after_special, text + f->start, f->end - f->start,
-                            list, err);
+            rc = spm_encode(tok, work, tok->add_space_prefix && after_special, text + f->start,
+                            f->end - f->start, list, err);
         }
         after_special = f->id != -1;
     }
     return rc;
 }
 
-enum sov_error tokenizer_encode_guarded(const struct tokenizer *tok, const char *text, size_t length, unsigned flags,
+enum sov_error tokenizer_encode_guarded(const struct tokenizer *tok, const char *text,
+                                        size_t length, unsigned flags,
                                         const struct tokenizer_span *spans, size_t span_count,
                                         struct token_list *list, struct sov_errbuf *err)
 {
     if (length > TOKENIZER_INPUT_MAX)
-        return sov_fail(err, SOV_ERR_LIMIT, "the text has %zu bytes, at most %d can be tokenized at once", length,
+        return sov_fail(err, SOV_ERR_LIMIT,
+                        "the text has %zu bytes, at most %d can be tokenized at once", length,
                         TOKENIZER_INPUT_MAX);
     size_t count_before = list->count;
     bool add_special = (flags & TOKENIZER_ADD_SPECIAL) != 0;
     struct encode_work work = {0};
     struct fragment_list fragments = {0};
-    enum sov_error rc = special_partition(tok, &work, text, length, (flags & TOKENIZER_PARSE_SPECIAL) != 0, spans,
-                                          span_count, &fragments, err);
-    if (rc == SOV_OK && add_special && tok->add_bos && !token_list_push(list, tok->bos)) rc = tokenizer_nomem(err);
+    enum sov_error rc =
+        special_partition(tok, &work, text, length, (flags & TOKENIZER_PARSE_SPECIAL) != 0, spans,
+                          span_count, &fragments, err);
+    if (rc == SOV_OK && add_special && tok->add_bos && !token_list_push(list, tok->bos))
+        rc = tokenizer_nomem(err);
     if (rc == SOV_OK) rc = encode_fragments(tok, &work, text, &fragments, list, err);
-    if (rc == SOV_OK && add_special && tok->add_eos && !token_list_push(list, tok->eos)) rc = tokenizer_nomem(err);
+    if (rc == SOV_OK && add_special && tok->add_eos && !token_list_push(list, tok->eos))
+        rc = tokenizer_nomem(err);
     if (rc != SOV_OK) list->count = count_before;
     sov_free(fragments.items);
     work_free(&work);
     return rc;
 }
 
-enum sov_error tokenizer_encode(const struct tokenizer *tok, const char *text, size_t length, unsigned flags,
-                                struct token_list *list, struct sov_errbuf *err)
+enum sov_error tokenizer_encode(const struct tokenizer *tok, const char *text, size_t length,
+                                unsigned flags, struct token_list *list, struct sov_errbuf *err)
 {
     return tokenizer_encode_guarded(tok, text, length, flags, NULL, 0, list, err);
 }

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Our tokenizer against libllama's: ids, special ids, end-of-generation set, pieces and texts must be equal, on the
- * vocabulary files of llama.cpp's tree and on vocabularies derived from them for pre-tokenizers that have no file.
- * Reads $SOVEREIGN_DEPS (or .deps)/llama/models, prints one line per vocabulary, exits with 1 on any difference.
+ * Our tokenizer against libllama's: ids, special ids, end-of-generation set, pieces and texts must
+ * be equal, on the vocabulary files of llama.cpp's tree and on vocabularies derived from them for
+ * pre-tokenizers that have no file. Reads $SOVEREIGN_DEPS (or .deps)/llama/models, prints one line
+ * per vocabulary, exits with 1 on any difference.
  */
 #include <stdbool.h>
 #include <stdio.h>
@@ -65,10 +66,12 @@ static void print_ids(const char *whose, const int32_t *ids, size_t count)
 
 static bool pair_open(struct pair *p, const char *name, const char *path)
 {
-    *p = (struct pair){.name = name, .ids = malloc(ID_MAX * sizeof(int32_t)), .text = malloc(TEXT_MAX)};
+    *p = (struct pair){
+        .name = name, .ids = malloc(ID_MAX * sizeof(int32_t)), .text = malloc(TEXT_MAX)};
     struct gguf *gguf;
     struct sov_errbuf err = {""};
-    if (gguf_open(path, &gguf, &err) != SOV_OK || tokenizer_create(gguf, &p->ours, &err) != SOV_OK) {
+    if (gguf_open(path, &gguf, &err) != SOV_OK ||
+        tokenizer_create(gguf, &p->ours, &err) != SOV_OK) {
         printf("%s: %s\n", name, err.message);
         exit(1);
     }
@@ -96,10 +99,12 @@ static void pair_close(struct pair *p)
 static void compare_decode(struct pair *p, const int32_t *ids, size_t count)
 {
     for (int special = 0; special < 2; special++) {
-        int32_t length = llama_detokenize(p->theirs, ids, (int32_t)count, p->text, TEXT_MAX, false, special);
+        int32_t length =
+            llama_detokenize(p->theirs, ids, (int32_t)count, p->text, TEXT_MAX, false, special);
         struct strbuf ours = {0};
         if (tokenizer_decode(p->ours, ids, count, special, &ours, NULL) != SOV_OK) abort();
-        if (length < 0 || ours.length != (size_t)length || memcmp(strbuf_text(&ours), p->text, ours.length) != 0) {
+        if (length < 0 || ours.length != (size_t)length ||
+            memcmp(strbuf_text(&ours), p->text, ours.length) != 0) {
             report(p, "decoded texts", p->text, (size_t)(length < 0 ? 0 : length));
             printf("    ours \"");
             print_escaped(strbuf_text(&ours), ours.length);
@@ -114,8 +119,10 @@ static void compare_flags(struct pair *p, const char *text, size_t length, unsig
     struct token_list list = {0};
     if (tokenizer_encode(p->ours, text, length, flags, &list, NULL) != SOV_OK) abort();
     int32_t count = llama_tokenize(p->theirs, text, (int32_t)length, p->ids, ID_MAX,
-                                   (flags & TOKENIZER_ADD_SPECIAL) != 0, (flags & TOKENIZER_PARSE_SPECIAL) != 0);
-    if (count < 0 || list.count != (size_t)count || memcmp(list.ids, p->ids, list.count * sizeof *p->ids) != 0) {
+                                   (flags & TOKENIZER_ADD_SPECIAL) != 0,
+                                   (flags & TOKENIZER_PARSE_SPECIAL) != 0);
+    if (count < 0 || list.count != (size_t)count ||
+        memcmp(list.ids, p->ids, list.count * sizeof *p->ids) != 0) {
         report(p, flags & TOKENIZER_PARSE_SPECIAL ? "ids (special)" : "ids", text, length);
         print_ids("ours  ", list.ids, list.count);
         print_ids("theirs", p->ids, (size_t)(count < 0 ? 0 : count));
@@ -137,14 +144,16 @@ static void compare_vocabulary(struct pair *p)
     if (count != llama_vocab_n_tokens(p->theirs)) report(p, "vocabulary sizes", "", 0);
     if (tokenizer_bos(p->ours) != llama_vocab_bos(p->theirs)) report(p, "BOS ids", "", 0);
     if (tokenizer_eos(p->ours) != llama_vocab_eos(p->theirs)) report(p, "EOS ids", "", 0);
-    if (tokenizer_adds_bos(p->ours) != llama_vocab_get_add_bos(p->theirs)) report(p, "add_bos", "", 0);
+    if (tokenizer_adds_bos(p->ours) != llama_vocab_get_add_bos(p->theirs))
+        report(p, "add_bos", "", 0);
     for (int32_t id = 0; id < count; id++) {
         const char *name = llama_vocab_get_text(p->theirs, id);
         if (tokenizer_is_eog(p->ours, id) != llama_vocab_is_eog(p->theirs, id))
             report(p, "end of generation", name, strlen(name));
         if (tokenizer_is_control(p->ours, id) != llama_vocab_is_control(p->theirs, id))
             report(p, "control tokens", name, strlen(name));
-        if (tokenizer_find(p->ours, name, strlen(name)) != id) report(p, "ids of texts", name, strlen(name));
+        if (tokenizer_find(p->ours, name, strlen(name)) != id)
+            report(p, "ids of texts", name, strlen(name));
         for (int special = 0; special < 2; special++) {
             int32_t length = llama_token_to_piece(p->theirs, id, p->text, TEXT_MAX, 0, special);
             size_t our_length;
@@ -163,17 +172,21 @@ static void compare_specials(struct pair *p, const struct corpus *c)
     int32_t specials[4096], count = 0;
     for (int32_t id = 0; id < tokenizer_vocab_size(p->ours) && count < 4096; id++) {
         enum llama_token_attr attr = llama_vocab_get_attr(p->theirs, id);
-        if (attr & (LLAMA_TOKEN_ATTR_CONTROL | LLAMA_TOKEN_ATTR_USER_DEFINED | LLAMA_TOKEN_ATTR_UNKNOWN))
+        if (attr &
+            (LLAMA_TOKEN_ATTR_CONTROL | LLAMA_TOKEN_ATTR_USER_DEFINED | LLAMA_TOKEN_ATTR_UNKNOWN))
             specials[count++] = id;
     }
     for (int i = 0; count != 0 && i < 300; i++) {
         strbuf_clear(&text);
         for (uint32_t k = 0; k < 1 + (uint32_t)i % 6; k++) {
-            const char *name = llama_vocab_get_text(p->theirs, specials[corpus_below(&random, (uint32_t)count)]);
+            const char *name =
+                llama_vocab_get_text(p->theirs, specials[corpus_below(&random, (uint32_t)count)]);
             size_t length = strlen(name);
-            size_t cut = corpus_below(&random, 5) == 0 ? corpus_below(&random, (uint32_t)length) : 0;
+            size_t cut =
+                corpus_below(&random, 5) == 0 ? corpus_below(&random, (uint32_t)length) : 0;
             strbuf_append(&text, name + cut, length - cut);
-            if (corpus_below(&random, 3) == 0) strbuf_append(&text, "   \n ", corpus_below(&random, 6));
+            if (corpus_below(&random, 3) == 0)
+                strbuf_append(&text, "   \n ", corpus_below(&random, 6));
             corpus_text(c, corpus_below(&random, (uint32_t)corpus_count(c)), &part);
             if (corpus_below(&random, 2)) strbuf_append(&text, part.data, part.length);
         }
@@ -233,10 +246,12 @@ static void compare_vectors(struct pair *p, const char *path)
     fclose(input);
     char line[1 << 16];
     size_t vectors = 0;
-    for (char *text = p->text, *end; (end = strstr(text, separator)) != NULL && fgets(line, sizeof line, output) != NULL;
+    for (char *text = p->text, *end;
+         (end = strstr(text, separator)) != NULL && fgets(line, sizeof line, output) != NULL;
          text = end + strlen(separator)) {
         struct token_list list = {0};
-        if (tokenizer_encode(p->ours, text, (size_t)(end - text), 0, &list, NULL) != SOV_OK) abort();
+        if (tokenizer_encode(p->ours, text, (size_t)(end - text), 0, &list, NULL) != SOV_OK)
+            abort();
         size_t i = 0;
         bool equal = true;
         for (char *word = strtok(line, " \n"); word != NULL; word = strtok(NULL, " \n"), i++)
@@ -261,7 +276,8 @@ static void derive(const char *path, const char *pre, char *out_path)
     struct gguf_fixture f = {0};
     for (size_t i = 0; i < gguf_kv_count(gguf); i++) {
         const struct gguf_kv *kv = gguf_kv_at(gguf, i);
-        if (kv->key.length != strlen("tokenizer.ggml.pre") || memcmp(kv->key.data, "tokenizer.ggml.pre", 18) != 0)
+        if (kv->key.length != strlen("tokenizer.ggml.pre") ||
+            memcmp(kv->key.data, "tokenizer.ggml.pre", 18) != 0)
             fixture_kv_copy(&f, kv);
     }
     gguf_close(gguf);
@@ -307,27 +323,29 @@ int main(int argc, char **argv)
         const char *name;
         bool has_vectors;
     } files[] = {
-        {"llama-spm", true}, {"phi-3", true}, {"baichuan", false}, {"gpt-2", true}, {"llama-bpe", true},
-        {"qwen2", true}, {"deepseek-llm", true}, {"deepseek-coder", true}, {"falcon", true}, {"starcoder", true},
-        {"refact", true}, {"command-r", true}, {"mpt", true}, {"gpt-neox", false}, {"aquila", false},
+        {"llama-spm", true}, {"phi-3", true},     {"baichuan", false},    {"gpt-2", true},
+        {"llama-bpe", true}, {"qwen2", true},     {"deepseek-llm", true}, {"deepseek-coder", true},
+        {"falcon", true},    {"starcoder", true}, {"refact", true},       {"command-r", true},
+        {"mpt", true},       {"gpt-neox", false}, {"aquila", false},
     };
     static const struct {
         const char *name, *from, *pre;
     } derived[] = {
-        {"smollm", "starcoder", "smollm"}, {"deepseek-r1-qwen", "qwen2", "deepseek-r1-qwen"},
-        {"megrez", "qwen2", "megrez"}, {"falcon3", "llama-bpe", "falcon3"}, {"llama3", "llama-bpe", "llama3"},
-        {"llama-v3", "llama-bpe", "llama-v3"}, {"smaug-bpe", "llama-bpe", "smaug-bpe"},
-        {"default", "gpt-2", "default"},
+        {"smollm", "starcoder", "smollm"},       {"deepseek-r1-qwen", "qwen2", "deepseek-r1-qwen"},
+        {"megrez", "qwen2", "megrez"},           {"falcon3", "llama-bpe", "falcon3"},
+        {"llama3", "llama-bpe", "llama3"},       {"llama-v3", "llama-bpe", "llama-v3"},
+        {"smaug-bpe", "llama-bpe", "smaug-bpe"}, {"default", "gpt-2", "default"},
     };
     /* One of each set of patterns. */
-    static const char *const revealing[] = {"default", "gpt-2", "llama-bpe", "qwen2", "smollm", "deepseek-llm",
-                                            "deepseek-coder", "falcon"};
+    static const char *const revealing[] = {"default", "gpt-2",        "llama-bpe",      "qwen2",
+                                            "smollm",  "deepseek-llm", "deepseek-coder", "falcon"};
     const char *only = argc > 1 ? argv[1] : NULL;
     const char *deps = getenv("SOVEREIGN_DEPS");
     char path[PATH_MAX_BYTES], derived_path[64];
     struct corpus corpus;
     if (!corpus_load(&corpus, "tests/data/tokenizer_corpus.txt")) {
-        printf("tests/data/tokenizer_corpus.txt cannot be read: run this from the root of the repository\n");
+        printf("tests/data/tokenizer_corpus.txt cannot be read: run this from the root of the "
+               "repository\n");
         return 1;
     }
     log_configure(LOG_LEVEL_ERROR, LOG_FORMAT_TEXT);
@@ -335,7 +353,8 @@ int main(int argc, char **argv)
     struct pair p;
     for (size_t i = 0; i < sizeof files / sizeof files[0]; i++) {
         if (only != NULL && strcmp(only, files[i].name) != 0) continue;
-        snprintf(path, sizeof path, "%s/llama/models/ggml-vocab-%s.gguf", deps != NULL ? deps : ".deps", files[i].name);
+        snprintf(path, sizeof path, "%s/llama/models/ggml-vocab-%s.gguf",
+                 deps != NULL ? deps : ".deps", files[i].name);
         pair_open(&p, files[i].name, path);
         compare_vocabulary(&p);
         if (files[i].has_vectors) compare_vectors(&p, path);
@@ -345,7 +364,8 @@ int main(int argc, char **argv)
     }
     for (size_t i = 0; i < sizeof derived / sizeof derived[0]; i++) {
         if (only != NULL && strcmp(only, derived[i].name) != 0) continue;
-        snprintf(path, sizeof path, "%s/llama/models/ggml-vocab-%s.gguf", deps != NULL ? deps : ".deps", derived[i].from);
+        snprintf(path, sizeof path, "%s/llama/models/ggml-vocab-%s.gguf",
+                 deps != NULL ? deps : ".deps", derived[i].from);
         derive(path, derived[i].pre, derived_path);
         pair_open(&p, derived[i].name, derived_path);
         unlink(derived_path);
