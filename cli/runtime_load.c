@@ -141,10 +141,24 @@ static enum sov_error runtime_open_gguf(struct cli_runtime *rt,
     return gguf_open_memory(sov_guide_start, guide_bytes(), &rt->gguf, err);
 }
 
+/* A model may be cut into files; one of them alone would only be said to lack tensors. */
+static enum sov_error runtime_check_whole(const struct gguf *gguf, struct sov_errbuf *err)
+{
+    uint32_t parts = 1;
+    enum sov_error rc = gguf_get_u32(gguf, "split.count", &parts, err);
+    if (rc != SOV_OK && rc != SOV_ERR_NOT_FOUND) return rc;
+    if (parts <= 1) return SOV_OK;
+    return sov_fail(err, SOV_ERR_UNSUPPORTED,
+                    "is one of %u parts of a model; Sovereign reads models in one file "
+                    "(llama.cpp's llama-gguf-split --merge joins them)",
+                    parts);
+}
+
 int cli_runtime_open(struct cli_runtime *rt, const struct cli_runtime_flags *flags)
 {
     struct sov_errbuf err = {{0}};
     enum sov_error rc = runtime_open_gguf(rt, flags, &err);
+    if (rc == SOV_OK) rc = runtime_check_whole(rt->gguf, &err);
     if (rc == SOV_OK) rc = tokenizer_create(rt->gguf, &rt->tokenizer, &err);
     if (rc != SOV_OK) {
         if (flags->model == NULL) return cli_error("%s", err.message);
