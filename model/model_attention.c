@@ -92,13 +92,6 @@ static void write_head(const struct pass *p, const struct model_layer *layer, in
     vec->store_f16(v, (uint16_t *)(page + head_bytes(c)) + (size_t)slot * (size_t)c->head_dim, c->head_dim, 1);
 }
 
-void pass_write_kv(struct pass *p, int layer)
-{
-    int kv_heads = p->model->config.kv_heads, begin, end;
-    pool_share(p->row_count * kv_heads, p->worker, p->workers, &begin, &end);
-    for (int i = begin; i < end; i++) write_head(p, &p->model->layers[layer], layer, i / kv_heads, i % kv_heads);
-}
-
 /* Heads [begin, end) of a KV head's group, for one block of rows. */
 static void attend_block(const struct pass *p, int layer, const struct row_block *b, int kv_head, int begin, int end)
 {
@@ -125,20 +118,44 @@ static void attend_block(const struct pass *p, int layer, const struct row_block
     p->model->vec->attention(&a);
 }
 
-void pass_attend(struct pass *p, int layer)
+/* With fewer items than workers, the heads of a group are shared out too. */
+static int parts_of_group(const struct pass *p, int items)
+{
+    int group = p->model->config.heads / p->model->config.kv_heads;
+    int parts = items > 0 && items < p->workers ? (p->workers + items - 1) / items : 1;
+    return parts < group ? parts : group;
+}
+
+static void attend(const struct pass *p, int layer)
 {
     const struct model_config *c = &p->model->config;
     bool last = layer == c->layers - 1;
     const struct row_block *blocks = last ? p->ws->wanted_blocks : p->ws->blocks;
-    int count = last ? p->wanted_block_count : p->block_count;
-    /* With fewer items than workers the heads of a group are shared out too. */
-    int group = c->heads / c->kv_heads, items = count * c->kv_heads, parts = 1;
-    if (items < p->workers && items > 0) parts = (p->workers + items - 1) / items;
-    if (parts > group) parts = group;
+    int items = (last ? p->wanted_block_count : p->block_count) * c->kv_heads;
+    int parts = parts_of_group(p, items);
     /* Neighbouring items have similar lengths, so dealing them out in turn balances a prompt's growing rows. */
     for (int i = p->worker; i < items * parts; i += p->workers) {
         int begin, end;
-        pool_share(group, i % parts, parts, &begin, &end);
+        pool_share(c->heads / c->kv_heads, i % parts, parts, &begin, &end);
         attend_block(p, layer, &blocks[i / parts / c->kv_heads], i / parts % c->kv_heads, begin, end);
     }
+}
+
+void pass_attention(struct pass *p, int layer, bool wanted)
+{
+    const struct model_layer *l = &p->model->layers[layer];
+    int kv_heads = p->model->config.kv_heads, items = p->row_count * kv_heads;
+    /* A single row's KV heads need nothing from each other: the worker that wrote one reads it. */
+    bool alone = p->row_count == 1 && parts_of_group(p, items) == 1;
+    for (int i = p->worker; alone && i < items; i += p->workers) {
+        write_head(p, l, layer, 0, i);
+        if (wanted) attend_block(p, layer, &p->ws->blocks[0], i, 0, p->model->config.heads / kv_heads);
+    }
+    if (alone) return;
+    int begin, end;
+    pool_share(items, p->worker, p->workers, &begin, &end);
+    for (int i = begin; i < end; i++) write_head(p, l, layer, i / kv_heads, i % kv_heads);
+    if (!wanted) return;
+    pool_barrier(p->ws->pool);
+    attend(p, layer);
 }

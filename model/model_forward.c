@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The forward pass: one job of the pool, in which the workers go through the layers together. A phase divides either
- * the rows, or the panels of output rows of a matrix; barriers stand where a phase reads what another worker wrote:
+ * the rows, or the panels of output rows of a matrix; a barrier follows where the next phase reads what another worker
+ * wrote:
  *
- *   rows      norm, pack activations
+ *   rows      norm, pack activations (small batches: every worker for itself, no barrier)
  *   panels    Q, K, V
  *   rows      rotary embedding, K and V into the pages
  *   rows      attention (a barrier before it, because a prompt's later rows read what earlier rows wrote)
@@ -39,28 +40,36 @@ static void embed(struct pass *p)
     }
 }
 
-/* Packs the active rows of x in every kind of the mask, normed by weight first if that is given (into h). */
+/* Group g of the active rows, normed by weight into h first if that is given, in every kind of the mask. */
+static void pack_group(struct pass *p, int g, const float *x, size_t ld, int k, const float *weight, float *h,
+                       unsigned kinds)
+{
+    int kind = __builtin_ctz(kinds), first, count;
+    matmul_act_group_rows(&p->act[kind], g, &first, &count);
+    for (int i = first; weight != NULL && i < first + count; i++)
+        p->model->vec->rms_norm(x + (size_t)i * ld, weight, p->model->config.rms_eps, k, h + (size_t)i * ld);
+    for (; kind < MATMUL_ACT_KINDS; kind++)
+        if (kinds >> kind & 1) matmul_act_pack(&p->act[kind], weight != NULL ? h : x, ld, g, g + 1);
+}
+
+/* Packs the active rows of x, normed by weight if that is given; all workers may use p->act afterwards. */
 static void pack(struct pass *p, const float *x, size_t ld, int k, const float *weight, unsigned kinds)
 {
-    const struct model *model = p->model;
-    struct model_workspace *ws = p->ws;
     int groups = 0, begin, end;
     for (int kind = 0; kind < MATMUL_ACT_KINDS; kind++) {
         if ((kinds >> kind & 1) == 0) continue;
-        matmul_act_init(&p->act[kind], (enum matmul_act_kind)kind, model->isa, p->active, k, ws->act[kind]);
-        groups = p->act[kind].groups;
+        struct matmul_act *act = &p->act[kind];
+        matmul_act_init(act, (enum matmul_act_kind)kind, p->model->isa, p->active, k, p->ws->act[kind]);
+        groups = act->groups;
+        if (groups == 1) act->data = p->own.act[kind];
+    }
+    if (groups == 1) {
+        pack_group(p, 0, x, ld, k, weight, p->own.h, kinds);
+        return;
     }
     pool_share(groups, p->worker, p->workers, &begin, &end);
-    for (int g = begin; g < end; g++)
-        for (int kind = 0, normed = 0; kind < MATMUL_ACT_KINDS; kind++) {
-            if ((kinds >> kind & 1) == 0) continue;
-            int first, count;
-            matmul_act_group_rows(&p->act[kind], g, &first, &count);
-            for (int i = first; weight != NULL && !normed && i < first + count; i++)
-                model->vec->rms_norm(x + (size_t)i * ld, weight, model->config.rms_eps, k, ws->h + (size_t)i * ld);
-            normed = 1;
-            matmul_act_pack(&p->act[kind], weight != NULL ? ws->h : x, ld, g, g + 1);
-        }
+    for (int g = begin; g < end; g++) pack_group(p, g, x, ld, k, weight, p->ws->h, kinds);
+    pool_barrier(p->ws->pool);
 }
 
 /* This worker's panels of several matrices with the same input, shared out by their bytes. */
@@ -156,23 +165,19 @@ static bool attention_half(struct pass *p, int layer)
     const struct model_layer *l = &p->model->layers[layer];
     struct model_workspace *ws = p->ws;
     int width = p->model->config.embedding;
-    bool last = layer == p->model->config.layers - 1;
+    bool last = layer == p->model->config.layers - 1, wanted = !last || p->wanted_count > 0;
     pack(p, ws->x, ws->ld_embedding, width, l->attn_norm,
          pass_kind_bit(&l->q) | pass_kind_bit(&l->k) | pass_kind_bit(&l->v));
-    pool_barrier(ws->pool);
     multiply_qkv(p, l);
     pool_barrier(ws->pool);
-    pass_write_kv(p, layer);
-    if (last && p->wanted_count == 0) return false;
-    pool_barrier(ws->pool);
-    pass_attend(p, layer);
+    pass_attention(p, layer, wanted);
+    if (!wanted) return false;
     if (last) {
         keep_wanted(p);
         p->active = p->wanted_count;
     }
     pool_barrier(ws->pool);
     pack(p, ws->attention, ws->ld_q, model_q_width(&p->model->config), NULL, pass_kind_bit(&l->o));
-    pool_barrier(ws->pool);
     multiply_residual(p, &l->o);
     pool_barrier(ws->pool);
     return true;
@@ -184,11 +189,9 @@ static void ffn_half(struct pass *p, int layer)
     struct model_workspace *ws = p->ws;
     pack(p, ws->x, ws->ld_embedding, p->model->config.embedding, l->ffn_norm,
          pass_kind_bit(&l->gate) | pass_kind_bit(&l->up));
-    pool_barrier(ws->pool);
     multiply_ffn(p, l);
     pool_barrier(ws->pool);
     pack(p, ws->gate, ws->ld_ffn, p->model->config.ffn, NULL, pass_kind_bit(&l->down));
-    pool_barrier(ws->pool);
     multiply_residual(p, &l->down);
     pool_barrier(ws->pool);
 }
@@ -210,6 +213,7 @@ static void forward(void *arg, int worker, int workers)
     p.worker = worker;
     p.workers = workers;
     p.active = p.row_count;
+    (void)pass_private_layout(p.ws, p.ws->private_memory + (size_t)worker * p.ws->private_bytes, &p.own);
     embed(&p);
     pool_barrier(p.ws->pool);
     for (int layer = 0; layer < p.model->config.layers; layer++) {
@@ -218,7 +222,6 @@ static void forward(void *arg, int worker, int workers)
     }
     pack(&p, p.ws->x, p.ws->ld_embedding, p.model->config.embedding, p.model->output_norm,
          pass_kind_bit(&p.model->output));
-    pool_barrier(p.ws->pool);
     multiply_output(&p);
 }
 

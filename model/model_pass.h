@@ -33,9 +33,21 @@ struct model_workspace {
     float *cos_sin; /* rope_dims per row */
     float *logits;
     void *act[MATMUL_ACT_KINDS]; /* packed activations */
+    /*
+     * A batch so small that its rows make one group is normed and packed by every worker for itself: that takes no
+     * longer than waiting for one worker to do it, and saves a barrier. Worker w's memory begins at w * private_bytes.
+     */
+    unsigned char *private_memory;
+    size_t private_bytes;
     int *wanted;                 /* rows that want logits */
     struct row_block *blocks;
     struct row_block *wanted_blocks;
+};
+
+/* A worker's own memory: normed rows and packed activations of a group. */
+struct pass_private {
+    float *h;
+    void *act[MATMUL_ACT_KINDS];
 };
 
 struct pass {
@@ -49,9 +61,13 @@ struct pass {
     /* This worker's. */
     int worker;
     int workers;
+    struct pass_private own;
     int active; /* rows of x: all, or those that want logits after the last attention */
     struct matmul_act act[MATMUL_ACT_KINDS];
 };
+
+/* Lays it out from base; the bytes it takes. base NULL only counts. */
+size_t pass_private_layout(const struct model_workspace *ws, unsigned char *base, struct pass_private *out);
 
 static inline unsigned pass_kind_bit(const struct model_linear *linear)
 {
@@ -64,9 +80,10 @@ static inline const struct matmul_act *pass_act(const struct pass *p, const stru
 
 /* Fills ws->blocks and ws->wanted_blocks and their counts (one worker, before the pass). */
 void pass_plan_attention(struct pass *p);
-/* Biases, q/k norms and rotary embedding on q and k, and k and v into the pages. */
-void pass_write_kv(struct pass *p, int layer);
-/* Attention of all rows or, in the last layer, of the wanted rows only, into ws->attention. */
-void pass_attend(struct pass *p, int layer);
+/*
+ * Biases, q/k norms and rotary embedding on q and k, then k and v into the pages; and unless attend is false, attention
+ * of all rows or, in the last layer, of the wanted rows only, into ws->attention. Has the barrier that it needs inside.
+ */
+void pass_attention(struct pass *p, int layer, bool attend);
 
 #endif

@@ -48,6 +48,34 @@ static void longest_rows(const struct model *model, int k_max[MATMUL_ACT_KINDS])
     }
 }
 
+static void take_acts(struct slab *s, const int k_max[MATMUL_ACT_KINDS], int rows, void *act[MATMUL_ACT_KINDS])
+{
+    for (int kind = 0; kind < MATMUL_ACT_KINDS; kind++)
+        act[kind] = k_max[kind] == 0
+                        ? NULL : slab_take(s, matmul_act_bytes((enum matmul_act_kind)kind, rows, k_max[kind]), 1);
+}
+
+/* The most rows that make one group on this ISA. */
+static int group_rows(const struct model_workspace *ws)
+{
+    struct matmul_act act;
+    for (int rows = 1; rows < ws->rows_max; rows++) {
+        matmul_act_init(&act, MATMUL_ACT_F32, ws->model->isa, rows + 1, 1, NULL);
+        if (act.groups > 1) return rows;
+    }
+    return ws->rows_max;
+}
+
+size_t pass_private_layout(const struct model_workspace *ws, unsigned char *base, struct pass_private *out)
+{
+    struct slab s = {.base = base};
+    int rows = group_rows(ws), k_max[MATMUL_ACT_KINDS];
+    longest_rows(ws->model, k_max);
+    out->h = slab_take(&s, (size_t)rows * ws->ld_embedding, sizeof(float));
+    take_acts(&s, k_max, rows, out->act);
+    return s.used;
+}
+
 static void lay_out(struct model_workspace *ws, struct slab *s)
 {
     const struct model_config *c = &ws->model->config;
@@ -67,9 +95,8 @@ static void lay_out(struct model_workspace *ws, struct slab *s)
     ws->wanted = slab_take(s, rows, sizeof *ws->wanted);
     ws->blocks = slab_take(s, rows, sizeof *ws->blocks);
     ws->wanted_blocks = slab_take(s, rows, sizeof *ws->wanted_blocks);
-    for (int kind = 0; kind < MATMUL_ACT_KINDS; kind++)
-        ws->act[kind] = k_max[kind] == 0 ? NULL
-                        : slab_take(s, matmul_act_bytes((enum matmul_act_kind)kind, ws->rows_max, k_max[kind]), 1);
+    take_acts(s, k_max, ws->rows_max, ws->act);
+    ws->private_memory = slab_take(s, (size_t)pool_threads(ws->pool), ws->private_bytes);
 }
 
 enum sov_error model_workspace_create(const struct model *model, struct pool *pool, int rows_max, int logits_max,
@@ -90,6 +117,8 @@ enum sov_error model_workspace_create(const struct model *model, struct pool *po
     ws->ld_q = padded(model_q_width(c));
     ws->ld_kv = padded(model_kv_width(c));
     ws->ld_ffn = padded(c->ffn);
+    struct pass_private unplaced;
+    ws->private_bytes = pass_private_layout(ws, NULL, &unplaced);
     struct slab size = {0};
     lay_out(ws, &size);
     ws->bytes = size.used;
