@@ -76,7 +76,8 @@ static struct engine_job *bench_submit(struct bench_engine *b, int sequence, int
 /* Reads all events of a job, to its end; the engine runs on its own thread meanwhile. */
 static struct engine_usage bench_finish(struct engine_job *job)
 {
-    struct engine_event event = {0};
+    struct engine_event event;
+    struct engine_usage usage = {0};
     for (bool ended = false; !ended;) {
         engine_job_wait(job, -1);
         if (!engine_job_next(job, &event)) continue;
@@ -85,10 +86,11 @@ static struct engine_usage bench_finish(struct engine_job *job)
             exit(1);
         }
         ended = event.finish != ENGINE_FINISH_NONE;
+        usage = event.usage;
         engine_event_free(&event);
     }
     engine_job_release(job);
-    return event.usage;
+    return usage;
 }
 
 /*

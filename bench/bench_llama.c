@@ -25,7 +25,7 @@ static void die(const char *what)
 static void bench_log(enum ggml_log_level level, const char *text, void *user)
 {
     (void)user;
-    if (level >= GGML_LOG_LEVEL_ERROR) fputs(text, stderr);
+    if (level == GGML_LOG_LEVEL_ERROR) fputs(text, stderr);
 }
 
 static struct bench_llama bench_open(const struct bench_options *o)
