@@ -431,7 +431,7 @@ int cmd_inspect(int argc, char **argv)
 {
     struct inspection in = {0};
     struct args args;
-    struct gguf *gguf;
+    struct gguf *gguf = NULL;
     struct sov_errbuf err = {{0}};
     int status = CLI_OK;
     args_init(

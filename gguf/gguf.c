@@ -266,7 +266,7 @@ static enum sov_error read_value(struct gguf_cursor *cur, const char *key, struc
     case GGUF_U16: kv->value.u = raw.u16; break;
     case GGUF_U32: kv->value.u = raw.u32; break;
     case GGUF_U64: kv->value.u = raw.u64; break;
-    case GGUF_I8: kv->value.i = raw.i8; break;
+    case GGUF_I8: kv->value.i = (int64_t)raw.i8; break;
     case GGUF_I16: kv->value.i = raw.i16; break;
     case GGUF_I32: kv->value.i = raw.i32; break;
     case GGUF_I64: kv->value.i = raw.i64; break;

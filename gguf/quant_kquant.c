@@ -113,7 +113,8 @@ void quant_decode_q6_k(const unsigned char *block, float *out)
                             *qh = block + Q6_K_QH + 32 * half;
         for (int l = 0; l < 32; l++) {
             int q = (ql[l] >> g / 2 * 4 & 15) | (qh[l] >> 2 * g & 3) << 4;
-            out[32 * group + l] = d * (float)scales[2 * group + l / 16] * (float)(q - 32);
+            int scale = scales[2 * group + l / 16];
+            out[32 * group + l] = d * (float)scale * (float)(q - 32);
         }
     }
 }

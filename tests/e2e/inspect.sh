@@ -52,8 +52,7 @@ check 'a file that is not there' fails 1 "$TMPDIR/none: cannot open" "$SOVEREIGN
 check 'a directory' fails 1 'is a directory' "$SOVEREIGN" inspect "$TMPDIR"
 check 'a text file' fails 1 'not a GGUF file: it begins with "# SP"' "$SOVEREIGN" inspect Makefile
 full_disk() {
-    "$SOVEREIGN" inspect "$model" >/dev/full 2>"$TMPDIR/full.err"
-    status=$? err=$(cat "$TMPDIR/full.err") out=
+    run sh -c '"$SOVEREIGN" inspect "$1" >/dev/full' - "$model"
     exits 1 && err_has 'standard output could not be written'
 }
 check 'standard output that is full' full_disk

@@ -58,8 +58,9 @@ void mk_rope_factors(float base, uint32_t head_dim, float *out)
     const double pi = 3.14159265358979323846, factor = 8, low = 1, high = 4,
                  original_context = 8192;
     double ratio = root((double)base, head_dim / 2), wavelength = 2 * pi;
-    for (uint32_t i = 0; i < head_dim / 2; i++, wavelength *= ratio) {
+    for (uint32_t i = 0; i < head_dim / 2; i++) {
         double turns = original_context / wavelength;
+        wavelength *= ratio;
         if (turns > high) {
             out[i] = 1;
         } else if (turns < low) {
