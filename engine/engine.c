@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The engine's life, its queue and its thread. The thread sleeps while nothing runs and nothing waits; otherwise it
- * goes round: look at the phase, drop what was cancelled, admit from the head of the queue while a slot and the worst
- * case of its KV pages are there, run one step (step.c). The head is never overtaken, so nobody starves.
+ * The engine's life, its queue and its thread. The thread sleeps while nothing runs and nothing
+ * waits; otherwise it goes round: look at the phase, drop what was cancelled, admit from the head
+ * of the queue while a slot and the worst case of its KV pages are there, run one step (step.c).
+ * The head is never overtaken, so nobody starves.
  */
 #include <assert.h>
 #include <errno.h>
@@ -21,7 +22,8 @@ void engine_memory_message(const struct engine *e, const struct sequence *s, str
 {
     double needed = (double)sequence_pages_worst(s) * (double)e->kv.page_bytes / ENGINE_MIB;
     sov_fail(err, SOV_ERR_NOMEM,
-             "out of memory for the KV cache: this request needs up to %.1f MiB (%d prompt tokens and %d to generate) "
+             "out of memory for the KV cache: this request needs up to %.1f MiB (%d prompt tokens "
+             "and %d to generate) "
              "and the system has no more; lower --ctx or --parallel, or max_tokens",
              needed, s->prompt_count, s->max_tokens);
 }
@@ -48,7 +50,8 @@ static bool engine_flush_text(struct engine *e, struct sequence *s, enum engine_
     strbuf_clear(&e->piece);
     strbuf_clear(&e->text);
     if (!detokenizer_flush(&s->detokenizer, &e->piece)) return false;
-    if (!stop_feed(&s->stop, strbuf_text(&e->piece), e->piece.length, &e->text, &stopped)) return false;
+    if (!stop_feed(&s->stop, strbuf_text(&e->piece), e->piece.length, &e->text, &stopped))
+        return false;
     if (stopped) *finish = ENGINE_FINISH_STOP;
     return stop_flush(&s->stop, &e->text);
 }
@@ -60,12 +63,13 @@ static void engine_fill_usage(const struct sequence *s, struct engine_usage *usa
     usage->completion_tokens = sequence_generated(s);
     int64_t now = clock_monotonic_ns();
     usage->queue_ns = (s->admitted_ns != 0 ? s->admitted_ns : now) - s->submitted_ns;
-    if (s->admitted_ns != 0) usage->prefill_ns = (s->first_token_ns != 0 ? s->first_token_ns : now) - s->admitted_ns;
+    if (s->admitted_ns != 0)
+        usage->prefill_ns = (s->first_token_ns != 0 ? s->first_token_ns : now) - s->admitted_ns;
     if (s->first_token_ns != 0) usage->decode_ns = s->last_token_ns - s->first_token_ns;
 }
 
-void engine_end_job(struct engine *e, struct engine_job *job, enum engine_finish finish, enum sov_error error,
-                    const char *message)
+void engine_end_job(struct engine *e, struct engine_job *job, enum engine_finish finish,
+                    enum sov_error error, const char *message)
 {
     struct sequence *s = &job->sequence;
     size_t text_length = 0;
@@ -84,8 +88,10 @@ void engine_end_job(struct engine *e, struct engine_job *job, enum engine_finish
     sequence_release_pages(s, &e->prefix);
     pthread_mutex_lock(&e->lock);
     if (s->admitted_ns != 0) e->stats.running--;
-    if (error == SOV_ERR_CANCELLED) e->stats.requests_cancelled_total++;
-    else if (error != SOV_OK) e->stats.requests_failed_total++;
+    if (error == SOV_ERR_CANCELLED)
+        e->stats.requests_cancelled_total++;
+    else if (error != SOV_OK)
+        e->stats.requests_failed_total++;
     e->stats.kv_pages_used = (size_t)e->kv.held;
     e->stats.kv_pages_cached = (size_t)e->prefix.unused;
     pthread_mutex_unlock(&e->lock);
@@ -95,7 +101,8 @@ void engine_end_job(struct engine *e, struct engine_job *job, enum engine_finish
 }
 
 /* Takes jobs out of the waiting list, all or only cancelled ones, and ends them. */
-static void engine_drop_waiting(struct engine *e, bool all, enum sov_error error, const char *message)
+static void engine_drop_waiting(struct engine *e, bool all, enum sov_error error,
+                                const char *message)
 {
     struct engine_job *dropped = NULL, **dropped_end = &dropped;
     pthread_mutex_lock(&e->lock);
@@ -109,8 +116,10 @@ static void engine_drop_waiting(struct engine *e, bool all, enum sov_error error
             dropped_end = &job->next;
             e->stats.waiting--;
         } else {
-            if (e->waiting_last != NULL) e->waiting_last->next = job;
-            else e->waiting_first = job;
+            if (e->waiting_last != NULL)
+                e->waiting_last->next = job;
+            else
+                e->waiting_first = job;
             e->waiting_last = job;
         }
         job = next;
@@ -123,7 +132,8 @@ static void engine_drop_waiting(struct engine *e, bool all, enum sov_error error
     }
 }
 
-static void engine_drop_running(struct engine *e, bool all, enum sov_error error, const char *message)
+static void engine_drop_running(struct engine *e, bool all, enum sov_error error,
+                                const char *message)
 {
     int kept = 0;
     for (int i = 0; i < e->running_count; i++) {
@@ -181,8 +191,10 @@ static bool engine_gather(struct engine *e)
         engine_drop_running(e, false, SOV_ERR_CANCELLED, "the request was cancelled");
     }
     if (phase != ENGINE_ABORTING) engine_admit(e);
-    if (phase != ENGINE_OPEN) engine_drop_waiting(e, true, SOV_ERR_SHUTDOWN, "the server is stopping");
-    if (phase == ENGINE_ABORTING) engine_drop_running(e, true, SOV_ERR_SHUTDOWN, "the server is stopping");
+    if (phase != ENGINE_OPEN)
+        engine_drop_waiting(e, true, SOV_ERR_SHUTDOWN, "the server is stopping");
+    if (phase == ENGINE_ABORTING)
+        engine_drop_running(e, true, SOV_ERR_SHUTDOWN, "the server is stopping");
     return phase == ENGINE_OPEN || e->running_count > 0;
 }
 
@@ -197,7 +209,8 @@ static void *engine_main(void *arg)
     return NULL;
 }
 
-static enum sov_error engine_check_range(const char *name, int value, int max, struct sov_errbuf *err)
+static enum sov_error engine_check_range(const char *name, int value, int max,
+                                         struct sov_errbuf *err)
 {
     if (value >= 1 && value <= max) return SOV_OK;
     return sov_fail(err, SOV_ERR_INVALID, "%s must be 1 to %d, not %d", name, max, value);
@@ -209,15 +222,20 @@ static enum sov_error engine_check_options(struct engine_options *o, struct sov_
     if (o->prefill_chunk == 0) o->prefill_chunk = ENGINE_CHUNK_DEFAULT;
     enum sov_error rc = engine_check_range("parallel", o->parallel, ENGINE_PARALLEL_MAX, err);
     if (rc == SOV_OK) rc = engine_check_range("queue_max", o->queue_max, ENGINE_QUEUE_MAX, err);
-    if (rc == SOV_OK) rc = engine_check_range("prefill_chunk", o->prefill_chunk, ENGINE_CHUNK_MAX, err);
+    if (rc == SOV_OK)
+        rc = engine_check_range("prefill_chunk", o->prefill_chunk, ENGINE_CHUNK_MAX, err);
     if (rc == SOV_OK && (o->context < 2 || o->context > ENGINE_CONTEXT_MAX))
-        rc = sov_fail(err, SOV_ERR_INVALID, "context must be 2 to %d tokens, not %d", ENGINE_CONTEXT_MAX, o->context);
+        rc = sov_fail(err, SOV_ERR_INVALID, "context must be 2 to %d tokens, not %d",
+                      ENGINE_CONTEXT_MAX, o->context);
     return rc;
 }
 
-/* The budget in pages; refused when it cannot hold one full context, or is more than the machine has. */
-static enum sov_error engine_kv_budget(const struct engine_options *o, size_t page_bytes, int *pages,
-                                       struct sov_errbuf *err)
+/*
+ * The budget in pages; refused when it cannot hold one full context, or is more than the machine
+ * has.
+ */
+static enum sov_error engine_kv_budget(const struct engine_options *o, size_t page_bytes,
+                                       int *pages, struct sov_errbuf *err)
 {
     double context_mib = (double)kv_pages_for(o->context) * (double)page_bytes / ENGINE_MIB;
     size_t limit = engine_memory_limit(), count;
@@ -225,7 +243,8 @@ static enum sov_error engine_kv_budget(const struct engine_options *o, size_t pa
         count = o->kv_bytes_max / page_bytes;
         if (count < (size_t)kv_pages_for(o->context))
             return sov_fail(err, SOV_ERR_NOMEM,
-                            "the KV cache of one sequence needs %.1f MiB at --ctx %d and the KV budget is %.1f MiB; "
+                            "the KV cache of one sequence needs %.1f MiB at --ctx %d and the KV "
+                            "budget is %.1f MiB; "
                             "lower --ctx or raise --kv-memory",
                             context_mib, o->context, (double)o->kv_bytes_max / ENGINE_MIB);
     } else {
@@ -233,10 +252,11 @@ static enum sov_error engine_kv_budget(const struct engine_options *o, size_t pa
     }
     if (count > INT_MAX || count > limit / page_bytes)
         return sov_fail(err, SOV_ERR_NOMEM,
-                        "the KV cache needs %.1f MiB (%.1f MiB for each of --parallel %d sequences of --ctx %d tokens) "
+                        "the KV cache needs %.1f MiB (%.1f MiB for each of --parallel %d sequences "
+                        "of --ctx %d tokens) "
                         "and this machine has %.1f MiB of memory; lower --ctx or --parallel",
-                        (double)count * (double)page_bytes / ENGINE_MIB, context_mib, o->parallel, o->context,
-                        (double)limit / ENGINE_MIB);
+                        (double)count * (double)page_bytes / ENGINE_MIB, context_mib, o->parallel,
+                        o->context, (double)limit / ENGINE_MIB);
     *pages = (int)count;
     return SOV_OK;
 }
@@ -245,9 +265,10 @@ static enum sov_error engine_init_scratch(struct engine *e, struct sov_errbuf *e
 {
     const struct engine_options *o = &e->options;
     int rows_max = o->parallel + o->prefill_chunk;
-    int extra_lines = o->prefill_chunk < ENGINE_PROMPT_LOGITS_ROWS ? o->prefill_chunk : ENGINE_PROMPT_LOGITS_ROWS;
-    enum sov_error rc =
-        model_workspace_create(o->model, o->pool, rows_max, o->parallel + extra_lines, &e->workspace, err);
+    int extra_lines =
+        o->prefill_chunk < ENGINE_PROMPT_LOGITS_ROWS ? o->prefill_chunk : ENGINE_PROMPT_LOGITS_ROWS;
+    enum sov_error rc = model_workspace_create(o->model, o->pool, rows_max,
+                                               o->parallel + extra_lines, &e->workspace, err);
     if (rc != SOV_OK) return rc;
     e->rows = sov_calloc((size_t)rows_max, sizeof *e->rows);
     e->running = sov_calloc((size_t)o->parallel, sizeof(struct engine_job *));
@@ -255,7 +276,8 @@ static enum sov_error engine_init_scratch(struct engine *e, struct sov_errbuf *e
     e->samplers = sov_calloc((size_t)pool_threads(o->pool), sizeof(struct sampler *));
     if (e->rows == NULL || e->running == NULL || e->batch == NULL || e->samplers == NULL ||
         !prefix_init(&e->prefix, &e->kv))
-        return sov_fail(err, SOV_ERR_NOMEM, "out of memory for the tables of %d sequences; lower --parallel or --ctx",
+        return sov_fail(err, SOV_ERR_NOMEM,
+                        "out of memory for the tables of %d sequences; lower --parallel or --ctx",
                         o->parallel);
     for (; e->sampler_count < pool_threads(o->pool) && rc == SOV_OK; e->sampler_count++)
         rc = sampler_create(e->vocab, kern_isa_best(), &e->samplers[e->sampler_count], err);
@@ -283,7 +305,8 @@ static enum sov_error engine_start(struct engine *e, struct sov_errbuf *err)
     pthread_condattr_t attr;
     sigset_t all, before;
     int rc = pthread_mutex_init(&e->lock, NULL);
-    if (rc != 0) return sov_fail(err, SOV_ERR_IO, "cannot make the engine's lock: %s", strerror(rc));
+    if (rc != 0)
+        return sov_fail(err, SOV_ERR_IO, "cannot make the engine's lock: %s", strerror(rc));
     pthread_condattr_init(&attr);
     pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
     pthread_cond_init(&e->wake, &attr);
@@ -300,7 +323,8 @@ static enum sov_error engine_start(struct engine *e, struct sov_errbuf *err)
     return sov_fail(err, SOV_ERR_IO, "cannot start the engine's thread: %s", strerror(rc));
 }
 
-enum sov_error engine_create(const struct engine_options *options, struct engine **out, struct sov_errbuf *err)
+enum sov_error engine_create(const struct engine_options *options, struct engine **out,
+                             struct sov_errbuf *err)
 {
     *out = NULL;
     struct engine_options o = *options;
@@ -310,7 +334,8 @@ enum sov_error engine_create(const struct engine_options *options, struct engine
     enum sov_error rc = engine_check_options(&o, err);
     if (rc == SOV_OK) rc = engine_kv_budget(&o, page_bytes, &pages, err);
     if (rc != SOV_OK) return rc;
-    if (sodium_init() < 0) return sov_fail(err, SOV_ERR_INTERNAL, "libsodium cannot be initialised");
+    if (sodium_init() < 0)
+        return sov_fail(err, SOV_ERR_INTERNAL, "libsodium cannot be initialised");
     struct engine *e = sov_calloc(1, sizeof *e);
     if (e == NULL) return sov_fail(err, SOV_ERR_NOMEM, "out of memory for the engine");
     e->options = o;
@@ -345,8 +370,10 @@ void engine_shutdown(struct engine *e, int grace_ms)
     pthread_cond_signal(&e->wake);
     int rc = 0;
     while (!e->has_ended && rc != ETIMEDOUT && grace_ms != 0) {
-        if (grace_ms < 0) pthread_cond_wait(&e->ended, &e->lock);
-        else rc = pthread_cond_timedwait(&e->ended, &e->lock, &deadline);
+        if (grace_ms < 0)
+            pthread_cond_wait(&e->ended, &e->lock);
+        else
+            rc = pthread_cond_timedwait(&e->ended, &e->lock, &deadline);
     }
     e->phase = ENGINE_ABORTING;
     pthread_cond_signal(&e->wake);
@@ -371,18 +398,21 @@ static enum sov_error engine_accepts(const struct engine *e, struct sov_errbuf *
     if (e->phase != ENGINE_OPEN) return sov_fail(err, SOV_ERR_SHUTDOWN, "the server is stopping");
     int free_slots = e->options.parallel - e->stats.running;
     if (e->stats.waiting - free_slots < e->options.queue_max) return SOV_OK;
-    return sov_fail(err, SOV_ERR_BUSY, "%d requests are running and %d waiting; try again later", e->stats.running,
-                    e->stats.waiting);
+    return sov_fail(err, SOV_ERR_BUSY, "%d requests are running and %d waiting; try again later",
+                    e->stats.running, e->stats.waiting);
 }
 
-static enum sov_error engine_try_accept(struct engine *e, struct engine_job *job, struct sov_errbuf *err)
+static enum sov_error engine_try_accept(struct engine *e, struct engine_job *job,
+                                        struct sov_errbuf *err)
 {
     pthread_mutex_lock(&e->lock);
     enum sov_error rc = engine_accepts(e, err);
     if (rc == SOV_ERR_BUSY) e->stats.requests_rejected_total++;
     if (rc == SOV_OK && job != NULL) {
-        if (e->waiting_last != NULL) e->waiting_last->next = job;
-        else e->waiting_first = job;
+        if (e->waiting_last != NULL)
+            e->waiting_last->next = job;
+        else
+            e->waiting_first = job;
         e->waiting_last = job;
         e->stats.waiting++;
         e->stats.requests_total++;
@@ -392,17 +422,19 @@ static enum sov_error engine_try_accept(struct engine *e, struct engine_job *job
     return rc;
 }
 
-enum sov_error engine_submit(struct engine *e, const struct engine_request *request, engine_notify *notify, void *user,
-                             struct engine_job **out, struct sov_errbuf *err)
+enum sov_error engine_submit(struct engine *e, const struct engine_request *request,
+                             engine_notify *notify, void *user, struct engine_job **out,
+                             struct sov_errbuf *err)
 {
     *out = NULL;
     int64_t now = clock_monotonic_ns();
     enum sov_error rc = request_check(request, e->vocab, e->options.context, err);
-    if (rc == SOV_OK) rc = engine_try_accept(e, NULL, err); /* a refusal costs no copy of the prompt */
+    if (rc == SOV_OK)
+        rc = engine_try_accept(e, NULL, err); /* a refusal costs no copy of the prompt */
     if (rc != SOV_OK) return rc;
     struct engine_job *job;
-    rc = job_create(e, request, e->options.tokenizer, e->options.context, e->options.prefix_reuse, notify, user, &job,
-                    err);
+    rc = job_create(e, request, e->options.tokenizer, e->options.context, e->options.prefix_reuse,
+                    notify, user, &job, err);
     if (rc != SOV_OK) return rc;
     job->sequence.submitted_ns = now;
     rc = engine_try_accept(e, job, err);
@@ -418,7 +450,8 @@ enum sov_error engine_submit(struct engine *e, const struct engine_request *requ
 void engine_job_cancel(struct engine_job *job)
 {
     atomic_store_explicit(&job->cancelled, true, memory_order_release);
-    atomic_store(&job->engine->cancels, true); /* a thread with jobs does not sleep: no need to wake it */
+    /* A thread with jobs does not sleep: no need to wake it. */
+    atomic_store(&job->engine->cancels, true);
 }
 
 void engine_job_release(struct engine_job *job)

@@ -1,12 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Continuous batching over one model. The engine owns one thread that runs the batch loop: at every step it admits
- * waiting requests when a slot and their KV pages are there, takes one decode row of every running sequence plus
- * prefill chunks of those that are still reading their prompt, runs the model once, samples, and hands out events.
+ * Continuous batching over one model. The engine owns one thread that runs the batch loop: at every
+ * step it admits waiting requests when a slot and their KV pages are there, takes one decode row of
+ * every running sequence plus prefill chunks of those that are still reading their prompt, runs the
+ * model once, samples, and hands out events.
  *
- * What a request gets depends on the model, its tokens and its parameters only: not on what runs beside it.
+ * What a request gets depends on the model, its tokens and its parameters only: not on what runs
+ * beside it.
  *
- * Threads: every function may be called from any thread. Events of one job are read by one thread at a time.
+ * Threads: every function may be called from any thread. Events of one job are read by one thread
+ * at a time.
  */
 #ifndef SOV_ENGINE_ENGINE_H
 #define SOV_ENGINE_ENGINE_H
@@ -21,14 +24,15 @@
 #include "tokenizer/tokenizer.h"
 
 enum {
-    ENGINE_PARALLEL_MAX = 256,     /* sequences running at once */
-    ENGINE_QUEUE_DEFAULT = 512,    /* requests waiting; beyond that SOV_ERR_BUSY */
-    ENGINE_CHUNK_DEFAULT = 256,    /* prompt tokens per step */
+    ENGINE_PARALLEL_MAX = 256,  /* sequences running at once */
+    ENGINE_QUEUE_DEFAULT = 512, /* requests waiting; beyond that SOV_ERR_BUSY */
+    ENGINE_CHUNK_DEFAULT = 256, /* prompt tokens per step */
     ENGINE_STOPS_MAX = 16,
     ENGINE_STOP_BYTES_MAX = 1024,
     ENGINE_LOGIT_BIAS_MAX = 1024,
     ENGINE_TOP_LOGPROBS_MAX = 20,
-    ENGINE_CONTEXT_MAX = 1 << 24,    /* tokens per sequence */
+    ENGINE_DIGEST_BYTES = 32,
+    ENGINE_CONTEXT_MAX = 1 << 24, /* tokens per sequence */
     ENGINE_CHUNK_MAX = 1 << 14,
     ENGINE_QUEUE_MAX = 1 << 20,
     SAMPLING_PENALTY_WINDOW_DEFAULT = 64,
@@ -44,21 +48,22 @@ struct engine_options {
     const struct model *model;
     const struct tokenizer *tokenizer;
     struct pool *pool;
-    int parallel;            /* 1 .. ENGINE_PARALLEL_MAX */
-    int context;             /* tokens per sequence, prompt and answer together */
-    int queue_max;           /* requests waiting beyond the free slots; 0: ENGINE_QUEUE_DEFAULT */
-    int prefill_chunk;       /* prompt tokens per step; 0: ENGINE_CHUNK_DEFAULT */
-    size_t kv_bytes_max;     /* KV budget, at least one context's worth; 0: parallel * context worth of pages */
-    bool prefix_reuse;       /* share KV pages of equal prefixes, and keep finished ones while memory lasts */
+    int parallel;        /* 1 .. ENGINE_PARALLEL_MAX */
+    int context;         /* tokens per sequence, prompt and answer together */
+    int queue_max;       /* requests waiting beyond the free slots; 0: ENGINE_QUEUE_DEFAULT */
+    int prefill_chunk;   /* prompt tokens per step; 0: ENGINE_CHUNK_DEFAULT */
+    size_t kv_bytes_max; /* at least one context's worth; 0: parallel * context worth of pages */
+    bool prefix_reuse;   /* share pages of equal prefixes; keep finished ones while memory lasts */
 };
 
 struct engine;
 /* SOV_ERR_NOMEM says how much KV memory was needed and which flags lower it. */
-enum sov_error engine_create(const struct engine_options *options, struct engine **out, struct sov_errbuf *err);
+enum sov_error engine_create(const struct engine_options *options, struct engine **out,
+                             struct sov_errbuf *err);
 /*
- * Stops accepting and fails waiting requests that cannot start at once with SOV_ERR_SHUTDOWN; gives running ones up to
- * grace_ms (below 0: without end) to finish, then fails the rest with SOV_ERR_SHUTDOWN. When it returns all jobs have
- * their last event.
+ * Stops accepting and fails waiting requests that cannot start at once with SOV_ERR_SHUTDOWN; gives
+ * running ones up to grace_ms (below 0: without end) to finish, then fails the rest with
+ * SOV_ERR_SHUTDOWN. When it returns all jobs have their last event.
  */
 void engine_shutdown(struct engine *engine, int grace_ms);
 /* All jobs must have been released. Calls engine_shutdown(engine, 0) if it was not. */
@@ -76,7 +81,7 @@ struct sampling_params {
     float repetition_penalty; /* 1: off; over the last penalty_window tokens, prompt included */
     float presence_penalty;   /* 0: off; OpenAI's, over generated tokens */
     float frequency_penalty;
-    int penalty_window;       /* default 64; -1: the whole sequence; 0: nothing */
+    int penalty_window; /* default 64; -1: the whole sequence; 0: nothing */
     uint64_t seed;
     const struct sampling_bias *bias; /* engine_submit copies them */
     size_t bias_count;
@@ -84,38 +89,44 @@ struct sampling_params {
 /* temperature 1, everything else off. */
 struct sampling_params sampling_params_default(void);
 /* SOV_ERR_INVALID naming the field that is out of range (NaN included). */
-enum sov_error sampling_params_check(const struct sampling_params *p, int vocab, struct sov_errbuf *err);
+enum sov_error sampling_params_check(const struct sampling_params *p, int vocab,
+                                     struct sov_errbuf *err);
 
 struct engine_request {
     const int32_t *prompt; /* copied; 1 .. context-1 tokens, each in the vocabulary */
     int prompt_count;
-    int max_tokens;        /* 0 or more; the context bounds it too. 0: prefill only */
+    int max_tokens; /* 0 or more; the context bounds it too. 0: prefill only */
     struct sampling_params sampling;
     const char *const *stops; /* UTF-8; copied */
     const size_t *stop_lengths;
     int stop_count;
     bool ignore_eos;
-    bool special_text;     /* emit the text of special tokens too */
-    int top_logprobs;      /* -1: no logprobs; 0: of the chosen token; up to ENGINE_TOP_LOGPROBS_MAX */
-    bool digest_logits;    /* BLAKE2b-256 over the raw logits of every generated position */
-    bool no_prefix_reuse;  /* neither use nor leave shared pages */
+    bool special_text;  /* emit the text of special tokens too */
+    int top_logprobs;   /* -1: no logprobs; 0: of the chosen token; up to ENGINE_TOP_LOGPROBS_MAX */
+    bool digest_logits; /* BLAKE2b-256 over the raw logits of every generated position */
+    bool no_prefix_reuse; /* neither use nor leave shared pages */
     /*
-     * If set, called on the engine thread with the raw logits (vocab float32) that follow each prompt position, in
-     * order. Switches prefix reuse off for this request. Must not block.
+     * If set, called on the engine thread with the raw logits (vocab float32) that follow each
+     * prompt position, in order. Switches prefix reuse off for this request. Must not block.
      */
     void (*prompt_logits)(void *user, int position, const float *logits, int vocab);
     void *prompt_logits_user;
 };
 
-enum engine_finish { ENGINE_FINISH_NONE, ENGINE_FINISH_STOP, ENGINE_FINISH_LENGTH, ENGINE_FINISH_ERROR };
+enum engine_finish {
+    ENGINE_FINISH_NONE,
+    ENGINE_FINISH_STOP,
+    ENGINE_FINISH_LENGTH,
+    ENGINE_FINISH_ERROR
+};
 
 struct engine_token_logprob {
     int32_t token;
-    float logprob; /* natural, of the model's distribution (temperature 1, before penalties and filters) */
+    float logprob; /* natural, of the model's own distribution: temperature 1, nothing filtered */
 };
 struct engine_usage {
     int prompt_tokens;
-    int cached_tokens;  /* prompt tokens whose KV came from the prefix cache */
+    int cached_tokens; /* prompt tokens whose KV came from the prefix cache */
     int completion_tokens;
     int64_t queue_ns;   /* submit to admission */
     int64_t prefill_ns; /* admission to first token */
@@ -123,15 +134,17 @@ struct engine_usage {
 };
 
 /*
- * One token's worth of progress, or the end. Text is whole UTF-8 and contains no part of a stop string: bytes that
- * might still become one are held back, so an event may have a token and no text. The last event has finish set (and
- * may carry text that was held back) and no token; after it engine_job_next returns false for ever.
+ * One token's worth of progress, or the end. Text is whole UTF-8 and contains no part of a stop
+ * string: bytes that might still become one are held back, so an event may have a token and no
+ * text. The last event has finish set (and may carry text that was held back) and no token; after
+ * it engine_job_next returns false for ever.
  *
- * Every token that was picked has its event, also the one that ended the generation: an end-of-generation token comes
- * with its id and no text, and counts as a completion token. ENGINE_FINISH_STOP: such a token, or a stop string.
+ * Every token that was picked has its event, also the one that ended the generation: an
+ * end-of-generation token comes with its id and no text, and counts as a completion token.
+ * ENGINE_FINISH_STOP: such a token, or a stop string.
  *
- * Events wait in memory until they are read: at most max_tokens + 1 of them, each about 60 bytes plus its text plus
- * 8 per top logprob. A reader that is slow costs that much and holds nobody up.
+ * Events wait in memory until they are read: at most max_tokens + 1 of them, each about 60 bytes
+ * plus its text plus 8 per top logprob. A reader that is slow costs that much and holds nobody up.
  */
 struct engine_event {
     char *text; /* owned by the event; zero-terminated; never NULL */
@@ -143,27 +156,29 @@ struct engine_event {
     enum engine_finish finish;
     enum sov_error error; /* with ENGINE_FINISH_ERROR */
     char message[SOV_ERROR_MESSAGE_MAX];
-    struct engine_usage usage; /* with finish */
-    unsigned char digest[32];  /* with finish, if asked for */
-    void *storage;             /* what text lies in; engine_event_free's */
+    struct engine_usage usage;                 /* with finish */
+    unsigned char digest[ENGINE_DIGEST_BYTES]; /* with finish, if asked for */
+    void *storage;                             /* what text lies in; engine_event_free's */
 };
 /* Frees what an event owns. The event itself is the caller's. */
 void engine_event_free(struct engine_event *event);
 
 struct engine_job;
 /*
- * Called on the engine thread, with no lock held, when events became available: at least once after the last of them;
- * whoever then reads until engine_job_next says false misses nothing. Must not block and must not call engine functions
- * other than engine_job_cancel.
+ * Called on the engine thread, with no lock held, when events became available: at least once after
+ * the last of them; whoever then reads until engine_job_next says false misses nothing. Must not
+ * block and must not call engine functions other than engine_job_cancel.
  */
 typedef void engine_notify(void *user);
 
 /*
- * Queues a request. SOV_ERR_INVALID or SOV_ERR_LIMIT (prompt too long: says both numbers) for a request that can never
- * run; SOV_ERR_BUSY when the queue is full; SOV_ERR_SHUTDOWN. notify may be NULL.
+ * Queues a request. SOV_ERR_INVALID or SOV_ERR_LIMIT (prompt too long: says both numbers) for a
+ * request that can never run; SOV_ERR_BUSY when the queue is full; SOV_ERR_SHUTDOWN. notify may be
+ * NULL.
  */
-enum sov_error engine_submit(struct engine *engine, const struct engine_request *request, engine_notify *notify,
-                             void *user, struct engine_job **out, struct sov_errbuf *err);
+enum sov_error engine_submit(struct engine *engine, const struct engine_request *request,
+                             engine_notify *notify, void *user, struct engine_job **out,
+                             struct sov_errbuf *err);
 /* Takes the next event without waiting; false if there is none now. */
 bool engine_job_next(struct engine_job *job, struct engine_event *event);
 /* Waits for an event to be there (true) or timeout_ms to pass; -1 waits without end. */
@@ -171,8 +186,8 @@ bool engine_job_wait(struct engine_job *job, int timeout_ms);
 /* The job ends within a step and its pages are freed; its last event has SOV_ERR_CANCELLED. */
 void engine_job_cancel(struct engine_job *job);
 /*
- * Gives the handle back; a job still running is cancelled. After this returns, notify is not called again: it waits for
- * a call in progress, so the caller holds no lock that its notify takes.
+ * Gives the handle back; a job still running is cancelled. After this returns, notify is not called
+ * again: it waits for a call in progress, so the caller holds no lock that its notify takes.
  */
 void engine_job_release(struct engine_job *job);
 

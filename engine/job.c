@@ -12,8 +12,8 @@ enum { JOB_REPLACEMENT_BYTES = 3 };
 
 static struct job_event *job_event_new(int top_count, size_t text_length)
 {
-    struct job_event *event = sov_alloc(
-        1, sizeof *event + (size_t)top_count * sizeof event->top[0] + text_length + 1);
+    struct job_event *event =
+        sov_alloc(1, sizeof *event + (size_t)top_count * sizeof event->top[0] + text_length + 1);
     if (event == NULL) return NULL;
     event->next = NULL;
     event->top_count = top_count;
@@ -30,7 +30,8 @@ static bool job_locks_init(struct engine_job *job)
 {
     pthread_condattr_t attr;
     if (pthread_condattr_init(&attr) != 0) return false;
-    bool ok = pthread_condattr_setclock(&attr, CLOCK_MONOTONIC) == 0 && pthread_cond_init(&job->changed, &attr) == 0;
+    bool ok = pthread_condattr_setclock(&attr, CLOCK_MONOTONIC) == 0 &&
+              pthread_cond_init(&job->changed, &attr) == 0;
     pthread_condattr_destroy(&attr);
     if (!ok) return false;
     if (pthread_mutex_init(&job->lock, NULL) == 0) return true;
@@ -50,8 +51,9 @@ static void job_free_memory(struct engine_job *job)
     sov_free(job);
 }
 
-enum sov_error job_create(struct engine *engine, const struct engine_request *request, const struct tokenizer *tok,
-                          int context, bool reuse, engine_notify *notify, void *user, struct engine_job **out,
+enum sov_error job_create(struct engine *engine, const struct engine_request *request,
+                          const struct tokenizer *tok, int context, bool reuse,
+                          engine_notify *notify, void *user, struct engine_job **out,
                           struct sov_errbuf *err)
 {
     struct engine_job *job = sov_calloc(1, sizeof *job);
@@ -94,8 +96,9 @@ static void job_append(struct engine_job *job, struct job_event *event)
     pthread_cond_broadcast(&job->changed);
 }
 
-bool job_push(struct engine_job *job, int32_t token, float logprob, const struct engine_token_logprob *top,
-              int top_count, const char *text, size_t text_length)
+bool job_push(struct engine_job *job, int32_t token, float logprob,
+              const struct engine_token_logprob *top, int top_count, const char *text,
+              size_t text_length)
 {
     struct job_event *event = job_event_new(top_count, text_length);
     if (event == NULL) return false;
@@ -110,8 +113,8 @@ bool job_push(struct engine_job *job, int32_t token, float logprob, const struct
     return true;
 }
 
-void job_end(struct engine_job *job, enum engine_finish finish, enum sov_error error, const char *message,
-             const char *text, size_t text_length)
+void job_end(struct engine_job *job, enum engine_finish finish, enum sov_error error,
+             const char *message, const char *text, size_t text_length)
 {
     pthread_mutex_lock(&job->lock);
     struct job_event *event = job->last_event;
@@ -169,7 +172,8 @@ bool engine_job_next(struct engine_job *job, struct engine_event *event)
     event->token = taken->token;
     event->logprob = taken->logprob;
     event->top_count = taken->top_count;
-    if (taken->top_count > 0) memcpy(event->top, taken->top, (size_t)taken->top_count * sizeof taken->top[0]);
+    if (taken->top_count > 0)
+        memcpy(event->top, taken->top, (size_t)taken->top_count * sizeof taken->top[0]);
     if (last) {
         event->finish = job->finish;
         event->error = job->error;

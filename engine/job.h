@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A job is the handle the submitter holds and the queue of events between the engine's thread, which appends, and the
- * reader. What the last event needs is allocated with the job, so that a job can always end, also when memory is out.
+ * A job is the handle the submitter holds and the queue of events between the engine's thread,
+ * which appends, and the reader. What the last event needs is allocated with the job, so that a job
+ * can always end, also when memory is out.
  *
- * Two references: the submitter's and the engine's. The lock guards the event queue; notify is called without it, so
- * that a reader may take events while holding a lock of its own that its notify takes too.
+ * Two references: the submitter's and the engine's. The lock guards the event queue; notify is
+ * called without it, so that a reader may take events while holding a lock of its own that its
+ * notify takes too.
  */
 #ifndef SOV_ENGINE_JOB_H
 #define SOV_ENGINE_JOB_H
@@ -42,31 +44,39 @@ struct engine_job {
     bool released;
     bool notifying;
 
-    /* The last event; its text goes through last_event, which has room for text_max bytes. Written before `finished`. */
+    /*
+     * The last event; its text goes through last_event, which has room for text_max bytes. Written
+     * before `finished`.
+     */
     struct job_event *last_event;
     size_t text_max;
     enum engine_finish finish;
     enum sov_error error;
     char message[SOV_ERROR_MESSAGE_MAX];
     struct engine_usage usage;
-    unsigned char digest[32];
+    unsigned char digest[ENGINE_DIGEST_BYTES];
 
     struct sequence sequence; /* the engine's thread */
 };
 
 /* From a checked request, with both references. */
-enum sov_error job_create(struct engine *engine, const struct engine_request *request, const struct tokenizer *tok,
-                          int context, bool reuse, engine_notify *notify, void *user, struct engine_job **out,
+enum sov_error job_create(struct engine *engine, const struct engine_request *request,
+                          const struct tokenizer *tok, int context, bool reuse,
+                          engine_notify *notify, void *user, struct engine_job **out,
                           struct sov_errbuf *err);
 /* Drops one reference. */
 void job_unref(struct engine_job *job);
 
 /* For the engine's thread. After a number of pushes, or job_end, one job_notify. */
-bool job_push(struct engine_job *job, int32_t token, float logprob, const struct engine_token_logprob *top,
-              int top_count, const char *text, size_t text_length);
-/* The last event. text_length is at most text_max. finish ENGINE_FINISH_ERROR: error and message are set. */
-void job_end(struct engine_job *job, enum engine_finish finish, enum sov_error error, const char *message,
-             const char *text, size_t text_length);
+bool job_push(struct engine_job *job, int32_t token, float logprob,
+              const struct engine_token_logprob *top, int top_count, const char *text,
+              size_t text_length);
+/*
+ * The last event. text_length is at most text_max. finish ENGINE_FINISH_ERROR: error and message
+ * are set.
+ */
+void job_end(struct engine_job *job, enum engine_finish finish, enum sov_error error,
+             const char *message, const char *text, size_t text_length);
 void job_notify(struct engine_job *job);
 
 #endif

@@ -5,7 +5,10 @@
 
 #include "base/mem.h"
 
-/* Slabs are about this large (a huge page), so that small pages do not cost an allocation each; at least one page. */
+/*
+ * Slabs are about this large (a huge page), so that small pages do not cost an allocation each; at
+ * least one page.
+ */
 enum { KV_SLAB_BYTES = 2 << 20 };
 
 struct kv_slab {

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * KV memory: pages of KV_PAGE_POSITIONS positions, all of one size, up to a budget. Memory is taken from the system in
- * slabs when it is first needed and given back only at the end. A page is free, held by sequences (refs > 0), or kept
- * only because its content may serve again (prefix.h).
+ * KV memory: pages of KV_PAGE_POSITIONS positions, all of one size, up to a budget. Memory is taken
+ * from the system in slabs when it is first needed and given back only at the end. A page is free,
+ * held by sequences (refs > 0), or kept only because its content may serve again (prefix.h).
  *
- * Budget: a sequence is admitted with its worst case promised to it. kv_pool_spare counts what is not held and not
- * promised; as long as admissions stay within it, taking a promised page can fail only when the system is out of memory.
+ * Budget: a sequence is admitted with its worst case promised to it. kv_pool_spare counts what is
+ * not held and not promised; as long as admissions stay within it, taking a promised page can fail
+ * only when the system is out of memory.
  *
  * Threads: the engine's thread only.
  */
@@ -52,7 +53,10 @@ static inline int kv_pool_spare(const struct kv_pool *pool)
     return pool->pages_max - pool->held - pool->promised;
 }
 
-/* A page from the free list or from a new slab, zeroed, with one reference; NULL when neither has one. */
+/*
+ * A page from the free list or from a new slab, zeroed, with one reference; NULL when neither has
+ * one.
+ */
 struct kv_page *kv_pool_take(struct kv_pool *pool);
 /* A page without references and not indexed goes to the free list. */
 void kv_pool_put(struct kv_pool *pool, struct kv_page *page);

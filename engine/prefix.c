@@ -33,12 +33,13 @@ uint64_t prefix_hash(uint64_t parent_hash, const int32_t tokens[KV_PAGE_POSITION
     return XXH3_64bits_withSeed(tokens, KV_PAGE_POSITIONS * sizeof tokens[0], parent_hash);
 }
 
-struct kv_page *prefix_find(const struct prefix_cache *cache, const struct kv_page *parent, uint64_t hash,
-                            const int32_t tokens[KV_PAGE_POSITIONS])
+struct kv_page *prefix_find(const struct prefix_cache *cache, const struct kv_page *parent,
+                            uint64_t hash, const int32_t tokens[KV_PAGE_POSITIONS])
 {
     struct kv_page *page = cache->buckets[hash & cache->bucket_mask];
     for (; page != NULL; page = page->next_in_bucket)
-        if (page->hash == hash && page->parent == parent && memcmp(page->tokens, tokens, sizeof page->tokens) == 0)
+        if (page->hash == hash && page->parent == parent &&
+            memcmp(page->tokens, tokens, sizeof page->tokens) == 0)
             return page;
     return NULL;
 }

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "engine/rank.h"
 
+#include <float.h>
+#include <math.h>
 #include <string.h>
 
 #include "base/mem.h"
 
-/* Buckets per unit of logit: 64 logits' distance from the maximum are told apart, the rest is one last bucket. */
-static const float RANK_RESOLUTION = 64.0f;
 /* Below this many keys, insertion beats the radix sort's counting. */
 enum { RANK_INSERTION_MAX = 48 };
 
@@ -32,25 +32,25 @@ void rank_free(struct rank *r)
     memset(r, 0, sizeof *r);
 }
 
-/* Monotone: a larger value never has a higher bucket, because subtraction and multiplication round monotonically. */
-static inline int rank_bucket(const struct rank *r, float x)
-{
-    float distance = (r->max - x) * RANK_RESOLUTION;
-    return distance < (float)(RANK_BUCKETS - 1) ? (int)distance : RANK_BUCKETS - 1;
-}
-
-void rank_begin(struct rank *r, const float *x, int n, float max)
+void rank_begin(struct rank *r, const float *x, int n, float max, float width)
 {
     r->x = x;
     r->n = n;
     r->max = max;
-    r->next_bucket = 0;
-    r->count = 0;
-    memset(r->histogram, 0, sizeof r->histogram);
-    for (int i = 0; i < n; i++) r->histogram[rank_bucket(r, x[i])]++;
+    r->resolution = (float)RANK_BUCKETS / width;
+    if (r->resolution > FLT_MAX) r->resolution = FLT_MAX; /* infinity times 0 is not a bucket */
 }
 
-/* A key that sorts, increasing, as the canonical order: the value's bits turned so that larger is smaller, then index. */
+void rank_count(struct rank *r)
+{
+    memset(r->counts, 0, sizeof r->counts);
+    for (int i = 0; i < r->n; i++) r->counts[rank_bucket(r, r->x[i])]++;
+}
+
+/*
+ * A key that sorts, increasing, as the canonical order: the value's bits turned so that larger is
+ * smaller, then the index.
+ */
 static inline uint64_t rank_key(float x, int index)
 {
     float value = x + 0.0f; /* -0 becomes +0 */
@@ -70,19 +70,18 @@ static void rank_sort_small(uint64_t *keys, int n)
     }
 }
 
-/* Sorts r->keys[0 .. n) by four of its bytes from first_byte on; stable, so lower bytes must be in order already. */
-static void rank_sort_keys(struct rank *r, int n, int first_byte)
+/* Sorts r->keys[0 .. n). They come with increasing indices, so only the values' bytes are left. */
+static void rank_sort_keys(struct rank *r, int n)
 {
     if (n <= RANK_INSERTION_MAX) {
         rank_sort_small(r->keys, n);
         return;
     }
     uint64_t *from = r->keys, *to = r->spare;
-    for (int byte = first_byte; byte < first_byte + 4; byte++) {
+    for (int shift = 32; shift < 64; shift += 8) {
         uint32_t start[256] = {0};
-        int shift = byte * 8;
         for (int i = 0; i < n; i++) start[from[i] >> shift & 255]++;
-        if (start[from[0] >> shift & 255] == (uint32_t)n) continue; /* the byte tells nothing apart */
+        if (start[from[0] >> shift & 255] == (uint32_t)n) continue; /* this byte is all the same */
         uint32_t sum = 0;
         for (int d = 0; d < 256; d++) {
             uint32_t digits = start[d];
@@ -97,27 +96,26 @@ static void rank_sort_keys(struct rank *r, int n, int first_byte)
     if (from != r->keys) memcpy(r->keys, from, (size_t)n * sizeof *from);
 }
 
-int rank_extend(struct rank *r, int want)
+int rank_gather(struct rank *r, int first, int end)
 {
-    if (want > r->n) want = r->n;
-    if (r->count >= want) return r->count;
-    int first = r->next_bucket, end = first, total = r->count;
-    while (total < want) total += (int)r->histogram[end++];
+    /* The same as comparing buckets, without the conversions; the last bucket has no end. */
+    float from = (float)first, to = end < RANK_BUCKETS ? (float)end : INFINITY;
     int n = 0;
     for (int i = 0; i < r->n; i++) {
-        int bucket = rank_bucket(r, r->x[i]);
-        if (bucket >= first && bucket < end) r->keys[n++] = rank_key(r->x[i], i);
+        float distance = (r->max - r->x[i]) * r->resolution;
+        if (!(distance >= from)) continue;
+        if (distance < to || end == RANK_BUCKETS) r->keys[n++] = rank_key(r->x[i], i);
     }
-    rank_sort_keys(r, n, 4);
-    for (int i = 0; i < n; i++) r->ids[r->count + i] = (int32_t)(uint32_t)r->keys[i];
-    r->count += n;
-    r->next_bucket = end;
-    return r->count;
+    rank_sort_keys(r, n);
+    for (int i = 0; i < n; i++) r->ids[i] = (int32_t)(uint32_t)r->keys[i];
+    return n;
 }
 
-void rank_sort_ids(struct rank *r, int32_t *ids, int count)
+int rank_first(struct rank *r, int want)
 {
-    for (int i = 0; i < count; i++) r->keys[i] = (uint32_t)ids[i];
-    rank_sort_keys(r, count, 0);
-    for (int i = 0; i < count; i++) ids[i] = (int32_t)(uint32_t)r->keys[i];
+    if (want > r->n) want = r->n;
+    rank_count(r);
+    int end = 0;
+    for (int total = 0; total < want; end++) total += (int)r->counts[end];
+    return rank_gather(r, 0, end);
 }

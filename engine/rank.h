@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Ranking the largest of many floats without sorting all of them. The order is canonical: by value, largest first, and
- * by index, lowest first, among equal values (+0 and -0 are equal). Values are spread over buckets by their distance
- * from the maximum; only the buckets that are asked for are gathered and sorted, so that taking the first few of a
- * vocabulary costs two passes over it, and taking all of them costs a radix sort.
+ * Ranking the largest of many floats without sorting all of them. The order is canonical: by value,
+ * largest first, and by index, lowest first, among equal values (+0 and -0 are equal). Values are
+ * spread over buckets by their distance from the maximum; only buckets that are asked for are
+ * gathered and sorted. How values are spread decides the cost and never the order.
  *
  * Threads: one struct rank per thread. Nothing is allocated after rank_init.
  */
@@ -20,24 +20,35 @@ struct rank {
     int n;
     const float *x;
     float max;
-    int next_bucket; /* buckets before this one are ranked */
-    int count;       /* how many ids are ranked */
-    int32_t *ids;    /* the ranked indices, best first */
+    float resolution;
+    int32_t *ids; /* what was gathered last, best first */
     uint64_t *keys;
     uint64_t *spare;
-    uint32_t histogram[RANK_BUCKETS];
+    uint32_t counts[RANK_BUCKETS]; /* rank_count's: how many values each bucket has */
 };
 
 /* For up to capacity values. False when memory is out (nothing is kept then). */
 bool rank_init(struct rank *r, int capacity);
 void rank_free(struct rank *r);
 
-/* Starts over with x[0 .. n), all finite, whose largest value is max. x must stay as it is while r is used. */
-void rank_begin(struct rank *r, const float *x, int n, float max);
-/* Ranks at least want values (or all n, if want is more): ids[0 .. count) are final. Returns count. */
-int rank_extend(struct rank *r, int want);
+/*
+ * Starts over with x[0 .. n), all finite, whose largest value is max; x must stay as it is while r
+ * is used. width: the distance from max over which values are told apart well (above 0); those
+ * farther away share the last bucket.
+ */
+void rank_begin(struct rank *r, const float *x, int n, float max, float width);
 
-/* Sorts ids in place, increasing; uses r's scratch, ids may be r's own. count is at most the capacity. */
-void rank_sort_ids(struct rank *r, int32_t *ids, int count);
+/* A larger value never has a higher bucket: subtraction and multiplication round monotonically. */
+static inline int rank_bucket(const struct rank *r, float x)
+{
+    float distance = (r->max - x) * r->resolution;
+    return distance < (float)(RANK_BUCKETS - 1) ? (int)distance : RANK_BUCKETS - 1;
+}
+
+void rank_count(struct rank *r);
+/* Ranks the values of buckets [first, end) into ids; returns how many those are. */
+int rank_gather(struct rank *r, int first, int end);
+/* Counts, and ranks the first buckets that together have at least `want` values (or all). */
+int rank_first(struct rank *r, int want);
 
 #endif

@@ -2,28 +2,49 @@
 #include "engine/sampler.h"
 
 #include <float.h>
+#include <math.h>
 #include <string.h>
 
 #include "base/mem.h"
 #include "engine/rank.h"
 #include "kernels/vec.h"
 
-enum {
-    SAMPLER_BLOCK = 512,        /* floats given to the exp kernel at a time; fits the L1 cache beside its result */
-    SAMPLER_NUCLEUS_FIRST = 64, /* how many tokens are ranked for top_p before more are */
-};
+enum { SAMPLER_BLOCK = 512 }; /* floats given to the exp kernel at a time; fits the L1 cache */
+
+/* A unit is 2^-40 of the most likely token's weight; the weights of 2^23 tokens fit in 64 bits. */
+static const float SAMPLER_UNITS = 0x1p40f, SAMPLER_UNIT = 0x1p-40f;
+/*
+ * exp(-27.8) is below one unit. Distances from the maximum beyond this times the temperature do not
+ * matter: what falls into the last bucket of a rank of this width weighs nothing.
+ */
+static const float SAMPLER_WIDTH = 28.0f;
+/*
+ * Terms of the softmax sum (which is at least 1) below exp(-16) may have float32's relative error of
+ * 1e-7: a hundred thousand of them move the sum by 1e-9. Those are most of a vocabulary, and
+ * float32's exp is many times faster.
+ */
+static const double SAMPLER_FLOAT_BELOW = -16.0;
+/* For top_logprobs, whose order has no temperature. */
+static const float SAMPLER_LOGPROB_WIDTH = 64.0f;
 
 struct sampler {
     int vocab;
     const struct vec_kernels *vec;
-    float *adjusted;  /* logits after bias and penalties */
-    float *weights;   /* by id; valid for kept ids only */
-    uint32_t *counts; /* by id; all zero between calls */
-    int32_t *kept;    /* ids in increasing order */
+    float *adjusted;             /* logits after bias and penalties */
+    float *weights;              /* by id: w of the header's step 5 */
+    uint32_t *counts;            /* by id; all zero between calls */
+    uint64_t mass[RANK_BUCKETS]; /* sum of q in each bucket */
     struct rank rank;
 };
 
-enum sov_error sampler_create(int vocab, enum kern_isa isa, struct sampler **out, struct sov_errbuf *err)
+/* The last token that is kept, by rank. */
+struct sampler_cut {
+    float x;
+    int32_t id;
+};
+
+enum sov_error sampler_create(int vocab, enum kern_isa isa, struct sampler **out,
+                              struct sov_errbuf *err)
 {
     *out = NULL;
     struct sampler *s = sov_calloc(1, sizeof *s);
@@ -33,9 +54,8 @@ enum sov_error sampler_create(int vocab, enum kern_isa isa, struct sampler **out
         s->adjusted = sov_alloc((size_t)vocab, sizeof *s->adjusted);
         s->weights = sov_alloc((size_t)vocab, sizeof *s->weights);
         s->counts = sov_calloc((size_t)vocab, sizeof *s->counts);
-        s->kept = sov_alloc((size_t)vocab, sizeof *s->kept);
     }
-    if (s == NULL || s->adjusted == NULL || s->weights == NULL || s->counts == NULL || s->kept == NULL ||
+    if (s == NULL || s->adjusted == NULL || s->weights == NULL || s->counts == NULL ||
         !rank_init(&s->rank, vocab)) {
         sampler_free(s);
         return sov_fail(err, SOV_ERR_NOMEM, "out of memory for a sampler over %d tokens", vocab);
@@ -50,7 +70,6 @@ void sampler_free(struct sampler *s)
     sov_free(s->adjusted);
     sov_free(s->weights);
     sov_free(s->counts);
-    sov_free(s->kept);
     rank_free(&s->rank);
     sov_free(s);
 }
@@ -58,7 +77,8 @@ void sampler_free(struct sampler *s)
 void sampler_philox(const uint32_t counter[4], const uint32_t key[2], uint32_t out[4])
 {
     enum { ROUNDS = 10 };
-    uint32_t c0 = counter[0], c1 = counter[1], c2 = counter[2], c3 = counter[3], k0 = key[0], k1 = key[1];
+    uint32_t c0 = counter[0], c1 = counter[1], c2 = counter[2], c3 = counter[3];
+    uint32_t k0 = key[0], k1 = key[1];
     for (int i = 0; i < ROUNDS; i++) {
         uint64_t p0 = (uint64_t)0xD2511F53u * c0, p1 = (uint64_t)0xCD9E8D57u * c2;
         c0 = (uint32_t)(p1 >> 32) ^ c1 ^ k0;
@@ -74,14 +94,13 @@ void sampler_philox(const uint32_t counter[4], const uint32_t key[2], uint32_t o
     out[3] = c3;
 }
 
-double sampler_uniform(uint64_t seed, uint64_t position)
+uint64_t sampler_bits(uint64_t seed, uint64_t position)
 {
     uint32_t counter[4] = {(uint32_t)position, (uint32_t)(position >> 32), 0, 0};
     uint32_t key[2] = {(uint32_t)seed, (uint32_t)(seed >> 32)};
     uint32_t out[4];
     sampler_philox(counter, key, out);
-    uint64_t bits = (uint64_t)out[1] << 32 | out[0];
-    return (double)(bits >> 11) * 0x1p-53;
+    return ((uint64_t)out[1] << 32 | out[0]) >> 11;
 }
 
 /* One pass without branches: an exponent of all ones is an infinity or a NaN. */
@@ -93,7 +112,8 @@ static bool sampler_all_finite(const float *x, int n)
     for (; i + LANES <= n; i += LANES) {
         uint32_t bits[LANES];
         memcpy(bits, x + i, sizeof bits);
-        for (int l = 0; l < LANES; l++) bad[l] |= ((bits[l] & 0x7f800000u) + 0x00800000u) & 0x80000000u;
+        for (int l = 0; l < LANES; l++)
+            bad[l] |= ((bits[l] & 0x7f800000u) + 0x00800000u) & 0x80000000u;
     }
     for (; i < n; i++) {
         uint32_t bits;
@@ -143,7 +163,8 @@ static const float *sampler_adjust(struct sampler *s, const struct sampler_input
 {
     const struct sampling_params *p = in->params;
     bool repetition = p->repetition_penalty != 1.0f && p->penalty_window != 0;
-    bool counted = (p->presence_penalty != 0 || p->frequency_penalty != 0) && in->token_count > in->prompt_count;
+    bool counted = (p->presence_penalty != 0 || p->frequency_penalty != 0) &&
+                   in->token_count > in->prompt_count;
     if (p->bias_count == 0 && !repetition && !counted) return in->logits;
     memcpy(s->adjusted, in->logits, (size_t)s->vocab * sizeof *s->adjusted);
     for (size_t i = 0; i < p->bias_count; i++) {
@@ -155,7 +176,7 @@ static const float *sampler_adjust(struct sampler *s, const struct sampler_input
     return s->adjusted;
 }
 
-static void sampler_weights_all(struct sampler *s, const float *x, float max, float temperature)
+static void sampler_weigh(struct sampler *s, const float *x, float max, float temperature)
 {
     float argument[SAMPLER_BLOCK];
     for (int begin = 0; begin < s->vocab; begin += SAMPLER_BLOCK) {
@@ -165,56 +186,71 @@ static void sampler_weights_all(struct sampler *s, const float *x, float max, fl
     }
 }
 
-/* kept NULL means every id. */
-static double sampler_sum(const struct sampler *s, const int32_t *kept, int count)
+/* q of the header's step 5; the product is exact. */
+static inline uint64_t sampler_units(float w)
 {
-    double sum = 0;
-    for (int i = 0; i < count; i++) sum += (double)s->weights[kept != NULL ? kept[i] : i];
-    return sum;
+    return (uint64_t)(int64_t)(w * SAMPLER_UNITS);
 }
 
-/* Copies the first count ranked ids into s->kept, in increasing order. */
-static void sampler_keep_ranked(struct sampler *s, int count)
+static inline bool sampler_keeps(struct sampler_cut cut, float x, int32_t id)
 {
-    memcpy(s->kept, s->rank.ids, (size_t)count * sizeof *s->kept);
-    rank_sort_ids(&s->rank, s->kept, count);
+    return x > cut.x || (x == cut.x && id <= cut.id);
 }
 
-/* Step 7: how many of the first `limit` by rank are kept. total: the sum of those limit weights in id order. */
-static int sampler_nucleus(struct sampler *s, int limit, double total, float top_p)
+/* Step 6. Beyond the last bucket but one nothing has a weight, so nothing there needs cutting. */
+static void sampler_top_k(struct sampler *s, int k, struct sampler_cut *cut)
 {
-    double goal = (double)top_p * total, sum = 0;
-    int have = s->rank.count < limit ? s->rank.count : limit;
-    for (int i = 0; i < limit; i++) {
-        if (i >= have) {
-            int more = have == 0 ? SAMPLER_NUCLEUS_FIRST : have * 4;
-            have = rank_extend(&s->rank, more < limit ? more : limit);
-        }
-        sum += (double)s->weights[s->rank.ids[i]];
-        if (sum >= goal) return i + 1;
+    struct rank *r = &s->rank;
+    rank_count(r);
+    int bucket = 0, before = 0;
+    while (before + (int)r->counts[bucket] < k) before += (int)r->counts[bucket++];
+    if (bucket == RANK_BUCKETS - 1) return;
+    rank_gather(r, bucket, bucket + 1);
+    cut->id = r->ids[k - before - 1];
+    cut->x = r->x[cut->id];
+}
+
+/* Step 7. Sums of whole buckets find the one where the prefix ends; only that one is ranked. */
+static void sampler_top_p(struct sampler *s, float top_p, struct sampler_cut *cut)
+{
+    struct rank *r = &s->rank;
+    uint64_t total = 0, sum = 0;
+    memset(s->mass, 0, sizeof s->mass);
+    for (int i = 0; i < r->n; i++) {
+        if (s->weights[i] < SAMPLER_UNIT || !sampler_keeps(*cut, r->x[i], i)) continue;
+        uint64_t q = sampler_units(s->weights[i]);
+        s->mass[rank_bucket(r, r->x[i])] += q;
+        total += q;
     }
-    return limit;
-}
-
-/* Step 9, with step 8 as a threshold on the weights. */
-static int32_t sampler_draw(struct sampler *s, const int32_t *kept, int count, double threshold, double u)
-{
-    double total = 0;
+    double goal = (double)top_p * (double)total;
+    int bucket = 0;
+    while ((double)(sum + s->mass[bucket]) < goal) sum += s->mass[bucket++];
+    int count = rank_gather(r, bucket, bucket + 1);
     for (int i = 0; i < count; i++) {
-        double w = (double)s->weights[kept != NULL ? kept[i] : i];
-        if (w >= threshold) total += w;
+        int32_t id = r->ids[i];
+        sum += sampler_units(s->weights[id]);
+        if ((double)sum < goal) continue;
+        *cut = (struct sampler_cut){.x = r->x[id], .id = id};
+        return;
     }
-    double target = u * total, sum = 0;
-    int32_t last = -1;
-    for (int i = 0; i < count; i++) {
-        int32_t id = kept != NULL ? kept[i] : i;
-        double w = (double)s->weights[id];
-        if (w < threshold || w == 0) continue;
-        sum += w;
-        last = id;
-        if (sum > target) break;
+}
+
+/* Steps 8 and 9. */
+static int32_t sampler_draw(const struct sampler *s, const float *x, struct sampler_cut cut,
+                            float min_p, uint64_t bits)
+{
+    uint64_t total = 0, sum = 0;
+    float w_min = min_p > SAMPLER_UNIT ? min_p : SAMPLER_UNIT; /* lighter ones change no sum */
+    for (int i = 0; i < s->vocab; i++)
+        if (s->weights[i] >= w_min && sampler_keeps(cut, x[i], i))
+            total += sampler_units(s->weights[i]);
+    uint64_t target = (uint64_t)((unsigned __int128)bits * total >> 53);
+    for (int i = 0; i < s->vocab; i++) {
+        if (!(s->weights[i] >= w_min) || !sampler_keeps(cut, x[i], i)) continue;
+        sum += sampler_units(s->weights[i]);
+        if (sum > target) return i;
     }
-    return last;
+    return -1; /* not reached: bits is below 2^53, so target is below the total */
 }
 
 int32_t sampler_pick(struct sampler *s, const struct sampler_input *in)
@@ -225,48 +261,31 @@ int32_t sampler_pick(struct sampler *s, const struct sampler_input *in)
     int best = s->vec->argmax(x, s->vocab);
     if (best < 0 || p->temperature == 0 || p->top_k == 1) return best;
 
-    const int32_t *kept = NULL;
-    int count = s->vocab;
-    float max = x[best];
+    struct sampler_cut cut = {.x = -INFINITY};
     bool top_k = p->top_k > 0 && p->top_k < s->vocab, top_p = p->top_p < 1.0f;
-    if (top_k || top_p) rank_begin(&s->rank, x, s->vocab, max);
-    if (top_k) {
-        count = p->top_k;
-        rank_extend(&s->rank, count);
-        for (int i = 0; i < count; i++) {
-            int32_t id = s->rank.ids[i];
-            s->weights[id] = vec_expf((x[id] - max) / p->temperature);
-        }
-        sampler_keep_ranked(s, count);
-        kept = s->kept;
-    } else {
-        sampler_weights_all(s, x, max, p->temperature);
-    }
-    if (top_p) {
-        count = sampler_nucleus(s, count, sampler_sum(s, kept, count), p->top_p);
-        sampler_keep_ranked(s, count);
-        kept = s->kept;
-    }
-    double threshold = (double)p->min_p * (double)s->weights[best];
-    return sampler_draw(s, kept, count, threshold, sampler_uniform(p->seed, (uint64_t)in->token_count));
+    sampler_weigh(s, x, x[best], p->temperature);
+    if (top_k || top_p) rank_begin(&s->rank, x, s->vocab, x[best], SAMPLER_WIDTH * p->temperature);
+    if (top_k) sampler_top_k(s, p->top_k, &cut);
+    if (top_p) sampler_top_p(s, p->top_p, &cut);
+    return sampler_draw(s, x, cut, p->min_p, sampler_bits(p->seed, (uint64_t)in->token_count));
 }
 
 int sampler_logprobs(struct sampler *s, const float *logits, int32_t token, int top, float *logprob,
                      struct engine_token_logprob *tops)
 {
-    /* exp(-700) is near the smallest normal double; what is below adds nothing to a sum that is at least 1. */
-    static const double ARGUMENT_MIN = -700.0;
-    double max = (double)logits[s->vec->argmax(logits, s->vocab)], sum = 0;
+    float largest = logits[s->vec->argmax(logits, s->vocab)];
+    double max = (double)largest, sum = 0;
+    sampler_weigh(s, logits, largest, 1.0f);
     for (int i = 0; i < s->vocab; i++) {
         double a = (double)logits[i] - max;
-        if (a >= ARGUMENT_MIN) sum += vec_exp64(a);
+        sum += a < SAMPLER_FLOAT_BELOW ? (double)s->weights[i] : vec_exp64(a);
     }
     double log_sum = vec_ln(sum);
     *logprob = (float)((double)logits[token] - max - log_sum);
     if (top <= 0) return 0;
     if (top > s->vocab) top = s->vocab;
-    rank_begin(&s->rank, logits, s->vocab, (float)max);
-    rank_extend(&s->rank, top);
+    rank_begin(&s->rank, logits, s->vocab, (float)max, SAMPLER_LOGPROB_WIDTH);
+    rank_first(&s->rank, top);
     for (int i = 0; i < top; i++) {
         int32_t id = s->rank.ids[i];
         tops[i].token = id;

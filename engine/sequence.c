@@ -43,8 +43,9 @@ static bool sequence_hash_prompt(struct sequence *s)
     return true;
 }
 
-enum sov_error sequence_init(struct sequence *s, const struct engine_request *request, const struct tokenizer *tok,
-                             int context, bool reuse, struct sov_errbuf *err)
+enum sov_error sequence_init(struct sequence *s, const struct engine_request *request,
+                             const struct tokenizer *tok, int context, bool reuse,
+                             struct sov_errbuf *err)
 {
     memset(s, 0, sizeof *s);
     int room = context - request->prompt_count;
@@ -68,10 +69,11 @@ enum sov_error sequence_init(struct sequence *s, const struct engine_request *re
     if (ok && request->digest_logits) {
         s->digest = sov_alloc_aligned(sizeof *s->digest);
         ok = s->digest != NULL &&
-             crypto_generichash_init(s->digest, NULL, 0, sizeof ((struct engine_event *)0)->digest) == 0;
+             crypto_generichash_init(s->digest, NULL, 0, ENGINE_DIGEST_BYTES) == 0;
     }
     if (ok) return SOV_OK;
-    return sov_fail(err, SOV_ERR_NOMEM, "out of memory for a request of %d prompt tokens", request->prompt_count);
+    return sov_fail(err, SOV_ERR_NOMEM, "out of memory for a request of %d prompt tokens",
+                    request->prompt_count);
 }
 
 void sequence_free(struct sequence *s)
@@ -88,11 +90,12 @@ void sequence_free(struct sequence *s)
 
 bool sequence_fits(const struct sequence *s, const struct prefix_cache *cache)
 {
-    int shared = 0, unused = 0; /* an unused page that is shared becomes held: it costs the budget after all */
+    /* An unused page that is shared becomes held: it costs the budget after all. */
+    int shared = 0, unused = 0;
     const struct kv_page *parent = NULL;
     for (int limit = sequence_pages_shareable(s); shared < limit; shared++) {
-        const struct kv_page *page =
-            prefix_find(cache, parent, s->hashes[shared], s->tokens + (size_t)shared * KV_PAGE_POSITIONS);
+        const struct kv_page *page = prefix_find(cache, parent, s->hashes[shared],
+                                                 s->tokens + (size_t)shared * KV_PAGE_POSITIONS);
         if (page == NULL) break;
         if (page->refs == 0) unused++;
         parent = page;
@@ -103,7 +106,8 @@ bool sequence_fits(const struct sequence *s, const struct prefix_cache *cache)
 bool sequence_admit(struct sequence *s, struct prefix_cache *cache)
 {
     int worst = sequence_pages_worst(s);
-    int32_t *tokens = sov_realloc(s->tokens, (size_t)(s->prompt_count + s->max_tokens), sizeof *tokens);
+    int32_t *tokens =
+        sov_realloc(s->tokens, (size_t)(s->prompt_count + s->max_tokens), sizeof *tokens);
     if (tokens != NULL) s->tokens = tokens;
     s->pages = sov_alloc((size_t)worst, sizeof *s->pages);
     s->data = sov_alloc((size_t)worst, sizeof *s->data);
@@ -120,7 +124,8 @@ void sequence_release_pages(struct sequence *s, struct prefix_cache *cache)
     s->pages_max = s->indexed = 0;
 }
 
-static void sequence_append_page(struct sequence *s, struct prefix_cache *cache, struct kv_page *page)
+static void sequence_append_page(struct sequence *s, struct prefix_cache *cache,
+                                 struct kv_page *page)
 {
     s->pages[s->page_count] = page;
     s->data[s->page_count++] = page->data;
@@ -148,7 +153,8 @@ bool sequence_follows(const struct sequence *s, const struct sequence *ahead)
     int page = s->computed / KV_PAGE_POSITIONS;
     if (s->computed % KV_PAGE_POSITIONS != 0 || page >= sequence_pages_shareable(s)) return false;
     if (ahead->hashes == NULL || page >= ahead->prompt_pages) return false;
-    return ahead->computed < (page + 1) * KV_PAGE_POSITIONS && ahead->hashes[page] == s->hashes[page];
+    return ahead->computed < (page + 1) * KV_PAGE_POSITIONS &&
+           ahead->hashes[page] == s->hashes[page];
 }
 
 bool sequence_reach(struct sequence *s, struct prefix_cache *cache, int end)

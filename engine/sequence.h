@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * One request being computed: its tokens, the KV pages they are written to, and what turns picked tokens into text.
- * Positions 0 .. computed-1 are in the pages; tokens computed .. token_count-1 are known and still to be run: many while
- * the prompt is read (prefill), exactly one after that (decode).
+ * One request being computed: its tokens, the KV pages they are written to, and what turns picked
+ * tokens into text. Positions 0 .. computed-1 are in the pages; tokens computed .. token_count-1
+ * are known and still to be run: many while the prompt is read (prefill), exactly one after that
+ * (decode).
  *
  * Threads: made by the thread that submits; from then on the engine's thread only.
  */
@@ -39,22 +40,27 @@ struct sequence {
     struct detokenizer detokenizer;
     struct stop_matcher stop;
 
-    /* KV. pages[i] and data[i] for i < page_count; pages_max were promised, pages_max - page_count still are. */
+    /*
+     * KV. pages[i] and data[i] for i < page_count; pages_max were promised, pages_max - page_count
+     * still are.
+     */
     struct kv_page **pages;
     unsigned char **data;
     int page_count;
     int pages_max;
-    int indexed; /* pages before this one are in the prefix cache */
-    int prompt_pages;  /* full pages of the prompt */
-    uint64_t *hashes;  /* prefix_hash of each of them; NULL without reuse */
+    int indexed;      /* pages before this one are in the prefix cache */
+    int prompt_pages; /* full pages of the prompt */
+    uint64_t *hashes; /* prefix_hash of each of them; NULL without reuse */
 
     crypto_generichash_state *digest; /* NULL unless asked for */
 
-    /* This step's part: prompt rows it could use, rows it has, and what came of the last of them. */
+    /*
+     * This step's part: prompt rows it could use, rows it has, and what came of the last of them.
+     */
     int wanted;
     int rows;
     const float *logits; /* that follow its last token; NULL when it is not at its last token */
-    int32_t picked; /* -1: non-finite logits */
+    int32_t picked;      /* -1: non-finite logits */
     float logprob;
     int top_count;
     struct engine_token_logprob top[ENGINE_TOP_LOGPROBS_MAX];
@@ -65,10 +71,12 @@ struct sequence {
 };
 
 /* SOV_ERR_INVALID or SOV_ERR_LIMIT for a request that can never run. */
-enum sov_error request_check(const struct engine_request *request, int vocab, int context, struct sov_errbuf *err);
+enum sov_error request_check(const struct engine_request *request, int vocab, int context,
+                             struct sov_errbuf *err);
 /* From a checked request; SOV_ERR_NOMEM. sequence_free in any case. */
-enum sov_error sequence_init(struct sequence *s, const struct engine_request *request, const struct tokenizer *tok,
-                             int context, bool reuse, struct sov_errbuf *err);
+enum sov_error sequence_init(struct sequence *s, const struct engine_request *request,
+                             const struct tokenizer *tok, int context, bool reuse,
+                             struct sov_errbuf *err);
 /* Its pages must have been released. */
 void sequence_free(struct sequence *s);
 
@@ -83,7 +91,10 @@ static inline int sequence_generated(const struct sequence *s)
 /* The most pages the request can come to need. */
 int sequence_pages_worst(const struct sequence *s);
 
-/* Whether the worst case fits into what is neither held nor promised, counting pages it can share now. */
+/*
+ * Whether the worst case fits into what is neither held nor promised, counting pages it can share
+ * now.
+ */
 bool sequence_fits(const struct sequence *s, const struct prefix_cache *cache);
 /* Makes the page table and room for the answer and takes the promise; false when memory is out. */
 bool sequence_admit(struct sequence *s, struct prefix_cache *cache);
@@ -91,11 +102,14 @@ bool sequence_admit(struct sequence *s, struct prefix_cache *cache);
 void sequence_release_pages(struct sequence *s, struct prefix_cache *cache);
 
 /*
- * Moves a prefilling sequence forward over pages that others have computed, as far as they go. The last token of the
- * prompt is always left to compute: its logits are wanted.
+ * Moves a prefilling sequence forward over pages that others have computed, as far as they go. The
+ * last token of the prompt is always left to compute: its logits are wanted.
  */
 void sequence_adopt(struct sequence *s, struct prefix_cache *cache);
-/* Whether `ahead`, if it goes on, will write the very page that s would write next: then waiting for it is cheaper. */
+/*
+ * Whether `ahead`, if it goes on, will write the very page that s would write next: then waiting
+ * for it is cheaper.
+ */
 bool sequence_follows(const struct sequence *s, const struct sequence *ahead);
 /* Takes pages for the positions before `end`; false when the system has no memory. */
 bool sequence_reach(struct sequence *s, struct prefix_cache *cache, int end);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The engine's inside, shared by engine.c (life, queue, admission) and step.c (one batch). The lock guards what other
- * threads touch: the waiting list, the phase and the published figures. Everything else is the engine thread's own.
+ * The engine's inside, shared by engine.c (life, queue, admission) and step.c (one batch). The lock
+ * guards what other threads touch: the waiting list, the phase and the published figures.
+ * Everything else is the engine thread's own.
  */
 #ifndef SOV_ENGINE_STATE_H
 #define SOV_ENGINE_STATE_H
@@ -17,8 +18,9 @@
 
 enum {
     /*
-     * Lines of logits per step for requests that want them at prompt positions, beside one per running sequence. Such a
-     * request reads its prompt this many rows at a time: the buffer is vocabulary x lines, and must not outgrow the model.
+     * Lines of logits per step for requests that want them at prompt positions, beside one per
+     * running sequence. Such a request reads its prompt this many rows at a time: the buffer is
+     * vocabulary x lines, and must not outgrow the model.
      */
     ENGINE_PROMPT_LOGITS_ROWS = 32,
 };
@@ -58,16 +60,23 @@ struct engine {
     struct strbuf piece, text; /* a token's text before and after the stop matcher */
 };
 
-/* The memory this process may come to use: the machine's, or less where a cgroup or a resource limit says so. */
+/*
+ * The memory this process may come to use: the machine's, or less where a cgroup or a resource
+ * limit says so.
+ */
 size_t engine_memory_limit(void);
 /* Runs one batch over the running jobs and hands out events; jobs that end leave `running`. */
 void engine_step(struct engine *e);
-/* Ends a job that is no longer (or never was) in `running`: last event, notify, pages, the engine's reference. */
-void engine_end_job(struct engine *e, struct engine_job *job, enum engine_finish finish, enum sov_error error,
-                    const char *message);
+/*
+ * Ends a job that is no longer (or never was) in `running`: last event, notify, pages, the engine's
+ * reference.
+ */
+void engine_end_job(struct engine *e, struct engine_job *job, enum engine_finish finish,
+                    enum sov_error error, const char *message);
 /* Adds the totals of a step to the published figures. */
 void engine_count_step(struct engine *e, const struct engine_stats *gained);
 /* The message for a sequence whose KV pages the system has no memory for. */
-void engine_memory_message(const struct engine *e, const struct sequence *s, struct sov_errbuf *err);
+void engine_memory_message(const struct engine *e, const struct sequence *s,
+                           struct sov_errbuf *err);
 
 #endif

@@ -2,10 +2,11 @@
 /*
  * One step: plan the rows, run the model once, sample, hand out events.
  *
- * Every decoding sequence has one row in every step. The prompt rows of a step, options.prefill_chunk at most, are
- * shared: half go to the sequence that has waited longest, so that prompts finish in order, and half are spread over the
- * others evenly, so that a short prompt does not wait behind a long one. What one does not need goes to the rest. A
- * sequence whose next page is being computed by one ahead of it waits for that page.
+ * Every decoding sequence has one row in every step. The prompt rows of a step,
+ * options.prefill_chunk at most, are shared: half go to the sequence that has waited longest, so
+ * that prompts finish in order, and half are spread over the others evenly, so that a short prompt
+ * does not wait behind a long one. What one does not need goes to the rest. A sequence whose next
+ * page is being computed by one ahead of it waits for that page.
  *
  * None of this can be seen in a result: a row's logits depend on the sequence's own tokens only.
  */
@@ -14,14 +15,18 @@
 #include "base/clock.h"
 #include "engine/state.h"
 
-_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "the logits digest is over little-endian floats");
+_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__,
+               "the logits digest is over little-endian floats");
 
 static inline int step_min(int a, int b)
 {
     return a < b ? a : b;
 }
 
-/* The prefilling sequences that take part in this step go to e->batch, oldest first, with what they want. */
+/*
+ * The prefilling sequences that take part in this step go to e->batch, oldest first, with what they
+ * want.
+ */
 static int step_collect_prefills(struct engine *e)
 {
     int count = 0, spare_lines = ENGINE_PROMPT_LOGITS_ROWS;
@@ -31,7 +36,8 @@ static int step_collect_prefills(struct engine *e)
         if (!sequence_prefilling(s)) continue;
         sequence_adopt(s, &e->prefix);
         bool follows = false;
-        for (int j = 0; j < i && !follows; j++) follows = sequence_follows(s, &e->running[j]->sequence);
+        for (int j = 0; j < i && !follows; j++)
+            follows = sequence_follows(s, &e->running[j]->sequence);
         if (follows) continue;
         s->wanted = s->prompt_count - s->computed;
         if (s->prompt_logits != NULL) {
@@ -49,11 +55,13 @@ static int step_share_evenly(struct engine *e, int count, int rows)
     int others = count - 1;
     for (;;) {
         int open = 0;
-        for (int i = 1; i < count; i++) open += e->batch[i]->sequence.rows < e->batch[i]->sequence.wanted;
+        for (int i = 1; i < count; i++)
+            open += e->batch[i]->sequence.rows < e->batch[i]->sequence.wanted;
         if (open == 0 || rows == 0) return rows;
         int share = rows > open ? rows / open : 1;
         for (int k = 0; k < others && rows > 0; k++) {
-            struct sequence *s = &e->batch[1 + (int)((unsigned)k + e->turn / 2) % others]->sequence;
+            struct sequence *s =
+                &e->batch[1 + (int)(((unsigned)k + e->turn / 2) % (unsigned)others)]->sequence;
             int given = step_min(step_min(share, s->wanted - s->rows), rows);
             s->rows += given;
             rows -= given;
@@ -64,7 +72,8 @@ static int step_share_evenly(struct engine *e, int count, int rows)
 static void step_share_prompt_rows(struct engine *e, int count)
 {
     int rows = e->options.prefill_chunk;
-    int half = count > 1 ? (rows + (int)(e->turn & 1)) / 2 : 0; /* an odd row changes sides at every step */
+    /* With an odd number the odd row changes sides at every step. */
+    int half = count > 1 ? (rows + (int)(e->turn & 1)) / 2 : 0;
     rows = rows - half + step_share_evenly(e, count, half);
     for (int i = 0; i < count && rows > 0; i++) {
         struct sequence *s = &e->batch[i]->sequence;
@@ -90,8 +99,8 @@ static void step_add_rows(struct engine *e, struct sequence *s)
 }
 
 /* Ends the running job at index and leaves a gap. */
-static void step_remove(struct engine *e, int index, enum engine_finish finish, enum sov_error error,
-                        const char *message)
+static void step_remove(struct engine *e, int index, enum engine_finish finish,
+                        enum sov_error error, const char *message)
 {
     struct engine_job *job = e->running[index];
     e->running[index] = NULL;
@@ -126,7 +135,10 @@ static void step_plan(struct engine *e)
     step_close_gaps(e);
 }
 
-/* Hands out prompt logits and sets s->logits where a token is to be picked. Returns how many jobs those are. */
+/*
+ * Hands out prompt logits and sets s->logits where a token is to be picked. Returns how many jobs
+ * those are.
+ */
 static int step_place_logits(struct engine *e, const float *lines)
 {
     int count = 0;
@@ -150,7 +162,8 @@ static int step_place_logits(struct engine *e, const float *lines)
 static void step_pick(struct sampler *sampler, struct sequence *s, int vocab)
 {
     if (s->digest != NULL)
-        crypto_generichash_update(s->digest, (const unsigned char *)s->logits, (size_t)vocab * sizeof(float));
+        crypto_generichash_update(s->digest, (const unsigned char *)s->logits,
+                                  (size_t)vocab * sizeof(float));
     struct sampler_input in = {
         .params = &s->sampling,
         .logits = s->logits,
@@ -161,7 +174,8 @@ static void step_pick(struct sampler *sampler, struct sequence *s, int vocab)
     s->picked = sampler_pick(sampler, &in);
     s->top_count = 0;
     if (s->picked >= 0 && s->top_logprobs >= 0)
-        s->top_count = sampler_logprobs(sampler, s->logits, s->picked, s->top_logprobs, &s->logprob, s->top);
+        s->top_count =
+            sampler_logprobs(sampler, s->logits, s->picked, s->top_logprobs, &s->logprob, s->top);
 }
 
 struct step_pick_job {
@@ -175,7 +189,8 @@ static void step_pick_share(void *arg, int worker, int workers)
     struct engine *e = work->engine;
     int begin, end;
     pool_share(work->count, worker, workers, &begin, &end);
-    for (int i = begin; i < end; i++) step_pick(e->samplers[worker], &e->batch[i]->sequence, e->vocab);
+    for (int i = begin; i < end; i++)
+        step_pick(e->samplers[worker], &e->batch[i]->sequence, e->vocab);
 }
 
 /* Turns the picked token into text and an event. Returns false when memory is out. */
@@ -187,7 +202,8 @@ static bool step_emit(struct engine *e, struct engine_job *job, bool with_text, 
     *stopped = false;
     if (with_text) {
         if (!detokenizer_push(&s->detokenizer, s->picked, &e->piece)) return false;
-        if (!stop_feed(&s->stop, strbuf_text(&e->piece), e->piece.length, &e->text, stopped)) return false;
+        if (!stop_feed(&s->stop, strbuf_text(&e->piece), e->piece.length, &e->text, stopped))
+            return false;
     }
     return job_push(job, s->picked, s->top_logprobs >= 0 ? s->logprob : 0, s->top, s->top_count,
                     strbuf_text(&e->text), e->text.length);
@@ -200,8 +216,9 @@ static bool step_take_token(struct engine *e, struct engine_job *job, enum engin
     struct sequence *s = &job->sequence;
     *finish = ENGINE_FINISH_ERROR;
     if (s->picked < 0) {
-        *error = sov_fail(err, SOV_ERR_INTERNAL, "the model produced non-finite logits at position %d",
-                          s->token_count - 1);
+        *error =
+            sov_fail(err, SOV_ERR_INTERNAL, "the model produced non-finite logits at position %d",
+                     s->token_count - 1);
         return false;
     }
     s->last_token_ns = clock_monotonic_ns();
@@ -213,9 +230,12 @@ static bool step_take_token(struct engine *e, struct engine_job *job, enum engin
         return false;
     }
     *error = SOV_OK;
-    if (ends || stopped) *finish = ENGINE_FINISH_STOP;
-    else if (sequence_generated(s) == s->max_tokens) *finish = ENGINE_FINISH_LENGTH;
-    else return true;
+    if (ends || stopped)
+        *finish = ENGINE_FINISH_STOP;
+    else if (sequence_generated(s) == s->max_tokens)
+        *finish = ENGINE_FINISH_LENGTH;
+    else
+        return true;
     return false;
 }
 
@@ -239,8 +259,10 @@ static void step_accept(struct engine *e, struct engine_stats *gained)
             struct sov_errbuf err = {""};
             bool goes_on = step_take_token(e, job, &finish, &error, &err);
             gained->generated_tokens_total += s->picked >= 0;
-            if (goes_on) job_notify(job);
-            else step_remove(e, i, finish, error, err.message);
+            if (goes_on)
+                job_notify(job);
+            else
+                step_remove(e, i, finish, error, err.message);
         } else if (!sequence_prefilling(s)) { /* max_tokens was 0 */
             step_remove(e, i, ENGINE_FINISH_LENGTH, SOV_OK, NULL);
         }
@@ -251,7 +273,8 @@ static void step_accept(struct engine *e, struct engine_stats *gained)
 static void step_fail_all(struct engine *e, enum sov_error error, const char *message)
 {
     for (int i = 0; i < e->running_count; i++)
-        if (e->running[i]->sequence.rows > 0) step_remove(e, i, ENGINE_FINISH_ERROR, error, message);
+        if (e->running[i]->sequence.rows > 0)
+            step_remove(e, i, ENGINE_FINISH_ERROR, error, message);
     step_close_gaps(e);
 }
 
@@ -273,7 +296,8 @@ void engine_step(struct engine *e)
     int64_t model_begin = clock_monotonic_ns();
     const float *lines = NULL;
     struct sov_errbuf err = {""};
-    enum sov_error rc = model_forward(e->options.model, e->workspace, e->rows, e->row_count, &lines, &err);
+    enum sov_error rc =
+        model_forward(e->options.model, e->workspace, e->rows, e->row_count, &lines, &err);
     struct engine_stats gained = {.steps_total = 1, .step_rows_total = (uint64_t)e->row_count};
     gained.model_ns_total = (uint64_t)(clock_monotonic_ns() - model_begin);
     if (rc == SOV_OK) {

@@ -50,7 +50,10 @@ void stop_free(struct stop_matcher *m)
     memset(m, 0, sizeof *m);
 }
 
-/* Moves every automaton on by one byte. Returns the length of the longest string that is complete now, or 0. */
+/*
+ * Moves every automaton on by one byte. Returns the length of the longest string that is complete
+ * now, or 0.
+ */
 static int stop_advance(struct stop_matcher *m, unsigned char byte)
 {
     int complete = 0;
@@ -73,15 +76,19 @@ static int stop_longest_match(const struct stop_matcher *m)
     return longest;
 }
 
-/* Appends held text and piece[0 .. length) to out, less the last `keep` bytes of the two together. */
-static bool stop_emit(struct stop_matcher *m, const char *piece, size_t length, size_t keep, struct strbuf *out)
+/*
+ * Appends held text and piece[0 .. length) to out, less the last `keep` bytes of the two together.
+ */
+static bool stop_emit(struct stop_matcher *m, const char *piece, size_t length, size_t keep,
+                      struct strbuf *out)
 {
     size_t certain = (size_t)m->held_length + length - keep;
     size_t from_held = certain < (size_t)m->held_length ? certain : (size_t)m->held_length;
     return strbuf_append(out, m->held, from_held) && strbuf_append(out, piece, certain - from_held);
 }
 
-bool stop_feed(struct stop_matcher *m, const char *piece, size_t length, struct strbuf *out, bool *found)
+bool stop_feed(struct stop_matcher *m, const char *piece, size_t length, struct strbuf *out,
+               bool *found)
 {
     *found = false;
     if (m->done) return true;

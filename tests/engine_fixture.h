@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What the engine's tests share: a tiny random model made by mkmodel, an engine over it, requests run to their end, and
- * the same request computed by hand, one position at a time, without the engine.
+ * What the engine's tests share: a tiny random model made by mkmodel, an engine over it, requests
+ * run to their end, and the same request computed by hand, one position at a time, without the
+ * engine.
  */
 #ifndef SOV_TESTS_ENGINE_FIXTURE_H
 #define SOV_TESTS_ENGINE_FIXTURE_H
@@ -40,7 +41,8 @@ struct fixture_model {
 };
 
 /* Makes a model file by mkmodel; path has room for 256 bytes. */
-static inline void fixture_make_file(char *path, const char *type, const char *dim, const char *vocab)
+static inline void fixture_make_file(char *path, const char *type, const char *dim,
+                                     const char *vocab)
 {
     const char *build = getenv("BUILD"), *tmp = getenv("TMPDIR");
     char program[4096];
@@ -49,17 +51,21 @@ static inline void fixture_make_file(char *path, const char *type, const char *d
     int fd = mkstemp(path);
     assert_true(fd >= 0);
     close(fd);
-    const char *argv[] = {program, "--arch", "llama", "--dim", dim, "--layers", "2", "--heads", "4", "--kv-heads",
-                          "2", "--ffn", dim, "--type", type, "--seed", "7", "--vocab-bytes", vocab, path, NULL};
+    const char *argv[] = {program, "--arch",  "llama", "--dim",      dim, "--layers",
+                          "2",     "--heads", "4",     "--kv-heads", "2", "--ffn",
+                          dim,     "--type",  type,    "--seed",     "7", "--vocab-bytes",
+                          vocab,   path,      NULL};
     pid_t pid;
     int status;
-    if (posix_spawn(&pid, program, NULL, NULL, (char **)argv, environ) != 0) fail_msg("cannot run %s", program);
+    if (posix_spawn(&pid, program, NULL, NULL, (char **)argv, environ) != 0)
+        fail_msg("cannot run %s", program);
     assert_int_equal(waitpid(pid, &status, 0), pid);
     if (status != 0) fail_msg("%s failed with status %d", program, status);
 }
 
 /* Opens path and removes its name. threads: of the pool. */
-static inline void fixture_open(struct fixture_model *m, const char *path, enum kern_isa isa, int threads)
+static inline void fixture_open(struct fixture_model *m, const char *path, enum kern_isa isa,
+                                int threads)
 {
     struct sov_errbuf err = {""};
     memset(m, 0, sizeof *m);
@@ -106,7 +112,10 @@ static inline struct engine *fixture_engine(const struct engine_options *options
     return engine;
 }
 
-/* Token ids of plain bytes, from a seed; prompts of different seeds differ from their first token on. */
+/*
+ * Token ids of plain bytes, from a seed; prompts of different seeds differ from their first token
+ * on.
+ */
 static inline void fixture_prompt(int32_t *tokens, int count, uint32_t seed)
 {
     uint32_t x = seed * 2654435761u + 1;
@@ -119,7 +128,8 @@ static inline void fixture_prompt(int32_t *tokens, int count, uint32_t seed)
     tokens[0] = (int32_t)(5 + seed % 200);
 }
 
-static inline struct engine_request fixture_request(const int32_t *prompt, int count, int max_tokens)
+static inline struct engine_request fixture_request(const int32_t *prompt, int count,
+                                                    int max_tokens)
 {
     struct engine_request r = {.prompt = prompt,
                                .prompt_count = count,
@@ -177,7 +187,8 @@ static inline void fixture_finish(struct engine_job *job, struct fixture_result 
     memset(r, 0, sizeof *r);
     struct engine_event event;
     while (r->finish == ENGINE_FINISH_NONE) {
-        if (!engine_job_wait(job, FIXTURE_WAIT_MS)) fail_msg("no event within %d ms", FIXTURE_WAIT_MS);
+        if (!engine_job_wait(job, FIXTURE_WAIT_MS))
+            fail_msg("no event within %d ms", FIXTURE_WAIT_MS);
         while (engine_job_next(job, &event)) fixture_take(r, &event);
     }
     assert_false(engine_job_next(job, &event));
@@ -185,22 +196,25 @@ static inline void fixture_finish(struct engine_job *job, struct fixture_result 
     engine_job_release(job);
 }
 
-static inline struct engine_job *fixture_submit(struct engine *engine, const struct engine_request *request)
+static inline struct engine_job *fixture_submit(struct engine *engine,
+                                                const struct engine_request *request)
 {
     struct engine_job *job;
     struct sov_errbuf err;
-    if (engine_submit(engine, request, NULL, NULL, &job, &err) != SOV_OK) fail_msg("%s", err.message);
+    if (engine_submit(engine, request, NULL, NULL, &job, &err) != SOV_OK)
+        fail_msg("%s", err.message);
     return job;
 }
 
-static inline void fixture_run(struct engine *engine, const struct engine_request *request, struct fixture_result *r)
+static inline void fixture_run(struct engine *engine, const struct engine_request *request,
+                               struct fixture_result *r)
 {
     fixture_finish(fixture_submit(engine, request), r);
 }
 
 /*
- * A request whose prompt logits keep the engine's thread waiting, so that a test can submit others that will all be
- * there at the next step. It takes one slot.
+ * A request whose prompt logits keep the engine's thread waiting, so that a test can submit others
+ * that will all be there at the next step. It takes one slot.
  */
 struct fixture_gate {
     pthread_mutex_t lock;
@@ -222,7 +236,10 @@ static inline void fixture_gate_wait(void *user, int position, const float *logi
     pthread_mutex_unlock(&gate->lock);
 }
 
-/* Returns when the engine's thread is held. max_tokens 0: the request ends in the step that it holds. */
+/*
+ * Returns when the engine's thread is held. max_tokens 0: the request ends in the step that it
+ * holds.
+ */
 static inline void fixture_gate_close(struct fixture_gate *gate, struct engine *engine)
 {
     static const int32_t prompt[1] = {9};
@@ -250,10 +267,13 @@ static inline void fixture_gate_open(struct fixture_gate *gate)
     pthread_mutex_destroy(&gate->lock);
 }
 
-/* The same request without the engine: one row per call, own pages. logits, if not NULL, gets vocab floats for each
- * position from 0 on. Fills tokens, count and digest. */
-static inline void fixture_by_hand(const struct fixture_model *m, const struct engine_request *request,
-                                   struct fixture_result *r, float *logits)
+/*
+ * The same request without the engine: one row per call, own pages. logits, if not NULL, gets vocab
+ * floats for each position from 0 on. Fills tokens, count and digest.
+ */
+static inline void fixture_by_hand(const struct fixture_model *m,
+                                   const struct engine_request *request, struct fixture_result *r,
+                                   float *logits)
 {
     int vocab = model_config(m->model)->vocab, total = request->prompt_count + request->max_tokens;
     int pages = (total + KV_PAGE_POSITIONS - 1) / KV_PAGE_POSITIONS;
@@ -266,7 +286,8 @@ static inline void fixture_by_hand(const struct fixture_model *m, const struct e
     assert_true(total <= FIXTURE_TOKENS_MAX);
     assert_int_equal(model_workspace_create(m->model, m->pool, 1, 1, &ws, &err), SOV_OK);
     assert_int_equal(sampler_create(vocab, kern_isa_best(), &sampler, &err), SOV_OK);
-    for (int i = 0; i < pages; i++) assert_non_null(table[i] = sov_alloc_aligned(model_kv_page_bytes(m->model)));
+    for (int i = 0; i < pages; i++)
+        assert_non_null(table[i] = sov_alloc_aligned(model_kv_page_bytes(m->model)));
     memcpy(tokens, request->prompt, (size_t)request->prompt_count * sizeof tokens[0]);
     memset(r, 0, sizeof *r);
     crypto_generichash_init(&digest, NULL, 0, sizeof r->digest);
@@ -276,9 +297,11 @@ static inline void fixture_by_hand(const struct fixture_model *m, const struct e
             .token = tokens[position], .position = position, .pages = table, .want_logits = true};
         const float *line;
         assert_int_equal(model_forward(m->model, ws, &row, 1, &line, &err), SOV_OK);
-        if (logits != NULL) memcpy(logits + (size_t)position * (size_t)vocab, line, (size_t)vocab * sizeof *line);
+        if (logits != NULL)
+            memcpy(logits + (size_t)position * (size_t)vocab, line, (size_t)vocab * sizeof *line);
         if (position + 1 < request->prompt_count || request->max_tokens == 0) continue;
-        crypto_generichash_update(&digest, (const unsigned char *)line, (size_t)vocab * sizeof *line);
+        crypto_generichash_update(&digest, (const unsigned char *)line,
+                                  (size_t)vocab * sizeof *line);
         struct sampler_input in = {.params = &request->sampling,
                                    .logits = line,
                                    .tokens = tokens,
@@ -294,7 +317,8 @@ static inline void fixture_by_hand(const struct fixture_model *m, const struct e
     model_workspace_free(ws);
 }
 
-static inline void fixture_expect_same(const struct fixture_result *a, const struct fixture_result *b)
+static inline void fixture_expect_same(const struct fixture_result *a,
+                                       const struct fixture_result *b)
 {
     assert_int_equal(a->count, b->count);
     assert_memory_equal(a->tokens, b->tokens, (size_t)a->count * sizeof a->tokens[0]);

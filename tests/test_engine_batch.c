@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Many requests at once: none may notice the others. Results are compared with the same request run alone, by text and
- * by the digest of all logits.
+ * Many requests at once: none may notice the others. Results are compared with the same request run
+ * alone, by text and by the digest of all logits.
  */
 #include <stdatomic.h>
 
@@ -114,7 +114,10 @@ static void test_thirty_two_at_once_are_each_as_if_alone(void **state)
     }
 }
 
-/* Jobs join whenever one ends, and every third is cancelled after a random number of its tokens, or at once. */
+/*
+ * Jobs join whenever one ends, and every third is cancelled after a random number of its tokens, or
+ * at once.
+ */
 static void test_random_joins_and_cancels_change_no_other(void **state)
 {
     (void)state;
@@ -210,7 +213,10 @@ static void test_the_prefix_cache_spares_work_and_changes_nothing(void **state)
     assert_int_equal(other.usage.cached_tokens, 96);
     fixture_by_hand(&model, &request, &hand, NULL);
     fixture_expect_same(&other, &hand);
-    /* The next turn of a conversation: prompt, answer, more. 129 + 39 answer tokens were run: 160 are whole pages. */
+    /*
+     * The next turn of a conversation: prompt, answer, more. 129 + 39 answer tokens were run: 160
+     * are whole pages.
+     */
     memcpy(prompt + 129, first.tokens, 40 * sizeof prompt[0]);
     request.prompt_count = 200;
     fixture_run(engine, &request, &longer);
@@ -322,15 +328,20 @@ static void note_first_event(void *user)
     if (o->first_event == 0) o->first_event = now;
 }
 
-static struct engine_job *submit_noted(struct engine *engine, const struct engine_request *request, struct order *o)
+static struct engine_job *submit_noted(struct engine *engine, const struct engine_request *request,
+                                       struct order *o)
 {
     struct engine_job *job;
     struct sov_errbuf err;
-    if (engine_submit(engine, request, note_first_event, o, &job, &err) != SOV_OK) fail_msg("%s", err.message);
+    if (engine_submit(engine, request, note_first_event, o, &job, &err) != SOV_OK)
+        fail_msg("%s", err.message);
     return job;
 }
 
-/* With one prompt token per step, a short prompt still gets through beside a long one, and the long one gets on too. */
+/*
+ * With one prompt token per step, a short prompt still gets through beside a long one, and the long
+ * one gets on too.
+ */
 static void test_a_short_prompt_does_not_wait_behind_a_long_one(void **state)
 {
     (void)state;
@@ -357,7 +368,8 @@ static void test_a_short_prompt_does_not_wait_behind_a_long_one(void **state)
         for (int i = 0; i < 4; i++) fixture_finish(jobs[i], &r);
         assert_true(orders[1].first_event < orders[0].first_event);
         assert_true(orders[3].first_event < orders[0].first_event);
-        assert_true(orders[0].first_event < orders[2].first_event); /* the older of the long ones first */
+        assert_true(orders[0].first_event <
+                    orders[2].first_event); /* the older of the long ones first */
         engine_free(engine);
     }
 }
@@ -385,7 +397,10 @@ static void test_requests_start_in_the_order_they_came(void **state)
     engine_free(engine);
 }
 
-/* When memory is out at any one allocation of a request, that request fails cleanly or is right, and the next is right. */
+/*
+ * When memory is out at any one allocation of a request, that request fails cleanly or is right,
+ * and the next is right.
+ */
 static void test_memory_failures_hit_one_request_and_not_the_engine(void **state)
 {
     (void)state;
@@ -447,8 +462,10 @@ static void test_no_memory_for_kv_pages_says_what_to_lower(void **state)
     for (long n = 0; n < 40 && !seen; n++) {
         struct engine_job *job;
         sov_mem_fail_after(n, true);
-        if (engine_submit(engine, &plans[0].request, NULL, NULL, &job, NULL) == SOV_OK) fixture_finish(job, &r);
-        else r.message[0] = '\0';
+        if (engine_submit(engine, &plans[0].request, NULL, NULL, &job, NULL) == SOV_OK)
+            fixture_finish(job, &r);
+        else
+            r.message[0] = '\0';
         sov_mem_fail_after(-1, false);
         seen = strstr(r.message, "KV cache") != NULL;
         if (seen) {

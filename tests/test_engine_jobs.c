@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The handle of a request: its events, notification, cancelling, releasing; the queue's bound; stopping the engine. */
+/*
+ * The handle of a request: its events, notification, cancelling, releasing; the queue's bound;
+ * stopping the engine.
+ */
 #include <poll.h>
 #include <stdatomic.h>
 #include <time.h>
@@ -100,10 +103,12 @@ static void test_a_reader_woken_by_notifications_misses_nothing(void **state)
         reader_init(&reader);
         fixture_prompt(prompt, 40, round);
         struct engine_request request = fixture_request(prompt, 1 + (int)round, 20);
-        assert_int_equal(engine_submit(engine, &request, reader_notify, &reader, &job, NULL), SOV_OK);
+        assert_int_equal(engine_submit(engine, &request, reader_notify, &reader, &job, NULL),
+                         SOV_OK);
         memset(&result, 0, sizeof result);
         while (result.finish == ENGINE_FINISH_NONE) {
-            if (!reader_sleep(&reader)) fail_msg("a notification was lost after %d tokens", result.count);
+            if (!reader_sleep(&reader))
+                fail_msg("a notification was lost after %d tokens", result.count);
             while (engine_job_next(job, &event)) fixture_take(&result, &event);
         }
         assert_int_equal(result.count, 20);
@@ -183,7 +188,8 @@ static void test_a_waiting_job_can_be_cancelled(void **state)
     struct engine_request request = fixture_request(prompt, 10, 5);
     struct fixture_gate gate;
     fixture_gate_close(&gate, engine);
-    struct engine_job *first = fixture_submit(engine, &request), *second = fixture_submit(engine, &request);
+    struct engine_job *first = fixture_submit(engine, &request),
+                      *second = fixture_submit(engine, &request);
     struct engine_job *third = fixture_submit(engine, &request);
     assert_int_equal(read_stats(engine).waiting, 3);
     engine_job_cancel(second);
@@ -212,7 +218,8 @@ static void test_a_released_job_is_cancelled_and_not_notified_again(void **state
     for (int round = 0; round < 40; round++) {
         struct engine_job *job;
         atomic_store(&reader.over, false);
-        assert_int_equal(engine_submit(engine, &request, reader_notify, &reader, &job, NULL), SOV_OK);
+        assert_int_equal(engine_submit(engine, &request, reader_notify, &reader, &job, NULL),
+                         SOV_OK);
         if (round % 2 == 0) assert_true(reader_sleep(&reader));
         engine_job_release(job);
         atomic_store(&reader.over, true);
@@ -285,7 +292,10 @@ static void test_waiting_has_a_limit_and_an_ended_job_does_not_wait(void **state
     engine_free(engine);
 }
 
-/* Stretches every step, so that a job of hundreds of tokens cannot end before a test stops the engine. */
+/*
+ * Stretches every step, so that a job of hundreds of tokens cannot end before a test stops the
+ * engine.
+ */
 static void notify_slowly(void *user)
 {
     (void)user;
@@ -303,7 +313,8 @@ static void test_stopping_at_once_fails_what_runs_and_what_waits(void **state)
     struct engine_job *jobs[5], *none;
     struct sov_errbuf err;
     for (int i = 0; i < 5; i++)
-        assert_int_equal(engine_submit(engine, &request, notify_slowly, NULL, &jobs[i], &err), SOV_OK);
+        assert_int_equal(engine_submit(engine, &request, notify_slowly, NULL, &jobs[i], &err),
+                         SOV_OK);
     assert_true(engine_job_wait(jobs[1], FIXTURE_WAIT_MS)); /* both slots are running */
     engine_shutdown(engine, 0);
     for (int i = 0; i < 5; i++) {
@@ -385,8 +396,8 @@ static void test_an_idle_engine_uses_no_cpu(void **state)
     clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &before);
     poll(NULL, 0, 300); /* the time over which use is measured */
     clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &after);
-    double used_ms =
-        (double)(after.tv_sec - before.tv_sec) * 1e3 + (double)(after.tv_nsec - before.tv_nsec) * 1e-6;
+    double used_ms = (double)(after.tv_sec - before.tv_sec) * 1e3 +
+                     (double)(after.tv_nsec - before.tv_nsec) * 1e-6;
     if (used_ms > 30) fail_msg("%.1f ms of CPU in 300 ms of idleness", used_ms);
     uint64_t steps = read_stats(engine).steps_total;
     assert_int_equal(steps, 3);

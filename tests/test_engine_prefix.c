@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* KV pages and the prefix cache: budget, zeroing, sharing, what is evicted first, and that nothing is ever mixed up. */
+/*
+ * KV pages and the prefix cache: budget, zeroing, sharing, what is evicted first, and that nothing
+ * is ever mixed up.
+ */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -53,14 +56,16 @@ static struct kv_page *add(struct fixture *f, struct kv_page *parent, int32_t to
     page_tokens(tokens, token);
     struct kv_page *page = prefix_take_page(&f->cache);
     assert_non_null(page);
-    return prefix_insert(&f->cache, parent, prefix_hash(parent != NULL ? parent->hash : 0, tokens), tokens, page);
+    return prefix_insert(&f->cache, parent, prefix_hash(parent != NULL ? parent->hash : 0, tokens),
+                         tokens, page);
 }
 
 static struct kv_page *find(struct fixture *f, struct kv_page *parent, int32_t token)
 {
     int32_t tokens[P];
     page_tokens(tokens, token);
-    return prefix_find(&f->cache, parent, prefix_hash(parent != NULL ? parent->hash : 0, tokens), tokens);
+    return prefix_find(&f->cache, parent, prefix_hash(parent != NULL ? parent->hash : 0, tokens),
+                       tokens);
 }
 
 static void test_pages_are_zeroed_whenever_they_are_handed_out(void **state)
@@ -143,7 +148,8 @@ static void test_the_longest_unused_page_goes_first_and_leaves_before_its_parent
     (void)state;
     struct fixture f;
     setup(&f, 4);
-    struct kv_page *a = add(&f, NULL, 1), *ab = add(&f, a, 2), *c = add(&f, NULL, 3), *cd = add(&f, c, 4);
+    struct kv_page *a = add(&f, NULL, 1), *ab = add(&f, a, 2), *c = add(&f, NULL, 3),
+                   *cd = add(&f, c, 4);
     prefix_release(&f.cache, ab);
     prefix_release(&f.cache, a);
     prefix_release(&f.cache, cd);
@@ -243,12 +249,16 @@ static void walker_extend(struct fixture *f, struct walker *w)
         memcpy(page->data, &mark, sizeof mark);
         int32_t tokens[P];
         page_tokens(tokens, w->tokens[depth]);
-        page = prefix_insert(&f->cache, parent, prefix_hash(parent != NULL ? parent->hash : 0, tokens), tokens, page);
+        page = prefix_insert(&f->cache, parent,
+                             prefix_hash(parent != NULL ? parent->hash : 0, tokens), tokens, page);
     }
     w->pages[w->count++] = page;
 }
 
-/* A few walkers over a small tree and a smaller budget: whoever finds a page finds the one of its own prefix. */
+/*
+ * A few walkers over a small tree and a smaller budget: whoever finds a page finds the one of its
+ * own prefix.
+ */
 static void test_random_use_never_mixes_prefixes_up(void **state)
 {
     (void)state;

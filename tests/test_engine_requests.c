@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* One request at a time: what comes out, against the same request computed by hand without the engine. */
+/*
+ * One request at a time: what comes out, against the same request computed by hand without the
+ * engine.
+ */
 #include <math.h>
 
 #include "base/utf8.h"
@@ -117,9 +120,11 @@ static void test_max_tokens_and_the_context_bound_the_answer(void **state)
     fixture_prompt(prompt, 64, 4);
     static const struct {
         int prompt, max_tokens, expected;
-    } cases[] = {{10, 0, 0}, {10, 1, 1}, {10, 40, 40}, {10, 41, 40}, {49, 1000000, 1}, {10, INT32_MAX, 40}};
+    } cases[] = {{10, 0, 0},   {10, 1, 1},       {10, 40, 40},
+                 {10, 41, 40}, {49, 1000000, 1}, {10, INT32_MAX, 40}};
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-        struct engine_request request = fixture_request(prompt, cases[i].prompt, cases[i].max_tokens);
+        struct engine_request request =
+            fixture_request(prompt, cases[i].prompt, cases[i].max_tokens);
         fixture_run(engine, &request, &r);
         assert_int_equal(r.finish, ENGINE_FINISH_LENGTH);
         assert_int_equal(r.count, cases[i].expected);
@@ -171,7 +176,9 @@ static void test_an_end_token_ends_the_answer_unless_ignored(void **state)
     engine_free(engine);
 }
 
-/* Every substring of an answer that begins on a character is a stop string that must cut it there. */
+/*
+ * Every substring of an answer that begins on a character is a stop string that must cut it there.
+ */
 static void test_stop_strings_cut_the_text_and_end_the_answer(void **state)
 {
     (void)state;
@@ -205,7 +212,8 @@ static void test_stop_strings_cut_the_text_and_end_the_answer(void **state)
     char never[80];
     size_t tail = 0, never_length;
     while (!utf8_valid(whole.text + whole.text_length - 4 + tail, 4 - tail)) tail++;
-    never_length = (size_t)snprintf(never, sizeof never, "%s never", whole.text + whole.text_length - 4 + tail);
+    never_length = (size_t)snprintf(never, sizeof never, "%s never",
+                                    whole.text + whole.text_length - 4 + tail);
     const char *stop = never;
     request.stops = &stop;
     request.stop_lengths = &never_length;
@@ -243,7 +251,8 @@ static void test_logprobs_are_of_the_models_own_distribution(void **state)
         assert_int_equal(event.token, hand.tokens[i]);
         float logprob;
         struct engine_token_logprob top[TOP];
-        sampler_logprobs(sampler, logits + (size_t)(PROMPT - 1 + i) * (size_t)vocab, event.token, TOP, &logprob, top);
+        sampler_logprobs(sampler, logits + (size_t)(PROMPT - 1 + i) * (size_t)vocab, event.token,
+                         TOP, &logprob, top);
         assert_true(event.logprob == logprob);
         assert_int_equal(event.top_count, TOP);
         for (int t = 0; t < TOP; t++) {
@@ -267,8 +276,11 @@ struct prompt_lines {
 static void take_prompt_line(void *user, int position, const float *logits, int vocab)
 {
     struct prompt_lines *lines = user;
-    if (position != lines->next || vocab != lines->vocab) lines->next = -1000000;
-    else memcpy(lines->logits + (size_t)lines->next++ * (size_t)vocab, logits, (size_t)vocab * sizeof *logits);
+    if (position != lines->next || vocab != lines->vocab)
+        lines->next = -1000000;
+    else
+        memcpy(lines->logits + (size_t)lines->next++ * (size_t)vocab, logits,
+               (size_t)vocab * sizeof *logits);
 }
 
 static void test_prompt_logits_come_for_every_position_in_order(void **state)
@@ -305,14 +317,15 @@ static void test_prompt_logits_come_for_every_position_in_order(void **state)
     sov_free(got);
 }
 
-static void expect_refused(struct engine *engine, const struct engine_request *request, enum sov_error code,
-                           const char *words)
+static void expect_refused(struct engine *engine, const struct engine_request *request,
+                           enum sov_error code, const char *words)
 {
     struct engine_job *job;
     struct sov_errbuf err;
     assert_int_equal(engine_submit(engine, request, NULL, NULL, &job, &err), code);
     assert_null(job);
-    if (strstr(err.message, words) == NULL) fail_msg("\"%s\" does not say \"%s\"", err.message, words);
+    if (strstr(err.message, words) == NULL)
+        fail_msg("\"%s\" does not say \"%s\"", err.message, words);
 }
 
 static void test_bad_requests_are_refused_with_a_reason(void **state)
@@ -366,13 +379,15 @@ static void test_bad_requests_are_refused_with_a_reason(void **state)
     engine_free(engine);
 }
 
-static void expect_no_engine(const struct engine_options *options, enum sov_error code, const char *words)
+static void expect_no_engine(const struct engine_options *options, enum sov_error code,
+                             const char *words)
 {
     struct engine *engine;
     struct sov_errbuf err;
     assert_int_equal(engine_create(options, &engine, &err), code);
     assert_null(engine);
-    if (strstr(err.message, words) == NULL) fail_msg("\"%s\" does not say \"%s\"", err.message, words);
+    if (strstr(err.message, words) == NULL)
+        fail_msg("\"%s\" does not say \"%s\"", err.message, words);
 }
 
 static void test_options_out_of_range_are_refused(void **state)
@@ -404,7 +419,8 @@ static void test_kv_memory_beyond_the_machine_is_refused_with_figures(void **sta
     expect_no_engine(&o, SOV_ERR_NOMEM, "--ctx 16777216");
     expect_no_engine(&o, SOV_ERR_NOMEM, "--parallel 256");
     char figure[64];
-    double mib = (double)model_kv_page_bytes(model.model) * (ENGINE_CONTEXT_MAX / KV_PAGE_POSITIONS) / 1048576.0;
+    double mib = (double)model_kv_page_bytes(model.model) *
+                 (ENGINE_CONTEXT_MAX / KV_PAGE_POSITIONS) / 1048576.0;
     snprintf(figure, sizeof figure, "needs %.1f MiB (%.1f MiB", mib * ENGINE_PARALLEL_MAX, mib);
     expect_no_engine(&o, SOV_ERR_NOMEM, figure);
     o = fixture_options(&model);
@@ -424,8 +440,10 @@ static void test_an_engine_without_memory_is_an_error(void **state)
         enum sov_error rc = engine_create(&o, &engine, &err);
         sov_mem_fail_after(-1, false);
         made = rc == SOV_OK;
-        if (made) engine_free(engine);
-        else assert_int_equal(rc, SOV_ERR_NOMEM);
+        if (made)
+            engine_free(engine);
+        else
+            assert_int_equal(rc, SOV_ERR_NOMEM);
         assert_true(n > 5 || !made);
     }
     assert_true(made);
@@ -456,7 +474,8 @@ static void test_a_model_that_gives_nan_fails_the_request_and_no_other(void **st
     for (int i = 0; i < 20; i++) good_prompt[i] = bad_prompt[i] = 100 + i;
     bad_prompt[13] = 77;
     struct sampling_bias never_77 = {.token = 77, .bias = -100};
-    struct engine_request good = fixture_request(good_prompt, 20, 30), bad = fixture_request(bad_prompt, 20, 30);
+    struct engine_request good = fixture_request(good_prompt, 20, 30),
+                          bad = fixture_request(bad_prompt, 20, 30);
     good.sampling.bias = &never_77;
     good.sampling.bias_count = 1;
     static struct fixture_result alone, beside, failed;

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Stop strings: whatever the pieces a text arrives in, what comes out is the whole text up to the first stop string. */
+/*
+ * Stop strings: whatever the pieces a text arrives in, what comes out is the whole text up to the
+ * first stop string.
+ */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -142,7 +145,10 @@ static void test_zero_bytes_are_bytes(void **state)
     stop_free(&m);
 }
 
-/* The definition, by trying every end and every string. Returns the length of what is to come out, or -1 if no stop. */
+/*
+ * The definition, by trying every end and every string. Returns the length of what is to come out,
+ * or -1 if no stop.
+ */
 static long search_whole(const char *text, size_t length, char (*stops)[ENGINE_STOP_BYTES_MAX],
                          const size_t *stop_lengths, int stop_count)
 {
@@ -163,7 +169,8 @@ static size_t could_begin(const char *text, size_t length, char (*stops)[ENGINE_
 {
     for (size_t keep = length; keep > 0; keep--)
         for (int i = 0; i < stop_count; i++)
-            if (stop_lengths[i] > keep && memcmp(text + length - keep, stops[i], keep) == 0) return keep;
+            if (stop_lengths[i] > keep && memcmp(text + length - keep, stops[i], keep) == 0)
+                return keep;
     return 0;
 }
 
@@ -176,18 +183,22 @@ static void test_random_pieces_against_a_search_of_the_whole(void **state)
     struct strbuf out = {0}, text = {0};
     int with_stop = 0;
     for (int round = 0; round < 20000; round++) {
-        int stop_count = test_below(4) == 0 ? ENGINE_STOPS_MAX : 1 + test_below(3), alphabet = 1 + test_below(5);
+        int stop_count = test_below(4) == 0 ? ENGINE_STOPS_MAX : 1 + test_below(3),
+            alphabet = 1 + test_below(5);
         size_t stop_lengths[ENGINE_STOPS_MAX];
         const char *stop_texts[ENGINE_STOPS_MAX];
         for (int i = 0; i < stop_count; i++) {
             stops[i][0] = '\0';
-            for (int n = 1 + test_below(7); n > 0; n--) strcat(stops[i], letters[test_below(alphabet)]);
+            for (int n = 1 + test_below(7); n > 0; n--)
+                strcat(stops[i], letters[test_below(alphabet)]);
             stop_lengths[i] = strlen(stops[i]);
             stop_texts[i] = stops[i];
         }
         strbuf_clear(&text);
-        for (int n = test_below(40); n > 0; n--) strbuf_puts(&text, letters[test_below(alphabet + 1) % alphabet]);
-        long expected = search_whole(strbuf_text(&text), text.length, stops, stop_lengths, stop_count);
+        for (int n = test_below(40); n > 0; n--)
+            strbuf_puts(&text, letters[test_below(alphabet + 1) % alphabet]);
+        long expected =
+            search_whole(strbuf_text(&text), text.length, stops, stop_lengths, stop_count);
         struct stop_matcher m;
         assert_true(stop_init(&m, stop_texts, stop_lengths, stop_count));
         strbuf_clear(&out);
@@ -197,12 +208,15 @@ static void test_random_pieces_against_a_search_of_the_whole(void **state)
             size_t piece = 1 + (size_t)test_below(6);
             if (piece > text.length - fed) piece = text.length - fed;
             /* Pieces are whole characters, as the detokenizer's are. */
-            while (fed + piece < text.length && ((unsigned char)text.data[fed + piece] & 0xC0) == 0x80) piece++;
+            while (fed + piece < text.length &&
+                   ((unsigned char)text.data[fed + piece] & 0xC0) == 0x80)
+                piece++;
             assert_true(stop_feed(&m, text.data + fed, piece, &out, &found));
             fed += piece;
             assert_true(utf8_valid(strbuf_text(&out), out.length));
             if (!found)
-                assert_int_equal(out.length, fed - could_begin(text.data, fed, stops, stop_lengths, stop_count));
+                assert_int_equal(
+                    out.length, fed - could_begin(text.data, fed, stops, stop_lengths, stop_count));
         }
         assert_int_equal(found, expected >= 0);
         if (!found) assert_true(stop_flush(&m, &out));
