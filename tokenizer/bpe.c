@@ -97,8 +97,8 @@ static enum sov_error add_merge(struct bpe *bpe, const struct gguf_str *merge, u
     uint64_t key = (uint64_t)left << 32 | right;
     uint32_t slot = pair_slot(bpe, key);
     if (bpe->pairs[slot].key == key) return SOV_OK; /* given twice: the first rank counts */
-    bpe->pairs[slot] = (struct bpe_pair){key, rank, merged};
-    if (left < 256 && right < 256) bpe->byte_pairs[left << 8 | right] = bpe->pairs[slot];
+    bpe->pairs[slot] = (struct bpe_pair){key, {rank, merged}};
+    if (left < 256 && right < 256) bpe->byte_pairs[left << 8 | right] = bpe->pairs[slot].merge;
     return SOV_OK;
 }
 
@@ -116,9 +116,8 @@ static enum sov_error load_merges(struct bpe *bpe, const struct gguf *gguf, stru
     bpe->pairs = sov_alloc(slots, sizeof *bpe->pairs);
     bpe->byte_pairs = sov_alloc(256 * 256, sizeof *bpe->byte_pairs);
     if (bpe->pairs == NULL || bpe->byte_pairs == NULL) return tokenizer_nomem(err);
-    const struct bpe_pair empty = {UINT64_MAX, MERGE_NONE, 0};
-    for (uint32_t i = 0; i < slots; i++) bpe->pairs[i] = empty;
-    for (uint32_t i = 0; i < 256 * 256; i++) bpe->byte_pairs[i] = empty;
+    memset(bpe->pairs, 0xFF, slots * sizeof *bpe->pairs);
+    memset(bpe->byte_pairs, 0xFF, 256 * 256 * sizeof *bpe->byte_pairs);
     struct strbuf bytes = {0};
     for (uint32_t i = 0; rc == SOV_OK && i < array->count; i++)
         rc = add_merge(bpe, &array->strings[i], i, &bytes, err);
@@ -190,11 +189,11 @@ static uint32_t lookup_pair(const void *context, const struct merge_symbol *symb
 {
     const struct bpe *bpe = context;
     uint32_t l = symbols[left].value, r = symbols[right].value;
-    const struct bpe_pair *pair = l < 256 && r < 256
-                                      ? &bpe->byte_pairs[l << 8 | r]
-                                      : &bpe->pairs[pair_slot(bpe, (uint64_t)l << 32 | r)];
-    *merged = pair->merged;
-    return pair->order;
+    const struct bpe_merge *merge = l < 256 && r < 256
+                                        ? &bpe->byte_pairs[l << 8 | r]
+                                        : &bpe->pairs[pair_slot(bpe, (uint64_t)l << 32 | r)].merge;
+    *merged = merge->merged;
+    return merge->order;
 }
 
 static bool push_symbol(const struct bpe *bpe, uint32_t symbol, struct token_list *list)

@@ -37,10 +37,13 @@ struct pre_kind {
     bool clean_spaces; /* detokenization drops the spaces before punctuation */
 };
 
-/* A pair that merges: left and right symbol in the key, and the symbol they become. */
-struct bpe_pair {
-    uint64_t key; /* left << 32 | right; UINT64_MAX: empty */
+/* What a pair becomes, and when. All bits set: it does not merge. */
+struct bpe_merge {
     uint32_t order, merged;
+};
+struct bpe_pair {
+    uint64_t key; /* left symbol << 32 | right; UINT64_MAX: empty */
+    struct bpe_merge merge;
 };
 
 struct bpe {
@@ -49,7 +52,7 @@ struct bpe {
     int32_t *tokens;       /* of each symbol, or -1 */
     struct bpe_pair *pairs;
     uint32_t pair_mask;
-    struct bpe_pair *byte_pairs; /* [left byte << 8 | right byte] */
+    struct bpe_merge *byte_pairs; /* [left byte << 8 | right byte] */
     /* The token whose text is this one byte, or -1: for bytes of symbols that are no tokens. */
     int32_t stray[256];
     bool whole_words;

@@ -150,7 +150,7 @@ static void fill_bmp(unsigned char *bmp)
             for (uint32_t c = r[0]; c <= r[1]; c++) bmp[c] |= (unsigned char)(1u << set);
         }
     }
-    for (uint32_t c = CLASS_HIGH; c < UNICODE_BMP_END; c++) {
+    for (uint32_t c = CLASS_HIGH; c <= UNICODE_LAST_SPACE; c++) {
         if (unicode_is_space(c)) bmp[c] = CLASS_SPACE;
     }
     for (uint32_t c = 0; c < CLASS_HIGH; c++) bmp[c] = (unsigned char)c;

@@ -21,7 +21,7 @@ bool unicode_is_space(uint32_t c)
     if (c < 0x80) return c == ' ' || (c >= '\t' && c <= '\r');
     if (c < 0x1680) return c == 0x85 || c == 0xA0;
     return c == 0x1680 || (c >= 0x2000 && c <= 0x200A) || c == 0x2028 || c == 0x2029 ||
-           c == 0x202F || c == 0x205F || c == 0x3000;
+           c == 0x202F || c == 0x205F || c == UNICODE_LAST_SPACE;
 }
 
 static bool is_continuation(const unsigned char *text, size_t length, size_t i)

@@ -22,7 +22,12 @@ enum unicode_class {
     UNICODE_CLASSES
 };
 
-enum { UNICODE_BMP_END = 0x10000, UNICODE_END = 0x110000, UNICODE_REPLACEMENT = 0xFFFD };
+enum {
+    UNICODE_LAST_SPACE = 0x3000,
+    UNICODE_REPLACEMENT = 0xFFFD,
+    UNICODE_BMP_END = 0x10000,
+    UNICODE_END = 0x110000,
+};
 
 /* By the general category; a code point past the end is UNICODE_OTHER. */
 enum unicode_class unicode_class_of(uint32_t code_point);
