@@ -224,10 +224,10 @@ static UNUSED_OK void response_free(struct response *r)
     *r = (struct response){0};
 }
 
-/* The value of a header, in a buffer that the next call overwrites; NULL if absent. */
+/* The value of a header, in a buffer that the next call of this thread overwrites; NULL if absent. */
 static UNUSED_OK const char *response_header(const struct response *r, const char *name)
 {
-    static char value[1024];
+    static _Thread_local char value[1024];
     size_t length = strlen(name);
     for (const char *line = strstr(r->head, "\r\n"); line != NULL; line = strstr(line, "\r\n")) {
         line += 2;
