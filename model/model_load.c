@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Loading: each matrix is packed into panels by all workers of the pool, then its pages of the file are given back, so
- * that memory peaks at one copy of the weights and one tensor of the mapping. The token embedding is not packed: rows
+ * Loading: each matrix is packed into panels by all workers of the pool, slice by slice, and a packed slice's pages of the
+ * file are given back, so that memory peaks at one copy of the weights and one slice of the mapping. The token embedding is not packed: rows
  * are read from the mapping as tokens ask for them.
  */
 #include <math.h>
@@ -10,6 +10,9 @@
 #include "base/mem.h"
 #include "gguf/quant.h"
 #include "model/model_internal.h"
+
+/* Bytes of packed panels between two releases of the file's pages. */
+enum { SLICE_BYTES = 16 << 20 };
 
 struct loader {
     const struct gguf *gguf;
@@ -22,14 +25,16 @@ struct loader {
 struct pack_job {
     struct matmul_weights *weights;
     const void *rows;
+    int begin; /* panels */
+    int end;
 };
 
 static void pack_panels(void *arg, int worker, int workers)
 {
     const struct pack_job *job = arg;
     int begin, end;
-    pool_share(job->weights->panels, worker, workers, &begin, &end);
-    matmul_weights_pack(job->weights, job->rows, begin, end);
+    pool_share(job->end - job->begin, worker, workers, &begin, &end);
+    matmul_weights_pack(job->weights, job->rows, job->begin + begin, job->begin + end);
 }
 
 static void report(struct loader *l, uint64_t bytes)
@@ -58,6 +63,31 @@ static enum sov_error load_vector(struct loader *l, const struct gguf_tensor *t,
     return SOV_OK;
 }
 
+/* Gives back the file's pages of the rows that panels [begin, end) were packed from. */
+static void release_rows(struct loader *l, const struct gguf_tensor *t, int begin, int end)
+{
+    uint64_t row_bytes = t->bytes / t->dims[1], first = (uint64_t)begin * MATMUL_PANEL;
+    uint64_t last = (uint64_t)end * MATMUL_PANEL < t->dims[1] ? (uint64_t)end * MATMUL_PANEL : t->dims[1];
+    struct gguf_tensor part = *t;
+    part.data = (const unsigned char *)t->data + first * row_bytes;
+    part.bytes = (last - first) * row_bytes;
+    gguf_release_pages(l->gguf, &part);
+}
+
+static void pack_matrix(struct loader *l, const struct gguf_tensor *t, struct matmul_weights *w)
+{
+    int slice = (int)(SLICE_BYTES / w->panel_bytes) + 1;
+    for (int begin = 0; begin < w->panels; begin += slice) {
+        int end = w->panels - begin > slice ? begin + slice : w->panels;
+        struct pack_job job = {.weights = w, .rows = t->data, .begin = begin, .end = end};
+        pool_run(l->options->pool, pack_panels, &job);
+        release_rows(l, t, begin, end);
+        report(l, (uint64_t)(end - begin) * w->panel_bytes);
+    }
+    /* The pages between two slices. */
+    gguf_release_pages(l->gguf, t);
+}
+
 static enum sov_error load_linear(struct loader *l, const struct gguf_tensor *t, const struct gguf_tensor *bias,
                                   struct model_linear *out)
 {
@@ -67,10 +97,7 @@ static enum sov_error load_linear(struct loader *l, const struct gguf_tensor *t,
     size_t bytes = matmul_weights_bytes(&out->w);
     out->w.data = sov_alloc_aligned(bytes);
     if (out->w.data == NULL) return out_of_memory(l, t, bytes);
-    struct pack_job job = {.weights = &out->w, .rows = t->data};
-    pool_run(l->options->pool, pack_panels, &job);
-    gguf_release_pages(l->gguf, t);
-    report(l, bytes);
+    pack_matrix(l, t, &out->w);
     return load_vector(l, bias, &out->bias);
 }
 
