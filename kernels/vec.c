@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The float64 functions that rotary angles are made of, and the table of vector kernels per ISA. Each function reduces
- * its argument and evaluates a Taylor or atanh series by Horner's rule with fused multiply-adds, in the one order that
- * docs/arithmetic.md, "Functions", gives; the coefficients are quotients of exact small integers, so that a reader can
- * check them.
+ * The float64 functions that rotary angles are made of, and the table of vector kernels per ISA.
+ * Each function reduces its argument and evaluates a Taylor or atanh series by Horner's rule with
+ * fused multiply-adds, in the one order that docs/arithmetic.md, "Functions", gives; the
+ * coefficients are quotients of exact small integers, so that a reader can check them.
  */
 #include "kernels/vec.h"
 
@@ -16,7 +16,10 @@
 /* Adding and subtracting 1.5 * 2^52 rounds to the nearest integer, ties to even. */
 static const double VEC_ROUND64 = 0x1.8p+52;
 
-/* pi/2 in three parts: the first two have 33 significant bits, so that the first step of the reduction is exact. */
+/*
+ * pi/2 in three parts: the first two have 33 significant bits, so that the first step of the
+ * reduction is exact.
+ */
 static const double VEC_TWO_OVER_PI = 0x1.45f306dc9c883p-1;
 static const double VEC_PIO2_1 = 0x1.921fb544p+0;
 static const double VEC_PIO2_2 = 0x1.0b4611a6p-34;
@@ -30,14 +33,20 @@ static const double VEC_EXP64_HIGH = 709.0;
 
 /* (-1)^k / (2k+1)!, k = 1..8 */
 static const double vec_sin_coefficients[] = {
-    -1.0 / 6.0,           1.0 / 120.0,          -1.0 / 5040.0,          1.0 / 362880.0,
-    -1.0 / 39916800.0,    1.0 / 6227020800.0,   -1.0 / 1307674368000.0, 1.0 / 355687428096000.0,
+    -1.0 / 6.0,        1.0 / 120.0,        -1.0 / 5040.0,          1.0 / 362880.0,
+    -1.0 / 39916800.0, 1.0 / 6227020800.0, -1.0 / 1307674368000.0, 1.0 / 355687428096000.0,
 };
 /* (-1)^k / (2k)!, k = 1..9 */
 static const double vec_cos_coefficients[] = {
-    -1.0 / 2.0,           1.0 / 24.0,           -1.0 / 720.0,
-    1.0 / 40320.0,        -1.0 / 3628800.0,     1.0 / 479001600.0,
-    -1.0 / 87178291200.0, 1.0 / 20922789888000.0, -1.0 / 6402373705728000.0,
+    -1.0 / 2.0,
+    1.0 / 24.0,
+    -1.0 / 720.0,
+    1.0 / 40320.0,
+    -1.0 / 3628800.0,
+    1.0 / 479001600.0,
+    -1.0 / 87178291200.0,
+    1.0 / 20922789888000.0,
+    -1.0 / 6402373705728000.0,
 };
 /* 1 / (2k+1), k = 1..11 */
 static const double vec_ln_coefficients[] = {
@@ -46,8 +55,9 @@ static const double vec_ln_coefficients[] = {
 };
 /* 1 / k!, k = 2..13 */
 static const double vec_exp_coefficients[] = {
-    1.0 / 2.0,     1.0 / 6.0,      1.0 / 24.0,      1.0 / 120.0,      1.0 / 720.0,       1.0 / 5040.0,
-    1.0 / 40320.0, 1.0 / 362880.0, 1.0 / 3628800.0, 1.0 / 39916800.0, 1.0 / 479001600.0, 1.0 / 6227020800.0,
+    1.0 / 2.0,       1.0 / 6.0,        1.0 / 24.0,        1.0 / 120.0,
+    1.0 / 720.0,     1.0 / 5040.0,     1.0 / 40320.0,     1.0 / 362880.0,
+    1.0 / 3628800.0, 1.0 / 39916800.0, 1.0 / 479001600.0, 1.0 / 6227020800.0,
 };
 
 #define COUNT(array) ((int)(sizeof(array) / sizeof *(array)))

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The float operations between the matrix products: norms, rotary embedding, activation functions, attention. One table
- * per ISA; every entry gives the same bits on every ISA (docs/arithmetic.md). Pure functions; no alignment is required.
+ * The float operations between the matrix products: norms, rotary embedding, activation functions,
+ * attention. One table per ISA; every entry gives the same bits on every ISA (docs/arithmetic.md).
+ * Pure functions; no alignment is required.
  */
 #ifndef SOV_KERNELS_VEC_H
 #define SOV_KERNELS_VEC_H
@@ -11,28 +12,32 @@
 
 #include "kernels/isa.h"
 
-/* Positions per KV page; attention walks pages of this size from position 0. Part of the arithmetic. */
+/*
+ * Positions per KV page; attention walks pages of this size from position 0. Part of the
+ * arithmetic.
+ */
 enum { KV_PAGE_POSITIONS = 32 };
 
 /*
- * Attention of the query heads that share one KV head, for one or more rows at consecutive positions of one sequence.
- * Within a page, this layer's and head's K lies k_offset bytes from the page's start and V v_offset bytes: K transposed,
- * k[d * KV_PAGE_POSITIONS + p], V by position, v[p * head_dim + d], both IEEE half floats. What a page holds at positions
- * not attended to has no effect. Rows are independent: giving several at once only shares the reading of K and V.
+ * Attention of the query heads that share one KV head, for one or more rows at consecutive
+ * positions of one sequence. Within a page, this layer's and head's K lies k_offset bytes from the
+ * page's start and V v_offset bytes: K transposed, k[d * KV_PAGE_POSITIONS + p], V by position, v[p
+ * * head_dim + d], both IEEE half floats. What a page holds at positions not attended to has no
+ * effect. Rows are independent: giving several at once only shares the reading of K and V.
  */
 struct vec_attention {
-    const float *q;   /* rows x heads x head_dim */
-    size_t q_row;     /* strides in elements */
+    const float *q; /* rows x heads x head_dim */
+    size_t q_row;   /* strides in elements */
     size_t q_head;
     int rows;
     int heads;
-    int head_dim;     /* 1 to VEC_HEAD_DIM_MAX */
-    int positions;    /* row r attends to positions 0 .. positions - 1 + r; at least 1 */
-    float scale;      /* scores are multiplied by it after the dot product */
+    int head_dim;                /* 1 to VEC_HEAD_DIM_MAX */
+    int positions;               /* row r attends to positions 0 .. positions - 1 + r; at least 1 */
+    float scale;                 /* scores are multiplied by it after the dot product */
     unsigned char *const *pages; /* those covering the positions are read */
-    size_t k_offset;  /* multiples of 2 */
+    size_t k_offset;             /* multiples of 2 */
     size_t v_offset;
-    float *out;       /* rows x heads x head_dim; must not overlap q */
+    float *out; /* rows x heads x head_dim; must not overlap q */
     size_t out_row;
     size_t out_head;
 };
@@ -45,9 +50,14 @@ struct vec_kernels {
     void (*silu_mul)(const float *gate, const float *up, int n, float *out);
     /* x[i] += y[i] */
     void (*add)(float *x, const float *y, int n);
-    /* Rotates pairs in place: (x[2i], x[2i+1]) if interleaved, else (x[i], x[i + dims/2]); cos_sin is dims/2 pairs. */
+    /*
+     * Rotates pairs in place: (x[2i], x[2i+1]) if interleaved, else (x[i], x[i + dims/2]); cos_sin
+     * is dims/2 pairs.
+     */
     void (*rope)(float *x, const float *cos_sin, int dims, int interleaved);
-    /* float32 to half, round to nearest even, stride of out in elements (K is written transposed). */
+    /*
+     * float32 to half, round to nearest even, stride of out in elements (K is written transposed).
+     */
     void (*store_f16)(const float *x, uint16_t *out, int n, int stride);
     /* Online softmax attention over pages. */
     void (*attention)(const struct vec_attention *a);
@@ -59,10 +69,13 @@ struct vec_kernels {
 
 const struct vec_kernels *vec_kernels_for(enum kern_isa isa);
 
-/* Scalar functions of the arithmetic, by fixed polynomials, never libm (docs/arithmetic.md, "Functions"). */
+/*
+ * Scalar functions of the arithmetic, by fixed polynomials, never libm (docs/arithmetic.md,
+ * "Functions").
+ */
 void vec_sincos(double x, double *sine, double *cosine); /* |x| up to 2^30 */
 double vec_ln(double x);                                 /* x > 0, finite, normal */
-double vec_exp64(double x);                              /* 0 below -708; clamps at 709; NaN for NaN */
-float vec_expf(float x);                                 /* equals the table's exp */
+double vec_exp64(double x); /* 0 below -708; clamps at 709; NaN for NaN */
+float vec_expf(float x);    /* equals the table's exp */
 
 #endif

@@ -1,13 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The walk over KV pages that the SIMD kernels share. A query is one head of one row; ATTENTION_QUERIES of them go
- * through a page together, so that K and V are loaded and converted once for all. The including file defines, each
- * always inlined with a constant number of queries n:
+ * The walk over KV pages that the SIMD kernels share. A query is one head of one row;
+ * ATTENTION_QUERIES of them go through a page together, so that K and V are loaded and converted
+ * once for all. The including file defines, each always inlined with a constant number n of
+ * queries:
  *
- *   isa_scores      p[i][j] = (sum over d of q[i][d] * k[d][j]) * scale, for all KV_PAGE_POSITIONS j
- *   isa_softmax     scores p[j] to exp(p[j] - top) for j < valid and +0 beyond; updates m and l, gives the correction
- *   isa_accumulate  o[i][d] = o[i][d] * correction[i], then + p[i][j] * v[j][d] for j < valid[i] in order; least is the
- *                   smallest valid
+ *   isa_scores      p[i][j] = (sum over d of q[i][d] * k[d][j]) * scale, for all j of the page
+ *   isa_softmax     scores p[j] to exp(p[j] - top) for j < valid and +0 beyond; updates m and l,
+ *                   gives the correction
+ *   isa_accumulate  o[i][d] = o[i][d] * correction[i], then + p[i][j] * v[j][d] for j < valid[i] in
+ *                   order; least is the smallest valid
  *   isa_scale       x[d] *= factor
  *
  * Private to kernels/.
@@ -33,13 +35,16 @@ struct attention_chunk {
     _Alignas(64) float p[ATTENTION_QUERIES][KV_PAGE_POSITIONS];
 };
 
-VEC_INLINE void isa_scores(struct attention_chunk *c, const int n, int head_dim, float scale, const uint16_t *k);
+VEC_INLINE void isa_scores(struct attention_chunk *c, const int n, int head_dim, float scale,
+                           const uint16_t *k);
 VEC_INLINE void isa_softmax(float *p, int valid, float *m, float *l, float *correction);
-VEC_INLINE void isa_accumulate(struct attention_chunk *c, const int n, int head_dim, int least, const uint16_t *v);
+VEC_INLINE void isa_accumulate(struct attention_chunk *c, const int n, int head_dim, int least,
+                               const uint16_t *v);
 VEC_INLINE void isa_scale(float *x, float factor, int n);
 
 /* The page beginning at position `start` joins every query's state. */
-VEC_INLINE void attention_page(struct attention_chunk *c, const int n, const struct vec_attention *a, int start)
+VEC_INLINE void attention_page(struct attention_chunk *c, const int n,
+                               const struct vec_attention *a, int start)
 {
     const unsigned char *page = a->pages[start / KV_PAGE_POSITIONS];
     isa_scores(c, n, a->head_dim, a->scale, (const uint16_t *)(page + a->k_offset));

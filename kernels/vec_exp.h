@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The arithmetic's float32 exp (docs/arithmetic.md, "exp"): the constants that every ISA's kernels share, and the scalar
- * form. exp(x) = 2^n * p(r) with n = round(x * log2 e) and r = x - n ln 2 by two fused steps; p is 1 + r + r^2 q(r), q of
- * degree 4, a relative minimax polynomial on |r| <= ln 2 / 2 (error 3.7e-9). Private to kernels/.
+ * The arithmetic's float32 exp (docs/arithmetic.md, "exp"): the constants that every ISA's kernels
+ * share, and the scalar form. exp(x) = 2^n * p(r) with n = round(x * log2 e) and r = x - n ln 2 by
+ * two fused steps; p is 1 + r + r^2 q(r), q of degree 4, a relative minimax polynomial on |r| <= ln
+ * 2 / 2 (error 3.7e-9). Private to kernels/.
  */
 #ifndef SOV_KERNELS_VEC_EXP_H
 #define SOV_KERNELS_VEC_EXP_H

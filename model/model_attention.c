@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Between the Q, K, V products and the output product: the work items are a row and a KV head when positions are
- * written, a block of rows and a KV head when they are read. A block is a run of positions of one sequence, as many as
- * fill a micro-kernel's queries, so that a prompt reads its pages once for several rows.
+ * Between the Q, K, V products and the output product: the work items are a row and a KV head when
+ * positions are written, a block of rows and a KV head when they are read. A block is a run of
+ * positions of one sequence, as many as fill a micro-kernel's queries, so that a prompt reads its
+ * pages once for several rows.
  */
 #include "model/model_pass.h"
 
@@ -21,7 +22,10 @@ int model_kv_page_positions(const struct model *model)
     return KV_PAGE_POSITIONS;
 }
 
-/* Bytes of one head's K (or V) in a page, and where it starts: K, then V, head by head, layer by layer. */
+/*
+ * Bytes of one head's K (or V) in a page, and where it starts: K, then V, head by head, layer by
+ * layer.
+ */
 static size_t head_bytes(const struct model_config *c)
 {
     return (size_t)c->head_dim * KV_PAGE_POSITIONS * sizeof(uint16_t);
@@ -62,7 +66,8 @@ void pass_plan_attention(struct pass *p)
     p->wanted_block_count = m;
 }
 
-static void finish_head(const struct pass *p, float *x, const float *bias, const float *norm, const float *cos_sin)
+static void finish_head(const struct pass *p, float *x, const float *bias, const float *norm,
+                        const float *cos_sin)
 {
     const struct model_config *c = &p->model->config;
     const struct vec_kernels *vec = p->model->vec;
@@ -71,7 +76,8 @@ static void finish_head(const struct pass *p, float *x, const float *bias, const
     vec->rope(x, cos_sin, c->rope_dims, p->model->rope_interleaved);
 }
 
-static void write_head(const struct pass *p, const struct model_layer *layer, int layer_index, int row, int kv_head)
+static void write_head(const struct pass *p, const struct model_layer *layer, int layer_index,
+                       int row, int kv_head)
 {
     const struct model_config *c = &p->model->config;
     const struct vec_kernels *vec = p->model->vec;
@@ -79,21 +85,25 @@ static void write_head(const struct pass *p, const struct model_layer *layer, in
     int group = c->heads / c->kv_heads, position = p->rows[row].position;
     for (int head = kv_head * group; head < (kv_head + 1) * group; head++) {
         size_t at = (size_t)head * (size_t)c->head_dim;
-        finish_head(p, p->ws->q + (size_t)row * p->ws->ld_q + at, layer->q.bias != NULL ? layer->q.bias + at : NULL,
-                    layer->q_norm, cos_sin);
+        finish_head(p, p->ws->q + (size_t)row * p->ws->ld_q + at,
+                    layer->q.bias != NULL ? layer->q.bias + at : NULL, layer->q_norm, cos_sin);
     }
     size_t at = (size_t)kv_head * (size_t)c->head_dim;
-    float *k = p->ws->k + (size_t)row * p->ws->ld_kv + at, *v = p->ws->v + (size_t)row * p->ws->ld_kv + at;
+    float *k = p->ws->k + (size_t)row * p->ws->ld_kv + at,
+          *v = p->ws->v + (size_t)row * p->ws->ld_kv + at;
     finish_head(p, k, layer->k.bias != NULL ? layer->k.bias + at : NULL, layer->k_norm, cos_sin);
     if (layer->v.bias != NULL) vec->add(v, layer->v.bias + at, c->head_dim);
-    unsigned char *page = p->rows[row].pages[position / KV_PAGE_POSITIONS] + k_offset(c, layer_index, kv_head);
+    unsigned char *page =
+        p->rows[row].pages[position / KV_PAGE_POSITIONS] + k_offset(c, layer_index, kv_head);
     int slot = position % KV_PAGE_POSITIONS;
     vec->store_f16(k, (uint16_t *)page + slot, c->head_dim, KV_PAGE_POSITIONS);
-    vec->store_f16(v, (uint16_t *)(page + head_bytes(c)) + (size_t)slot * (size_t)c->head_dim, c->head_dim, 1);
+    vec->store_f16(v, (uint16_t *)(page + head_bytes(c)) + (size_t)slot * (size_t)c->head_dim,
+                   c->head_dim, 1);
 }
 
 /* Heads [begin, end) of a KV head's group, for one block of rows. */
-static void attend_block(const struct pass *p, int layer, const struct row_block *b, int kv_head, int begin, int end)
+static void attend_block(const struct pass *p, int layer, const struct row_block *b, int kv_head,
+                         int begin, int end)
 {
     const struct model_config *c = &p->model->config;
     const struct model_row *row = &p->rows[b->row];
@@ -133,11 +143,15 @@ static void attend(const struct pass *p, int layer)
     const struct row_block *blocks = last ? p->ws->wanted_blocks : p->ws->blocks;
     int items = (last ? p->wanted_block_count : p->block_count) * c->kv_heads;
     int parts = parts_of_group(p, items);
-    /* Neighbouring items have similar lengths, so dealing them out in turn balances a prompt's growing rows. */
+    /*
+     * Neighbouring items have similar lengths, so dealing them out in turn balances a prompt's
+     * growing rows.
+     */
     for (int i = p->worker; i < items * parts; i += p->workers) {
         int begin, end;
         pool_share(c->heads / c->kv_heads, i % parts, parts, &begin, &end);
-        attend_block(p, layer, &blocks[i / parts / c->kv_heads], i / parts % c->kv_heads, begin, end);
+        attend_block(p, layer, &blocks[i / parts / c->kv_heads], i / parts % c->kv_heads, begin,
+                     end);
     }
 }
 
@@ -149,7 +163,8 @@ void pass_attention(struct pass *p, int layer, bool wanted)
     bool alone = p->row_count == 1 && parts_of_group(p, items) == 1;
     for (int i = p->worker; alone && i < items; i += p->workers) {
         write_head(p, l, layer, 0, i);
-        if (wanted) attend_block(p, layer, &p->ws->blocks[0], i, 0, p->model->config.heads / kv_heads);
+        if (wanted)
+            attend_block(p, layer, &p->ws->blocks[0], i, 0, p->model->config.heads / kv_heads);
     }
     if (alone) return;
     int begin, end;

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The forward pass: one job of the pool, in which the workers go through the layers together. A phase divides either
- * the rows, or the panels of output rows of a matrix; a barrier follows where the next phase reads what another worker
- * wrote:
+ * The forward pass: one job of the pool, in which the workers go through the layers together. A
+ * phase divides either the rows, or the panels of output rows of a matrix; a barrier follows where
+ * the next phase reads what another worker wrote:
  *
  *   rows      norm, pack activations (small batches: every worker for itself, no barrier)
  *   panels    Q, K, V
  *   rows      rotary embedding, K and V into the pages
- *   rows      attention (a barrier before it, because a prompt's later rows read what earlier rows wrote)
+ *   rows      attention (a barrier before it: a prompt's later rows read what earlier rows wrote)
  *   rows      pack
  *   panels    output matrix, added to the residual stream
  *   rows      norm, pack
@@ -34,32 +34,44 @@ static void embed(struct pass *p)
     for (int i = begin; i < end; i++) {
         const struct model_row *row = &p->rows[i];
         const unsigned char *table = model->token_embd->data;
-        quant_dequantize((enum gguf_type)model->token_embd->type, table + (size_t)row->token * model->token_row_bytes,
-                         p->ws->x + (size_t)i * p->ws->ld_embedding, (size_t)model->config.embedding);
-        model_rope_angles(model, row->position, p->ws->cos_sin + (size_t)i * (size_t)model->config.rope_dims);
+        quant_dequantize((enum gguf_type)model->token_embd->type,
+                         table + (size_t)row->token * model->token_row_bytes,
+                         p->ws->x + (size_t)i * p->ws->ld_embedding,
+                         (size_t)model->config.embedding);
+        model_rope_angles(model, row->position,
+                          p->ws->cos_sin + (size_t)i * (size_t)model->config.rope_dims);
     }
 }
 
-/* Group g of the active rows, normed by weight into h first if that is given, in every kind of the mask. */
-static void pack_group(struct pass *p, int g, const float *x, size_t ld, int k, const float *weight, float *h,
-                       unsigned kinds)
+/*
+ * Group g of the active rows, normed by weight into h first if that is given, in every kind of the
+ * mask.
+ */
+static void pack_group(struct pass *p, int g, const float *x, size_t ld, int k, const float *weight,
+                       float *h, unsigned kinds)
 {
     int kind = __builtin_ctz(kinds), first, count;
     matmul_act_group_rows(&p->act[kind], g, &first, &count);
     for (int i = first; weight != NULL && i < first + count; i++)
-        p->model->vec->rms_norm(x + (size_t)i * ld, weight, p->model->config.rms_eps, k, h + (size_t)i * ld);
+        p->model->vec->rms_norm(x + (size_t)i * ld, weight, p->model->config.rms_eps, k,
+                                h + (size_t)i * ld);
     for (; kind < MATMUL_ACT_KINDS; kind++)
         if (kinds >> kind & 1) matmul_act_pack(&p->act[kind], weight != NULL ? h : x, ld, g, g + 1);
 }
 
-/* Packs the active rows of x, normed by weight if that is given; all workers may use p->act afterwards. */
-static void pack(struct pass *p, const float *x, size_t ld, int k, const float *weight, unsigned kinds)
+/*
+ * Packs the active rows of x, normed by weight if that is given; all workers may use p->act
+ * afterwards.
+ */
+static void pack(struct pass *p, const float *x, size_t ld, int k, const float *weight,
+                 unsigned kinds)
 {
     int groups = 0, begin, end;
     for (int kind = 0; kind < MATMUL_ACT_KINDS; kind++) {
         if ((kinds >> kind & 1) == 0) continue;
         struct matmul_act *act = &p->act[kind];
-        matmul_act_init(act, (enum matmul_act_kind)kind, p->model->isa, p->active, k, p->ws->act[kind]);
+        matmul_act_init(act, (enum matmul_act_kind)kind, p->model->isa, p->active, k,
+                        p->ws->act[kind]);
         groups = act->groups;
         if (groups == 1) act->data = p->own.act[kind];
     }
@@ -73,13 +85,14 @@ static void pack(struct pass *p, const float *x, size_t ld, int k, const float *
 }
 
 /* This worker's panels of several matrices with the same input, shared out by their bytes. */
-static void multiply_together(const struct pass *p, const struct model_linear *const linears[], float *const outs[],
-                              const size_t lds[], int count)
+static void multiply_together(const struct pass *p, const struct model_linear *const linears[],
+                              float *const outs[], const size_t lds[], int count)
 {
     size_t total = 0, before = 0;
     for (int i = 0; i < count; i++) total += matmul_weights_bytes(&linears[i]->w);
     size_t low = total / (size_t)p->workers * (size_t)p->worker;
-    size_t high = p->worker == p->workers - 1 ? total : total / (size_t)p->workers * ((size_t)p->worker + 1);
+    size_t high =
+        p->worker == p->workers - 1 ? total : total / (size_t)p->workers * ((size_t)p->worker + 1);
     for (int i = 0; i < count; i++) {
         const struct matmul_weights *w = &linears[i]->w;
         /* A panel belongs to the worker in whose bytes it begins. */
@@ -88,7 +101,8 @@ static void multiply_together(const struct pass *p, const struct model_linear *c
         size_t end = high <= before ? 0 : (high - before + bytes - 1) / bytes;
         begin = begin < all ? begin : all;
         end = end < all ? end : all;
-        if (begin < end) matmul_run(w, pass_act(p, linears[i]), outs[i], lds[i], (int)begin, (int)end);
+        if (begin < end)
+            matmul_run(w, pass_act(p, linears[i]), outs[i], lds[i], (int)begin, (int)end);
         before += bytes * all;
     }
 }
@@ -103,7 +117,8 @@ static void multiply_qkv(const struct pass *p, const struct model_layer *l)
 }
 
 /* Outputs [begin, end) that a range of panels makes, without the padding. */
-static int panel_outputs(const struct model_linear *linear, int panel_begin, int panel_end, int *count)
+static int panel_outputs(const struct model_linear *linear, int panel_begin, int panel_end,
+                         int *count)
 {
     int begin = panel_begin * MATMUL_PANEL, end = panel_end * MATMUL_PANEL;
     if (end > linear->w.n) end = linear->w.n;
@@ -111,7 +126,8 @@ static int panel_outputs(const struct model_linear *linear, int panel_begin, int
     return begin;
 }
 
-static void add_bias(const struct pass *p, const struct model_linear *linear, float *out, int begin, int count)
+static void add_bias(const struct pass *p, const struct model_linear *linear, float *out, int begin,
+                     int count)
 {
     if (linear->bias != NULL) p->model->vec->add(out, linear->bias + begin, count);
 }
@@ -142,7 +158,8 @@ static void multiply_ffn(struct pass *p, const struct model_layer *l)
         matmul_run(&l->up.w, pass_act(p, &l->up), ws->up, ws->ld_ffn, at, stop);
         int first = panel_outputs(&l->gate, at, stop, &count);
         for (int i = 0; i < p->active; i++) {
-            float *gate = ws->gate + (size_t)i * ws->ld_ffn + first, *up = ws->up + (size_t)i * ws->ld_ffn + first;
+            float *gate = ws->gate + (size_t)i * ws->ld_ffn + first,
+                  *up = ws->up + (size_t)i * ws->ld_ffn + first;
             add_bias(p, &l->gate, gate, first, count);
             add_bias(p, &l->up, up, first, count);
             p->model->vec->silu_mul(gate, up, count, gate);
@@ -156,7 +173,8 @@ static void keep_wanted(struct pass *p)
     size_t ld = p->ws->ld_embedding;
     for (int i = 0; p->worker == 0 && i < p->wanted_count; i++)
         if (p->ws->wanted[i] != i)
-            memcpy(p->ws->x + (size_t)i * ld, p->ws->x + (size_t)p->ws->wanted[i] * ld, ld * sizeof(float));
+            memcpy(p->ws->x + (size_t)i * ld, p->ws->x + (size_t)p->ws->wanted[i] * ld,
+                   ld * sizeof(float));
 }
 
 /* False if nobody wants more than the K and V of this layer. */
@@ -204,7 +222,8 @@ static void multiply_output(struct pass *p)
     pool_share(linear->w.panels, p->worker, p->workers, &begin, &end);
     matmul_run(&linear->w, pass_act(p, linear), p->ws->logits, ld, begin, end);
     int first = panel_outputs(linear, begin, end, &count);
-    for (int i = 0; i < p->active; i++) add_bias(p, linear, p->ws->logits + (size_t)i * ld + first, first, count);
+    for (int i = 0; i < p->active; i++)
+        add_bias(p, linear, p->ws->logits + (size_t)i * ld + first, first, count);
 }
 
 static void forward(void *arg, int worker, int workers)
@@ -213,7 +232,8 @@ static void forward(void *arg, int worker, int workers)
     p.worker = worker;
     p.workers = workers;
     p.active = p.row_count;
-    (void)pass_private_layout(p.ws, p.ws->private_memory + (size_t)worker * p.ws->private_bytes, &p.own);
+    (void)pass_private_layout(p.ws, p.ws->private_memory + (size_t)worker * p.ws->private_bytes,
+                              &p.own);
     embed(&p);
     pool_barrier(p.ws->pool);
     for (int layer = 0; layer < p.model->config.layers; layer++) {
@@ -226,28 +246,33 @@ static void forward(void *arg, int worker, int workers)
 }
 
 static enum sov_error check_rows(const struct model *model, const struct model_workspace *ws,
-                                 const struct model_row *rows, int row_count, struct sov_errbuf *err)
+                                 const struct model_row *rows, int row_count,
+                                 struct sov_errbuf *err)
 {
     int wanted = 0;
     if (row_count < 1 || row_count > ws->rows_max)
-        return sov_fail(err, SOV_ERR_LIMIT, "a batch of %d rows, expected 1 to %d", row_count, ws->rows_max);
+        return sov_fail(err, SOV_ERR_LIMIT, "a batch of %d rows, expected 1 to %d", row_count,
+                        ws->rows_max);
     for (int i = 0; i < row_count; i++) {
         if (rows[i].token < 0 || rows[i].token >= model->config.vocab)
-            return sov_fail(err, SOV_ERR_INVALID, "row %d has token %d, expected 0 to %d", i, rows[i].token,
-                            model->config.vocab - 1);
+            return sov_fail(err, SOV_ERR_INVALID, "row %d has token %d, expected 0 to %d", i,
+                            rows[i].token, model->config.vocab - 1);
         if (rows[i].position < 0 || rows[i].position >= MODEL_POSITION_MAX)
-            return sov_fail(err, SOV_ERR_INVALID, "row %d has position %d, expected 0 to %d", i, rows[i].position,
-                            MODEL_POSITION_MAX - 1);
-        if (rows[i].pages == NULL) return sov_fail(err, SOV_ERR_INVALID, "row %d has no page table", i);
+            return sov_fail(err, SOV_ERR_INVALID, "row %d has position %d, expected 0 to %d", i,
+                            rows[i].position, MODEL_POSITION_MAX - 1);
+        if (rows[i].pages == NULL)
+            return sov_fail(err, SOV_ERR_INVALID, "row %d has no page table", i);
         wanted += rows[i].want_logits;
     }
     if (wanted > ws->logits_max)
-        return sov_fail(err, SOV_ERR_LIMIT, "%d rows want logits, expected up to %d", wanted, ws->logits_max);
+        return sov_fail(err, SOV_ERR_LIMIT, "%d rows want logits, expected up to %d", wanted,
+                        ws->logits_max);
     return SOV_OK;
 }
 
-enum sov_error model_forward(const struct model *model, struct model_workspace *ws, const struct model_row *rows,
-                             int row_count, const float **logits, struct sov_errbuf *err)
+enum sov_error model_forward(const struct model *model, struct model_workspace *ws,
+                             const struct model_row *rows, int row_count, const float **logits,
+                             struct sov_errbuf *err)
 {
     enum sov_error error = check_rows(model, ws, rows, row_count, err);
     if (error != SOV_OK) return error;

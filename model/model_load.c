@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Loading: each matrix is packed into panels by all workers of the pool, slice by slice, and a packed slice's pages of the
- * file are given back, so that memory peaks at one copy of the weights and one slice of the mapping. The token embedding is not packed: rows
- * are read from the mapping as tokens ask for them.
+ * Loading: each matrix is packed into panels by all workers of the pool, slice by slice, and a
+ * packed slice's pages of the file are given back, so that memory peaks at one copy of the weights
+ * and one slice of the mapping. The token embedding is not packed: rows are read from the mapping
+ * as tokens ask for them.
  */
 #include <math.h>
 #include <stdint.h>
@@ -46,9 +47,10 @@ static void report(struct loader *l, uint64_t bytes)
 
 static enum sov_error out_of_memory(struct loader *l, const struct gguf_tensor *t, size_t bytes)
 {
-    return sov_fail(l->err, SOV_ERR_NOMEM,
-                    "out of memory for the weights: %zu bytes for tensor %s (%llu of %llu bytes were loaded)", bytes,
-                    t->name, (unsigned long long)l->bytes_done, (unsigned long long)l->bytes_total);
+    return sov_fail(
+        l->err, SOV_ERR_NOMEM,
+        "out of memory for the weights: %zu bytes for tensor %s (%llu of %llu bytes were loaded)",
+        bytes, t->name, (unsigned long long)l->bytes_done, (unsigned long long)l->bytes_total);
 }
 
 /* A vector as float32; *out stays NULL for an absent tensor. */
@@ -67,7 +69,8 @@ static enum sov_error load_vector(struct loader *l, const struct gguf_tensor *t,
 static void release_rows(struct loader *l, const struct gguf_tensor *t, int begin, int end)
 {
     uint64_t row_bytes = t->bytes / t->dims[1], first = (uint64_t)begin * MATMUL_PANEL;
-    uint64_t last = (uint64_t)end * MATMUL_PANEL < t->dims[1] ? (uint64_t)end * MATMUL_PANEL : t->dims[1];
+    uint64_t last =
+        (uint64_t)end * MATMUL_PANEL < t->dims[1] ? (uint64_t)end * MATMUL_PANEL : t->dims[1];
     struct gguf_tensor part = *t;
     part.data = (const unsigned char *)t->data + first * row_bytes;
     part.bytes = (last - first) * row_bytes;
@@ -88,11 +91,11 @@ static void pack_matrix(struct loader *l, const struct gguf_tensor *t, struct ma
     gguf_release_pages(l->gguf, t);
 }
 
-static enum sov_error load_linear(struct loader *l, const struct gguf_tensor *t, const struct gguf_tensor *bias,
-                                  struct model_linear *out)
+static enum sov_error load_linear(struct loader *l, const struct gguf_tensor *t,
+                                  const struct gguf_tensor *bias, struct model_linear *out)
 {
-    enum sov_error error = matmul_weights_init(&out->w, (enum gguf_type)t->type, (int64_t)t->dims[1],
-                                               (int64_t)t->dims[0], l->err);
+    enum sov_error error = matmul_weights_init(&out->w, (enum gguf_type)t->type,
+                                               (int64_t)t->dims[1], (int64_t)t->dims[0], l->err);
     if (error != SOV_OK) return error;
     size_t bytes = matmul_weights_bytes(&out->w);
     out->w.data = sov_alloc_aligned(bytes);
@@ -101,7 +104,8 @@ static enum sov_error load_linear(struct loader *l, const struct gguf_tensor *t,
     return load_vector(l, bias, &out->bias);
 }
 
-static enum sov_error load_layer(struct loader *l, const struct model_layer_plan *plan, struct model_layer *layer)
+static enum sov_error load_layer(struct loader *l, const struct model_layer_plan *plan,
+                                 struct model_layer *layer)
 {
     const struct gguf_tensor *const *t = plan->tensors;
     const struct {
@@ -133,11 +137,13 @@ static enum sov_error load_layer(struct loader *l, const struct model_layer_plan
     return error;
 }
 
-static enum sov_error load_rope(struct loader *l, const struct model_plan *plan, struct model *model)
+static enum sov_error load_rope(struct loader *l, const struct model_plan *plan,
+                                struct model *model)
 {
     float *factors = NULL;
     model->rope_frequency = sov_calloc((size_t)model->config.rope_dims / 2, sizeof(double));
-    if (model->rope_frequency == NULL) return sov_fail(l->err, SOV_ERR_NOMEM, "out of memory for the frequencies");
+    if (model->rope_frequency == NULL)
+        return sov_fail(l->err, SOV_ERR_NOMEM, "out of memory for the frequencies");
     enum sov_error error = load_vector(l, plan->rope_freqs, &factors);
     if (error == SOV_OK)
         error = model_rope_frequencies(&plan->config, &plan->rope, factors, model->rope_frequency,
@@ -147,7 +153,8 @@ static enum sov_error load_rope(struct loader *l, const struct model_plan *plan,
     return error;
 }
 
-static enum sov_error load_model(struct loader *l, const struct model_plan *plan, struct model *model)
+static enum sov_error load_model(struct loader *l, const struct model_plan *plan,
+                                 struct model *model)
 {
     const struct gguf_type_info *info = gguf_type_info(plan->token_embd->type);
     model->config = plan->config;
@@ -157,7 +164,8 @@ static enum sov_error load_model(struct loader *l, const struct model_plan *plan
     model->token_embd = plan->token_embd;
     model->token_row_bytes = (size_t)plan->config.embedding / info->block_elems * info->block_bytes;
     model->layers = sov_calloc((size_t)plan->config.layers, sizeof *model->layers);
-    if (model->layers == NULL) return sov_fail(l->err, SOV_ERR_NOMEM, "out of memory for the layers");
+    if (model->layers == NULL)
+        return sov_fail(l->err, SOV_ERR_NOMEM, "out of memory for the layers");
     enum sov_error error = load_rope(l, plan, model);
     for (int i = 0; error == SOV_OK && i < plan->config.layers; i++)
         error = load_layer(l, &plan->layers[i], &model->layers[i]);
@@ -166,16 +174,18 @@ static enum sov_error load_model(struct loader *l, const struct model_plan *plan
     return error;
 }
 
-enum sov_error model_load(const struct gguf *gguf, const struct model_load_options *options, struct model **out,
-                          struct sov_errbuf *err)
+enum sov_error model_load(const struct gguf *gguf, const struct model_load_options *options,
+                          struct model **out, struct sov_errbuf *err)
 {
     *out = NULL;
     if (!kern_isa_available(options->isa))
-        return sov_fail(err, SOV_ERR_UNSUPPORTED, "this CPU has no %s", kern_isa_name(options->isa));
+        return sov_fail(err, SOV_ERR_UNSUPPORTED, "this CPU has no %s",
+                        kern_isa_name(options->isa));
     struct model_plan plan;
     enum sov_error error = model_plan_read(gguf, &plan, err);
     if (error != SOV_OK) return error;
-    struct loader l = {.gguf = gguf, .options = options, .bytes_total = plan.config.weight_bytes, .err = err};
+    struct loader l = {
+        .gguf = gguf, .options = options, .bytes_total = plan.config.weight_bytes, .err = err};
     struct model *model = sov_calloc(1, sizeof *model);
     if (model == NULL)
         error = sov_fail(err, SOV_ERR_NOMEM, "out of memory for the model");

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The forward pass as its files see it: the workspace, and one worker's view of one pass. Private to model/.
+ * The forward pass as its files see it: the workspace, and one worker's view of one pass. Private
+ * to model/.
  *
- * Every function here is a phase that all workers call together; each does its share, and the caller puts a barrier
- * between a phase and the next that reads what other workers wrote.
+ * Every function here is a phase that all workers call together; each does its share, and the
+ * caller puts a barrier between a phase and the next that reads what other workers wrote.
  */
 #ifndef SOV_MODEL_PASS_H
 #define SOV_MODEL_PASS_H
@@ -24,9 +25,10 @@ struct model_workspace {
     int logits_max;
     size_t bytes;
     unsigned char *slab; /* everything below lies in it */
-    size_t ld_embedding, ld_q, ld_kv, ld_ffn; /* widths rounded up to whole panels: row strides in elements */
-    float *x;       /* the residual stream */
-    float *h;       /* normed rows, then the outputs that are added to x */
+    size_t ld_embedding, ld_q, ld_kv,
+        ld_ffn; /* widths rounded up to whole panels: row strides in elements */
+    float *x;   /* the residual stream */
+    float *h;   /* normed rows, then the outputs that are added to x */
     float *q, *k, *v;
     float *attention;
     float *gate, *up;
@@ -34,12 +36,13 @@ struct model_workspace {
     float *logits;
     void *act[MATMUL_ACT_KINDS]; /* packed activations */
     /*
-     * A batch so small that its rows make one group is normed and packed by every worker for itself: that takes no
-     * longer than waiting for one worker to do it, and saves a barrier. Worker w's memory begins at w * private_bytes.
+     * A batch so small that its rows make one group is normed and packed by every worker for
+     * itself: that takes no longer than waiting for one worker to do it, and saves a barrier.
+     * Worker w's memory begins at w * private_bytes.
      */
     unsigned char *private_memory;
     size_t private_bytes;
-    int *wanted;                 /* rows that want logits */
+    int *wanted; /* rows that want logits */
     struct row_block *blocks;
     struct row_block *wanted_blocks;
 };
@@ -67,13 +70,15 @@ struct pass {
 };
 
 /* Lays it out from base; the bytes it takes. base NULL only counts. */
-size_t pass_private_layout(const struct model_workspace *ws, unsigned char *base, struct pass_private *out);
+size_t pass_private_layout(const struct model_workspace *ws, unsigned char *base,
+                           struct pass_private *out);
 
 static inline unsigned pass_kind_bit(const struct model_linear *linear)
 {
     return 1u << matmul_act_kind_for(linear->w.type);
 }
-static inline const struct matmul_act *pass_act(const struct pass *p, const struct model_linear *linear)
+static inline const struct matmul_act *pass_act(const struct pass *p,
+                                                const struct model_linear *linear)
 {
     return &p->act[matmul_act_kind_for(linear->w.type)];
 }
@@ -81,8 +86,9 @@ static inline const struct matmul_act *pass_act(const struct pass *p, const stru
 /* Fills ws->blocks and ws->wanted_blocks and their counts (one worker, before the pass). */
 void pass_plan_attention(struct pass *p);
 /*
- * Biases, q/k norms and rotary embedding on q and k, then k and v into the pages; and unless attend is false, attention
- * of all rows or, in the last layer, of the wanted rows only, into ws->attention. Has the barrier that it needs inside.
+ * Biases, q/k norms and rotary embedding on q and k, then k and v into the pages; and unless attend
+ * is false, attention of all rows or, in the last layer, of the wanted rows only, into
+ * ws->attention. Has the barrier that it needs inside.
  */
 void pass_attention(struct pass *p, int layer, bool attend);
 

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Rotary frequencies and angles, in float64 by the arithmetic's own functions, rounded to float32 once at the end. The
- * scalings are those that model files mean: linear divides positions; YaRN (Peng et al., arXiv 2309.00071) blends, per
- * dimension, between dividing and not, and lengthens the vectors a little; frequency factors (Llama 3) divide each
- * frequency by a number from the file. Frequencies combine all of it, so that an angle is one product.
+ * Rotary frequencies and angles, in float64 by the arithmetic's own functions, rounded to float32
+ * once at the end. The scalings are those that model files mean: linear divides positions; YaRN
+ * (Peng et al., arXiv 2309.00071) blends, per dimension, between dividing and not, and lengthens
+ * the vectors a little; frequency factors (Llama 3) divide each frequency by a number from the
+ * file. Frequencies combine all of it, so that an angle is one product.
  */
 #include "model/model_internal.h"
 
@@ -21,13 +22,17 @@ static double ceiling_of(double x)
 }
 
 /* The dimension at which a pair turns `turns` times within the original context. */
-static double yarn_dimension(const struct model_config *c, const struct model_rope *rope, double turns)
+static double yarn_dimension(const struct model_config *c, const struct model_rope *rope,
+                             double turns)
 {
     double ratio = (double)rope->original_context / (turns * TWO_PI);
     return (double)c->rope_dims * vec_ln(ratio) / (2.0 * vec_ln((double)c->rope_base));
 }
 
-/* 1 where a pair turns fast enough to be left alone, 0 where its positions are divided, a ramp between. */
+/*
+ * 1 where a pair turns fast enough to be left alone, 0 where its positions are divided, a ramp
+ * between.
+ */
 static double yarn_blend(double low, double high, int pair)
 {
     double width = high - low;
@@ -57,7 +62,8 @@ enum sov_error model_rope_frequencies(const struct model_config *c, const struct
         f = f * (shrink * (1.0 - blend) + blend);
         if (!(f >= 0.0 && f <= MODEL_ROPE_FREQUENCY_MAX))
             return sov_fail(err, SOV_ERR_FORMAT,
-                            "rotary frequency %d is %g, expected 0 to %d: check rope.scaling.* and rope_freqs.weight",
+                            "rotary frequency %d is %g, expected 0 to %d: check rope.scaling.* and "
+                            "rope_freqs.weight",
                             i, f, MODEL_ROPE_FREQUENCY_MAX);
         frequency[i] = f;
     }

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The workspace: one slab, laid out once for the largest batch, so that a forward pass allocates nothing. */
+/*
+ * The workspace: one slab, laid out once for the largest batch, so that a forward pass allocates
+ * nothing.
+ */
 #include "base/mem.h"
 #include "model/model_pass.h"
 
@@ -43,16 +46,20 @@ static void longest_rows(const struct model *model, int k_max[MATMUL_ACT_KINDS])
     widen(k_max, &model->output);
     for (int i = 0; i < model->config.layers; i++) {
         const struct model_layer *l = &model->layers[i];
-        const struct model_linear *linears[] = {&l->q, &l->k, &l->v, &l->o, &l->gate, &l->up, &l->down};
+        const struct model_linear *linears[] = {&l->q,    &l->k,  &l->v,   &l->o,
+                                                &l->gate, &l->up, &l->down};
         for (size_t j = 0; j < sizeof linears / sizeof *linears; j++) widen(k_max, linears[j]);
     }
 }
 
-static void take_acts(struct slab *s, const int k_max[MATMUL_ACT_KINDS], int rows, void *act[MATMUL_ACT_KINDS])
+static void take_acts(struct slab *s, const int k_max[MATMUL_ACT_KINDS], int rows,
+                      void *act[MATMUL_ACT_KINDS])
 {
     for (int kind = 0; kind < MATMUL_ACT_KINDS; kind++)
-        act[kind] = k_max[kind] == 0
-                        ? NULL : slab_take(s, matmul_act_bytes((enum matmul_act_kind)kind, rows, k_max[kind]), 1);
+        act[kind] =
+            k_max[kind] == 0
+                ? NULL
+                : slab_take(s, matmul_act_bytes((enum matmul_act_kind)kind, rows, k_max[kind]), 1);
 }
 
 /* The most rows that make one group on this ISA. */
@@ -66,7 +73,8 @@ static int group_rows(const struct model_workspace *ws)
     return ws->rows_max;
 }
 
-size_t pass_private_layout(const struct model_workspace *ws, unsigned char *base, struct pass_private *out)
+size_t pass_private_layout(const struct model_workspace *ws, unsigned char *base,
+                           struct pass_private *out)
 {
     struct slab s = {.base = base};
     int rows = group_rows(ws), k_max[MATMUL_ACT_KINDS];
@@ -99,13 +107,15 @@ static void lay_out(struct model_workspace *ws, struct slab *s)
     ws->private_memory = slab_take(s, (size_t)pool_threads(ws->pool), ws->private_bytes);
 }
 
-enum sov_error model_workspace_create(const struct model *model, struct pool *pool, int rows_max, int logits_max,
-                                      struct model_workspace **out, struct sov_errbuf *err)
+enum sov_error model_workspace_create(const struct model *model, struct pool *pool, int rows_max,
+                                      int logits_max, struct model_workspace **out,
+                                      struct sov_errbuf *err)
 {
     const struct model_config *c = &model->config;
     *out = NULL;
     if (rows_max < 1 || rows_max > MODEL_ROWS_MAX || logits_max < 0 || logits_max > rows_max)
-        return sov_fail(err, SOV_ERR_INVALID, "a workspace of %d rows and %d logits: rows are 1 to %d, logits up to rows",
+        return sov_fail(err, SOV_ERR_INVALID,
+                        "a workspace of %d rows and %d logits: rows are 1 to %d, logits up to rows",
                         rows_max, logits_max, MODEL_ROWS_MAX);
     struct model_workspace *ws = sov_calloc(1, sizeof *ws);
     if (ws == NULL) return sov_fail(err, SOV_ERR_NOMEM, "out of memory for the workspace");
@@ -126,7 +136,8 @@ enum sov_error model_workspace_create(const struct model *model, struct pool *po
     if (ws->slab == NULL) {
         sov_free(ws);
         return sov_fail(err, SOV_ERR_NOMEM,
-                        "out of memory for the workspace: %zu bytes for batches of %d rows; a smaller prefill chunk "
+                        "out of memory for the workspace: %zu bytes for batches of %d rows; a "
+                        "smaller prefill chunk "
                         "needs less",
                         size.used, rows_max);
     }

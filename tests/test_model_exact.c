@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The result of a row is a matter of the model and of the tokens before it: the logits of every position have the same
- * bits on every ISA, with 1, 2 and 4 threads, however the prompt is cut into chunks, and whatever else is in the batch.
- * For every weight type and architecture, on models made by mkmodel.
+ * The result of a row is a matter of the model and of the tokens before it: the logits of every
+ * position have the same bits on every ISA, with 1, 2 and 4 threads, however the prompt is cut into
+ * chunks, and whatever else is in the batch. For every weight type and architecture, on models made
+ * by mkmodel.
  */
 #include <libgen.h>
 #include <setjmp.h>
@@ -66,8 +67,10 @@ static void runner_close(struct runner *r)
 
 static void sequence_start(struct sequence *s, const struct runner *r)
 {
-    for (int i = 0; i < PROMPT; i++) s->tokens[i] = (int32_t)random_below((uint32_t)model_config(r->model)->vocab);
-    for (int i = 0; i < PAGES; i++) assert_non_null(s->pages[i] = sov_alloc_aligned(model_kv_page_bytes(r->model)));
+    for (int i = 0; i < PROMPT; i++)
+        s->tokens[i] = (int32_t)random_below((uint32_t)model_config(r->model)->vocab);
+    for (int i = 0; i < PAGES; i++)
+        assert_non_null(s->pages[i] = sov_alloc_aligned(model_kv_page_bytes(r->model)));
     s->done = 0;
 }
 
@@ -80,8 +83,10 @@ static void sequence_end(struct sequence *s)
 static int push_rows(struct model_row *rows, int n, struct sequence *s, int count, bool want_logits)
 {
     for (int i = 0; i < count; i++, s->done++)
-        rows[n++] = (struct model_row){
-            .token = s->tokens[s->done], .position = s->done, .pages = s->pages, .want_logits = want_logits};
+        rows[n++] = (struct model_row){.token = s->tokens[s->done],
+                                       .position = s->done,
+                                       .pages = s->pages,
+                                       .want_logits = want_logits};
     return n;
 }
 
@@ -89,7 +94,8 @@ static const float *run(struct runner *r, const struct model_row *rows, int n)
 {
     struct sov_errbuf err = {.message = ""};
     const float *logits;
-    if (model_forward(r->model, r->ws, rows, n, &logits, &err) != SOV_OK) fail_msg("%s", err.message);
+    if (model_forward(r->model, r->ws, rows, n, &logits, &err) != SOV_OK)
+        fail_msg("%s", err.message);
     return logits;
 }
 
@@ -102,13 +108,17 @@ static void run_chunks(struct runner *r, const int32_t *tokens, int chunk, float
     memcpy(s.tokens, tokens, sizeof s.tokens);
     while (s.done < PROMPT) {
         struct model_row rows[ROWS_MAX];
-        int at = s.done, n = push_rows(rows, 0, &s, PROMPT - at < chunk ? PROMPT - at : chunk, true);
+        int at = s.done,
+            n = push_rows(rows, 0, &s, PROMPT - at < chunk ? PROMPT - at : chunk, true);
         memcpy(out + (size_t)at * line, run(r, rows, n), (size_t)n * line * sizeof *out);
     }
     sequence_end(&s);
 }
 
-/* The prompt in chunks of 5, among neighbours at other places of their own sequences, half of them before it. */
+/*
+ * The prompt in chunks of 5, among neighbours at other places of their own sequences, half of them
+ * before it.
+ */
 static void run_among(struct runner *r, const int32_t *tokens, int neighbours, float *out)
 {
     size_t line = (size_t)model_config(r->model)->vocab_padded;
@@ -131,37 +141,44 @@ static void run_among(struct runner *r, const int32_t *tokens, int neighbours, f
         }
         for (int i = 0; i < ours; i++) before += rows[i].want_logits;
         const float *logits = run(r, rows, n);
-        memcpy(out + (size_t)at * line, logits + (size_t)before * line, (size_t)(s.done - at) * line * sizeof *out);
+        memcpy(out + (size_t)at * line, logits + (size_t)before * line,
+               (size_t)(s.done - at) * line * sizeof *out);
     }
     for (int i = 0; i < neighbours; i++) sequence_end(&others[i]);
     sequence_end(&s);
 }
 
-static void assert_same_logits(const float *expected, const float *got, size_t line, const char *what)
+static void assert_same_logits(const float *expected, const float *got, size_t line,
+                               const char *what)
 {
     for (size_t i = 0; i < PROMPT * line; i++)
         if (memcmp(&expected[i], &got[i], sizeof *got) != 0)
-            fail_msg("%s: logit %zu of position %zu is %a, expected %a", what, i % line, i / line, (double)got[i],
-                     (double)expected[i]);
+            fail_msg("%s: logit %zu of position %zu is %a, expected %a", what, i % line, i / line,
+                     (double)got[i], (double)expected[i]);
 }
 
-static void check_isa(const struct gguf *gguf, enum kern_isa isa, int threads, const int32_t *tokens,
-                      const float *expected, float *got)
+static void check_isa(const struct gguf *gguf, enum kern_isa isa, int threads,
+                      const int32_t *tokens, const float *expected, float *got)
 {
     struct runner r;
     runner_open(&r, gguf, isa, threads);
     size_t line = (size_t)model_config(r.model)->vocab_padded;
-    /* The scalar kernels are slow: they are the reference for whole prompts and get one chunking of their own. */
+    /*
+     * The scalar kernels are slow: they are the reference for whole prompts and get one chunking of
+     * their own.
+     */
     static const int chunks[] = {PROMPT, 64, 7, 1};
     char what[128];
     for (size_t i = 0; i < (isa == KERN_ISA_SCALAR ? 1 : sizeof chunks / sizeof *chunks); i++) {
         int chunk = isa == KERN_ISA_SCALAR ? 7 * threads : chunks[i];
-        snprintf(what, sizeof what, "%s, %d threads, chunks of %d", kern_isa_name(isa), threads, chunk);
+        snprintf(what, sizeof what, "%s, %d threads, chunks of %d", kern_isa_name(isa), threads,
+                 chunk);
         run_chunks(&r, tokens, chunk, got);
         assert_same_logits(expected, got, line, what);
     }
     for (int neighbours = 2; isa != KERN_ISA_SCALAR && neighbours <= NEIGHBOURS; neighbours += 5) {
-        snprintf(what, sizeof what, "%s, %d threads, %d neighbours", kern_isa_name(isa), threads, neighbours);
+        snprintf(what, sizeof what, "%s, %d threads, %d neighbours", kern_isa_name(isa), threads,
+                 neighbours);
         run_among(&r, tokens, neighbours, got);
         assert_same_logits(expected, got, line, what);
     }
@@ -172,7 +189,8 @@ static void check_isa(const struct gguf *gguf, enum kern_isa isa, int threads, c
 static void check_model(const char *options)
 {
     char command[2048];
-    snprintf(command, sizeof command, "%s/mkmodel %s %s >/dev/null", build_dir, options, model_path);
+    snprintf(command, sizeof command, "%s/mkmodel %s %s >/dev/null", build_dir, options,
+             model_path);
     if (system(command) != 0) fail_msg("failed: %s", command);
     struct sov_errbuf err = {.message = ""};
     struct gguf *gguf;
@@ -183,7 +201,8 @@ static void check_model(const char *options)
     float *expected = sov_alloc(values, sizeof(float)), *got = sov_alloc(values, sizeof(float));
     assert_true(expected != NULL && got != NULL);
     int32_t tokens[PROMPT];
-    for (int i = 0; i < PROMPT; i++) tokens[i] = (int32_t)random_below((uint32_t)model_config(r.model)->vocab);
+    for (int i = 0; i < PROMPT; i++)
+        tokens[i] = (int32_t)random_below((uint32_t)model_config(r.model)->vocab);
     run_chunks(&r, tokens, PROMPT, expected);
     runner_close(&r);
     for (size_t i = 0; i < values; i++) assert_true(expected[i] == expected[i]);
@@ -199,11 +218,12 @@ static void check_model(const char *options)
 static void test_weight_types(void **state)
 {
     (void)state;
-    static const char *const types[] = {"f32",  "f16",  "bf16", "q8_0", "q4_0", "q4_1",   "q5_0",
+    static const char *const types[] = {"f32",  "f16",  "bf16", "q8_0", "q4_0", "q4_1", "q5_0",
                                         "q5_1", "q2_k", "q3_k", "q4_k", "q5_k", "q6_k", "q4_k_m"};
     for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
         char options[256];
-        snprintf(options, sizeof options, "--arch llama --dim 256 --layers 1 --heads 4 --kv-heads 2 --ffn 256 --type %s",
+        snprintf(options, sizeof options,
+                 "--arch llama --dim 256 --layers 1 --heads 4 --kv-heads 2 --ffn 256 --type %s",
                  types[i]);
         check_model(options);
     }
@@ -212,10 +232,14 @@ static void test_weight_types(void **state)
 static void test_architectures(void **state)
 {
     (void)state;
-    check_model("--arch qwen2 --dim 224 --layers 2 --heads 7 --kv-heads 1 --ffn 160 --type q8_0 --tied");
-    check_model("--arch qwen3 --dim 96 --layers 2 --heads 4 --kv-heads 2 --head-dim 40 --ffn 96 --type q4_0");
-    check_model("--arch llama --dim 90 --layers 2 --heads 5 --kv-heads 5 --ffn 110 --type f16 --vocab-bytes 301");
-    check_model("--arch llama --dim 64 --layers 2 --heads 2 --kv-heads 1 --ffn 64 --type q5_1 --rope-scaling yarn");
+    check_model(
+        "--arch qwen2 --dim 224 --layers 2 --heads 7 --kv-heads 1 --ffn 160 --type q8_0 --tied");
+    check_model("--arch qwen3 --dim 96 --layers 2 --heads 4 --kv-heads 2 --head-dim 40 --ffn 96 "
+                "--type q4_0");
+    check_model("--arch llama --dim 90 --layers 2 --heads 5 --kv-heads 5 --ffn 110 --type f16 "
+                "--vocab-bytes 301");
+    check_model("--arch llama --dim 64 --layers 2 --heads 2 --kv-heads 1 --ffn 64 --type q5_1 "
+                "--rope-scaling yarn");
 }
 
 int main(int argc, char **argv)
@@ -226,7 +250,8 @@ int main(int argc, char **argv)
     snprintf(self, sizeof self, "%s", argv[0]);
     snprintf(build_dir, sizeof build_dir, "%s/..", dirname(self));
     const char *tmp = getenv("TMPDIR");
-    snprintf(model_path, sizeof model_path, "%s/sov-model-exact-%d.gguf", tmp != NULL ? tmp : "/tmp", (int)getpid());
+    snprintf(model_path, sizeof model_path, "%s/sov-model-exact-%d.gguf",
+             tmp != NULL ? tmp : "/tmp", (int)getpid());
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_weight_types),
         cmocka_unit_test(test_architectures),

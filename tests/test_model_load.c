@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What model_load and model_config_read say to files that are wrong or that they do not support; what model_forward says
- * to rows out of range; and that a load without memory fails cleanly wherever memory runs out. A tiny good model is made
- * by mkmodel, and each case rewrites it with one change.
+ * What model_load and model_config_read say to files that are wrong or that they do not support;
+ * what model_forward says to rows out of range; and that a load without memory fails cleanly
+ * wherever memory runs out. A tiny good model is made by mkmodel, and each case rewrites it with
+ * one change.
  */
 #include <libgen.h>
 #include <setjmp.h>
@@ -28,8 +29,9 @@ static void make_good(const char *options)
 {
     char command[2048];
     snprintf(command, sizeof command,
-             "%s/mkmodel --dim 64 --layers 2 --heads 4 --kv-heads 2 --ffn 96 --type q8_0 %s %s >/dev/null", build_dir,
-             options, good_path);
+             "%s/mkmodel --dim 64 --layers 2 --heads 4 --kv-heads 2 --ffn 96 --type q8_0 %s %s "
+             ">/dev/null",
+             build_dir, options, good_path);
     if (system(command) != 0) fail_msg("failed: %s", command);
 }
 
@@ -40,8 +42,8 @@ struct change {
     uint32_t u32;
     float f32;
     const char *str;
-    const char *tensor;       /* dropped, or given another shape or type */
-    uint64_t dims[2];         /* with reshape */
+    const char *tensor; /* dropped, or given another shape or type */
+    uint64_t dims[2];   /* with reshape */
     bool reshape;
     enum gguf_type type;
     const char *extra_tensor; /* added: a vector of 4 float32 */
@@ -49,7 +51,8 @@ struct change {
 
 static bool same_key(const struct gguf_kv *kv, const char *key)
 {
-    return key != NULL && kv->key.length == strlen(key) && memcmp(kv->key.data, key, kv->key.length) == 0;
+    return key != NULL && kv->key.length == strlen(key) &&
+           memcmp(kv->key.data, key, kv->key.length) == 0;
 }
 
 static void write_keys(struct gguf_writer *w, const struct gguf *good, const struct change *c)
@@ -92,9 +95,11 @@ static void write_changed(const struct change *c)
             if (pass == 0)
                 gguf_writer_tensor(w, t->name, type, changed ? 2 : t->n_dims, dims);
             else
-                gguf_writer_data(w, changed ? zeros : t->data, changed ? tensor_bytes(type, dims) : t->bytes);
+                gguf_writer_data(w, changed ? zeros : t->data,
+                                 changed ? tensor_bytes(type, dims) : t->bytes);
         }
-        if (c->extra_tensor != NULL && pass == 0) gguf_writer_tensor(w, c->extra_tensor, GGUF_TYPE_F32, 1, extra_dims);
+        if (c->extra_tensor != NULL && pass == 0)
+            gguf_writer_tensor(w, c->extra_tensor, GGUF_TYPE_F32, 1, extra_dims);
         if (c->extra_tensor != NULL && pass == 1) gguf_writer_data(w, zeros, 16);
         if (pass == 0) gguf_writer_begin_data(w);
     }
@@ -104,7 +109,8 @@ static void write_changed(const struct change *c)
 
 static struct pool *pool;
 
-static enum sov_error load(const char *path, struct gguf **gguf, struct model **model, struct sov_errbuf *err)
+static enum sov_error load(const char *path, struct gguf **gguf, struct model **model,
+                           struct sov_errbuf *err)
 {
     *model = NULL;
     enum sov_error error = gguf_open(path, gguf, err);
@@ -113,8 +119,12 @@ static enum sov_error load(const char *path, struct gguf **gguf, struct model **
     return model_load(*gguf, &options, model, err);
 }
 
-/* The changed file is refused with this code, in words that contain both parts, by load and by config_read. */
-static void refused(const struct change *c, enum sov_error code, const char *part, const char *other)
+/*
+ * The changed file is refused with this code, in words that contain both parts, by load and by
+ * config_read.
+ */
+static void refused(const struct change *c, enum sov_error code, const char *part,
+                    const char *other)
 {
     write_changed(c);
     struct sov_errbuf err = {.message = ""};
@@ -122,8 +132,8 @@ static void refused(const struct change *c, enum sov_error code, const char *par
     struct model *model;
     enum sov_error error = load(bad_path, &gguf, &model, &err);
     if (error != code || strstr(err.message, part) == NULL || strstr(err.message, other) == NULL)
-        fail_msg("expected %s with \"%s\" and \"%s\", got %s: %s", sov_error_name(code), part, other,
-                 sov_error_name(error), err.message);
+        fail_msg("expected %s with \"%s\" and \"%s\", got %s: %s", sov_error_name(code), part,
+                 other, sov_error_name(error), err.message);
     assert_null(model);
     struct model_config config;
     assert_int_equal(model_config_read(gguf, &config, &err), code);
@@ -136,40 +146,48 @@ static void test_metadata_is_checked(void **state)
 {
     (void)state;
     make_good("--arch llama");
-    REFUSED(SOV_ERR_UNSUPPORTED, "\"gemma\"", "supported: llama", .key = "general.architecture", .action = KEY_STR,
-            .str = "gemma");
+    REFUSED(SOV_ERR_UNSUPPORTED, "\"gemma\"", "supported: llama", .key = "general.architecture",
+            .action = KEY_STR, .str = "gemma");
     REFUSED(SOV_ERR_FORMAT, "general.architecture", "missing", .key = "general.architecture");
     REFUSED(SOV_ERR_FORMAT, "llama.block_count", "missing", .key = "llama.block_count");
-    REFUSED(SOV_ERR_FORMAT, "llama.block_count", "1 to", .key = "llama.block_count", .action = KEY_U32, .u32 = 0);
-    REFUSED(SOV_ERR_FORMAT, "llama.block_count", "100000", .key = "llama.block_count", .action = KEY_U32, .u32 = 100000);
-    REFUSED(SOV_ERR_FORMAT, "llama.block_count", "type", .key = "llama.block_count", .action = KEY_STR, .str = "2");
+    REFUSED(SOV_ERR_FORMAT, "llama.block_count", "1 to", .key = "llama.block_count",
+            .action = KEY_U32, .u32 = 0);
+    REFUSED(SOV_ERR_FORMAT, "llama.block_count", "100000", .key = "llama.block_count",
+            .action = KEY_U32, .u32 = 100000);
+    REFUSED(SOV_ERR_FORMAT, "llama.block_count", "type", .key = "llama.block_count",
+            .action = KEY_STR, .str = "2");
     REFUSED(SOV_ERR_FORMAT, "llama.embedding_length", "missing", .key = "llama.embedding_length");
-    REFUSED(SOV_ERR_FORMAT, "llama.feed_forward_length", "missing", .key = "llama.feed_forward_length");
+    REFUSED(SOV_ERR_FORMAT, "llama.feed_forward_length", "missing",
+            .key = "llama.feed_forward_length");
     REFUSED(SOV_ERR_FORMAT, "llama.context_length", "missing", .key = "llama.context_length");
-    REFUSED(SOV_ERR_FORMAT, "head_count_kv", "divisor", .key = "llama.attention.head_count_kv", .action = KEY_U32,
-            .u32 = 3);
-    REFUSED(SOV_ERR_FORMAT, "layer_norm_rms_epsilon", "missing", .key = "llama.attention.layer_norm_rms_epsilon");
-    REFUSED(SOV_ERR_FORMAT, "layer_norm_rms_epsilon", "-1", .key = "llama.attention.layer_norm_rms_epsilon",
-            .action = KEY_F32, .f32 = -1.0f);
-    REFUSED(SOV_ERR_UNSUPPORTED, "key_length", "value_length", .key = "llama.attention.value_length",
-            .action = KEY_U32, .u32 = 32);
-    REFUSED(SOV_ERR_FORMAT, "rope.dimension_count", "head size", .key = "llama.rope.dimension_count",
-            .action = KEY_U32, .u32 = 18);
-    REFUSED(SOV_ERR_FORMAT, "rope.freq_base", "0", .key = "llama.rope.freq_base", .action = KEY_F32, .f32 = 0.0f);
+    REFUSED(SOV_ERR_FORMAT, "head_count_kv", "divisor", .key = "llama.attention.head_count_kv",
+            .action = KEY_U32, .u32 = 3);
+    REFUSED(SOV_ERR_FORMAT, "layer_norm_rms_epsilon", "missing",
+            .key = "llama.attention.layer_norm_rms_epsilon");
+    REFUSED(SOV_ERR_FORMAT, "layer_norm_rms_epsilon", "-1",
+            .key = "llama.attention.layer_norm_rms_epsilon", .action = KEY_F32, .f32 = -1.0f);
+    REFUSED(SOV_ERR_UNSUPPORTED, "key_length", "value_length",
+            .key = "llama.attention.value_length", .action = KEY_U32, .u32 = 32);
+    REFUSED(SOV_ERR_FORMAT, "rope.dimension_count", "head size",
+            .key = "llama.rope.dimension_count", .action = KEY_U32, .u32 = 18);
+    REFUSED(SOV_ERR_FORMAT, "rope.freq_base", "0", .key = "llama.rope.freq_base", .action = KEY_F32,
+            .f32 = 0.0f);
 }
 
 static void test_what_is_not_computed_is_refused(void **state)
 {
     (void)state;
     make_good("--arch llama");
-    REFUSED(SOV_ERR_UNSUPPORTED, "llama.expert_count", "dense", .key = "llama.expert_count", .action = KEY_U32,
-            .u32 = 8);
-    REFUSED(SOV_ERR_UNSUPPORTED, "llama.attention.causal", "causal", .key = "llama.attention.causal",
-            .action = KEY_BOOL, .u32 = 0);
-    REFUSED(SOV_ERR_UNSUPPORTED, "rope.scaling.type", "yarn", .key = "llama.rope.scaling.type", .action = KEY_STR,
-            .str = "longrope");
-    REFUSED(SOV_ERR_UNSUPPORTED, "blk.0.attn_q.scale", "not part", .extra_tensor = "blk.0.attn_q.scale");
-    REFUSED(SOV_ERR_UNSUPPORTED, "blk.2.attn_q.weight", "not part", .extra_tensor = "blk.2.attn_q.weight");
+    REFUSED(SOV_ERR_UNSUPPORTED, "llama.expert_count", "dense", .key = "llama.expert_count",
+            .action = KEY_U32, .u32 = 8);
+    REFUSED(SOV_ERR_UNSUPPORTED, "llama.attention.causal", "causal",
+            .key = "llama.attention.causal", .action = KEY_BOOL, .u32 = 0);
+    REFUSED(SOV_ERR_UNSUPPORTED, "rope.scaling.type", "yarn", .key = "llama.rope.scaling.type",
+            .action = KEY_STR, .str = "longrope");
+    REFUSED(SOV_ERR_UNSUPPORTED, "blk.0.attn_q.scale", "not part",
+            .extra_tensor = "blk.0.attn_q.scale");
+    REFUSED(SOV_ERR_UNSUPPORTED, "blk.2.attn_q.weight", "not part",
+            .extra_tensor = "blk.2.attn_q.weight");
     enum gguf_type iq4_nl;
     assert_true(gguf_type_by_name("iq4_nl", &iq4_nl));
     REFUSED(SOV_ERR_UNSUPPORTED, "blk.1.ffn_up.weight", "iq4_nl has no kernels; supported: f32",
@@ -183,23 +201,29 @@ static void test_tensors_are_checked(void **state)
     REFUSED(SOV_ERR_FORMAT, "token_embd.weight", "missing", .tensor = "token_embd.weight");
     REFUSED(SOV_ERR_FORMAT, "output_norm.weight", "missing", .tensor = "output_norm.weight");
     REFUSED(SOV_ERR_FORMAT, "blk.1.ffn_down.weight", "missing", .tensor = "blk.1.ffn_down.weight");
-    REFUSED(SOV_ERR_FORMAT, "blk.0.attn_k.weight is 64 x 64", "expected 64 x 32", .tensor = "blk.0.attn_k.weight",
-            .reshape = true, .type = GGUF_TYPE_F32, .dims = {64, 64});
-    REFUSED(SOV_ERR_FORMAT, "blk.0.attn_norm.weight is 64 x 2", "expected 64 x 1", .tensor = "blk.0.attn_norm.weight",
-            .reshape = true, .type = GGUF_TYPE_F32, .dims = {64, 2});
-    REFUSED(SOV_ERR_UNSUPPORTED, "blk.0.attn_norm.weight", "f32, f16, bf16", .tensor = "blk.0.attn_norm.weight",
-            .reshape = true, .type = GGUF_TYPE_Q8_0, .dims = {64, 1});
-    REFUSED(SOV_ERR_FORMAT, "token_embd.weight has 100 rows", "tokenizer.ggml.tokens", .tensor = "token_embd.weight",
-            .reshape = true, .type = GGUF_TYPE_F32, .dims = {64, 100});
+    REFUSED(SOV_ERR_FORMAT, "blk.0.attn_k.weight is 64 x 64", "expected 64 x 32",
+            .tensor = "blk.0.attn_k.weight", .reshape = true, .type = GGUF_TYPE_F32,
+            .dims = {64, 64});
+    REFUSED(SOV_ERR_FORMAT, "blk.0.attn_norm.weight is 64 x 2", "expected 64 x 1",
+            .tensor = "blk.0.attn_norm.weight", .reshape = true, .type = GGUF_TYPE_F32,
+            .dims = {64, 2});
+    REFUSED(SOV_ERR_UNSUPPORTED, "blk.0.attn_norm.weight", "f32, f16, bf16",
+            .tensor = "blk.0.attn_norm.weight", .reshape = true, .type = GGUF_TYPE_Q8_0,
+            .dims = {64, 1});
+    REFUSED(SOV_ERR_FORMAT, "token_embd.weight has 100 rows", "tokenizer.ggml.tokens",
+            .tensor = "token_embd.weight", .reshape = true, .type = GGUF_TYPE_F32,
+            .dims = {64, 100});
     make_good("--arch qwen3");
-    REFUSED(SOV_ERR_FORMAT, "blk.0.attn_q_norm.weight", "missing", .tensor = "blk.0.attn_q_norm.weight");
+    REFUSED(SOV_ERR_FORMAT, "blk.0.attn_q_norm.weight", "missing",
+            .tensor = "blk.0.attn_q_norm.weight");
 }
 
 static void test_frequency_factors_are_checked(void **state)
 {
     (void)state;
     make_good("--arch llama --rope-freqs");
-    struct change zero = {.tensor = "rope_freqs.weight", .reshape = true, .type = GGUF_TYPE_F32, .dims = {8, 1}};
+    struct change zero = {
+        .tensor = "rope_freqs.weight", .reshape = true, .type = GGUF_TYPE_F32, .dims = {8, 1}};
     write_changed(&zero);
     struct sov_errbuf err = {.message = ""};
     struct gguf *gguf;
@@ -271,7 +295,10 @@ static void test_progress_ends_at_one(void **state)
     gguf_close(gguf);
 }
 
-/* Every allocation of load and workspace fails in turn; each time an error, and nothing is left behind (ASan watches). */
+/*
+ * Every allocation of load and workspace fails in turn; each time an error, and nothing is left
+ * behind (ASan watches).
+ */
 static void test_out_of_memory_anywhere(void **state)
 {
     (void)state;
@@ -317,7 +344,8 @@ static void test_rows_are_checked(void **state)
     unsigned char *pages[1] = {sov_alloc_aligned(model_kv_page_bytes(model))};
     assert_non_null(pages[0]);
     const float *logits;
-    const struct model_row good = {.token = 299, .position = 0, .pages = pages, .want_logits = true};
+    const struct model_row good = {
+        .token = 299, .position = 0, .pages = pages, .want_logits = true};
     struct model_row rows[3] = {good, good, good};
     rows[1].position = 1;
     assert_int_equal(model_forward(model, ws, rows, 0, &logits, &err), SOV_ERR_LIMIT);
@@ -357,8 +385,10 @@ int main(int argc, char **argv)
     snprintf(self, sizeof self, "%s", argv[0]);
     snprintf(build_dir, sizeof build_dir, "%s/..", dirname(self));
     const char *tmp = getenv("TMPDIR");
-    snprintf(good_path, sizeof good_path, "%s/sov-model-good-%d.gguf", tmp != NULL ? tmp : "/tmp", (int)getpid());
-    snprintf(bad_path, sizeof bad_path, "%s/sov-model-bad-%d.gguf", tmp != NULL ? tmp : "/tmp", (int)getpid());
+    snprintf(good_path, sizeof good_path, "%s/sov-model-good-%d.gguf", tmp != NULL ? tmp : "/tmp",
+             (int)getpid());
+    snprintf(bad_path, sizeof bad_path, "%s/sov-model-bad-%d.gguf", tmp != NULL ? tmp : "/tmp",
+             (int)getpid());
     if (pool_create(2, &pool, NULL) != SOV_OK) return 1;
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_metadata_is_checked),

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The arithmetic's functions against the C library's in higher precision, and attention against a float64 softmax. */
+/*
+ * The arithmetic's functions against the C library's in higher precision, and attention against a
+ * float64 softmax.
+ */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -67,7 +70,8 @@ static void test_sincos(void **state)
         double x = ldexp(1.0 + (double)(i % 1000) * 0.000937, i % 60 - 30) * (i & 1 ? -1.0 : 1.0);
         double s, c;
         vec_sincos(x, &s, &c);
-        double error_s = fabs(s - (double)sinl((long double)x)), error_c = fabs(c - (double)cosl((long double)x));
+        double error_s = fabs(s - (double)sinl((long double)x)),
+               error_c = fabs(c - (double)cosl((long double)x));
         if (fabs(x) < 1.0) error_s /= fabs(x);
         if (error_s > worst) worst = error_s;
         if (error_c > worst) worst = error_c;
@@ -157,7 +161,8 @@ static void test_attention(void **state)
     for (int j = 0; j < POSITIONS; j++)
         for (int d = 0; d < DIM; d++) {
             int p = j / KV_PAGE_POSITIONS, at = j % KV_PAGE_POSITIONS;
-            storage[p][0][d * KV_PAGE_POSITIONS + at] = quant_f32_to_f16(cosf((float)(j * 31 + d * 7)));
+            storage[p][0][d * KV_PAGE_POSITIONS + at] =
+                quant_f32_to_f16(cosf((float)(j * 31 + d * 7)));
             storage[p][1][at * DIM + d] = quant_f32_to_f16(sinf((float)(j * 17 + d * 3)));
         }
     double score[POSITIONS], top = -1e30, sum = 0.0, exact[DIM] = {0};
@@ -175,8 +180,15 @@ static void test_attention(void **state)
         sum += p;
         for (int d = 0; d < DIM; d++) exact[d] += p * (double)quant_f16_to_f32(v[d]);
     }
-    struct vec_attention call = {.q = q, .rows = 1, .heads = 1, .head_dim = DIM, .positions = POSITIONS,
-                                 .scale = 0.125f, .pages = pages, .v_offset = sizeof storage[0][0], .out = out};
+    struct vec_attention call = {.q = q,
+                                 .rows = 1,
+                                 .heads = 1,
+                                 .head_dim = DIM,
+                                 .positions = POSITIONS,
+                                 .scale = 0.125f,
+                                 .pages = pages,
+                                 .v_offset = sizeof storage[0][0],
+                                 .out = out};
     vec_kernels_for(KERN_ISA_SCALAR)->attention(&call);
     for (int d = 0; d < DIM; d++) assert_true(fabs((double)out[d] - exact[d] / sum) < 2e-6);
 }

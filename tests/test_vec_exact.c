@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Every ISA of this machine gives the bits of the scalar kernels: random values of all magnitudes, denormals, signed
- * zeros and infinities, at sizes around every vector width. NaNs must be NaNs in the same places; their payload is not
- * part of the arithmetic.
+ * Every ISA of this machine gives the bits of the scalar kernels: random values of all magnitudes,
+ * denormals, signed zeros and infinities, at sizes around every vector width. NaNs must be NaNs in
+ * the same places; their payload is not part of the arithmetic.
  */
 #include <math.h>
 #include <setjmp.h>
@@ -49,9 +49,11 @@ static float random_any(void)
     }
 }
 
-static const float edges[] = {0.0f, -0.0f, 1.0f, -1.0f, 0x1p-149f, -0x1p-149f, 0x1p-126f, -0x1p-126f, 65504.0f,
-                              65519.996f, 65520.0f, -65520.0f, 0x1p-24f, 0x1p-25f, 0x1.8p-25f, 87.0f, -87.0f,
-                              88.0f, -88.0f, 88.7f, -87.3f, 127.5f, 0x1.fffffep+127f, INFINITY, -INFINITY};
+static const float edges[] = {
+    0.0f,     -0.0f,      1.0f,     -1.0f,     0x1p-149f, -0x1p-149f, 0x1p-126f,        -0x1p-126f,
+    65504.0f, 65519.996f, 65520.0f, -65520.0f, 0x1p-24f,  0x1p-25f,   0x1.8p-25f,       87.0f,
+    -87.0f,   88.0f,      -88.0f,   88.7f,     -87.3f,    127.5f,     0x1.fffffep+127f, INFINITY,
+    -INFINITY};
 
 enum flavour { ORDINARY, ANY, EDGES, WITH_NAN, FLAVOURS };
 
@@ -83,7 +85,8 @@ static int next_size(int n)
 }
 
 /* Calls check for every ISA here but scalar, every size and flavour. */
-static void for_all(void (*check)(const struct vec_kernels *k, int isa, int n, enum flavour flavour))
+static void for_all(void (*check)(const struct vec_kernels *k, int isa, int n,
+                                  enum flavour flavour))
 {
     random_state = 20240607;
     for (int isa = KERN_ISA_SCALAR + 1; isa < KERN_ISAS; isa++) {
@@ -150,7 +153,8 @@ static void check_rope(const struct vec_kernels *k, int isa, int n, enum flavour
         scalar()->rope(buffer_a, buffer_y, dims, interleaved);
         buffer_b[dims] = 7.0f;
         k->rope(buffer_b, buffer_y, dims, interleaved);
-        assert_same_floats(buffer_a, buffer_b, dims, interleaved ? "rope interleaved" : "rope split", isa);
+        assert_same_floats(buffer_a, buffer_b, dims,
+                           interleaved ? "rope interleaved" : "rope split", isa);
         assert_true(buffer_b[dims] == 7.0f);
     }
 }
@@ -186,8 +190,8 @@ static void check_store_f16(const struct vec_kernels *k, int isa, int n, enum fl
         k->store_f16(buffer_x, b, n, stride);
         for (int i = 0; i < n * stride + GUARD; i++)
             if (a[i] != b[i] && !(half_is_nan(a[i]) && half_is_nan(b[i])))
-                fail_msg("store_f16 on %s: element %d is %04x, not %04x", kern_isa_name((enum kern_isa)isa), i,
-                         b[i], a[i]);
+                fail_msg("store_f16 on %s: element %d is %04x, not %04x",
+                         kern_isa_name((enum kern_isa)isa), i, b[i], a[i]);
     }
 }
 
@@ -197,17 +201,45 @@ static void check_argmax(const struct vec_kernels *k, int isa, int n, enum flavo
     int expected = scalar()->argmax(buffer_x, n);
     if (flavour == WITH_NAN) assert_int_equal(expected, -1);
     if (k->argmax(buffer_x, n) != expected)
-        fail_msg("argmax on %s gives %d, not %d", kern_isa_name((enum kern_isa)isa), k->argmax(buffer_x, n),
-                 expected);
+        fail_msg("argmax on %s gives %d, not %d", kern_isa_name((enum kern_isa)isa),
+                 k->argmax(buffer_x, n), expected);
 }
 
-static void test_rms_norm(void **state) { (void)state; for_all(check_rms_norm); }
-static void test_silu_mul(void **state) { (void)state; for_all(check_silu_mul); }
-static void test_add(void **state) { (void)state; for_all(check_add); }
-static void test_rope(void **state) { (void)state; for_all(check_rope); }
-static void test_exp(void **state) { (void)state; for_all(check_exp); }
-static void test_store_f16(void **state) { (void)state; for_all(check_store_f16); }
-static void test_argmax(void **state) { (void)state; for_all(check_argmax); }
+static void test_rms_norm(void **state)
+{
+    (void)state;
+    for_all(check_rms_norm);
+}
+static void test_silu_mul(void **state)
+{
+    (void)state;
+    for_all(check_silu_mul);
+}
+static void test_add(void **state)
+{
+    (void)state;
+    for_all(check_add);
+}
+static void test_rope(void **state)
+{
+    (void)state;
+    for_all(check_rope);
+}
+static void test_exp(void **state)
+{
+    (void)state;
+    for_all(check_exp);
+}
+static void test_store_f16(void **state)
+{
+    (void)state;
+    for_all(check_store_f16);
+}
+static void test_argmax(void **state)
+{
+    (void)state;
+    for_all(check_argmax);
+}
 
 static void test_argmax_is_the_lowest_index_of_the_largest(void **state)
 {
@@ -253,7 +285,8 @@ static void attention_case_make(struct attention_case *c, enum flavour flavour)
             k[i] = quant_f32_to_f16(random_uniform(-scale, scale));
             v[i] = quant_f32_to_f16(random_uniform(-scale, scale));
             /* What lies beyond the positions attended to must not matter, whatever it is. */
-            if (p * KV_PAGE_POSITIONS + i % KV_PAGE_POSITIONS >= used) k[i] = (uint16_t)random_u32();
+            if (p * KV_PAGE_POSITIONS + i % KV_PAGE_POSITIONS >= used)
+                k[i] = (uint16_t)random_u32();
             if (p * KV_PAGE_POSITIONS + i / c->head_dim >= used) v[i] = (uint16_t)random_u32();
         }
     }
@@ -279,9 +312,20 @@ static struct vec_attention attention_call(const struct attention_case *c, float
 {
     size_t head = (size_t)c->head_dim, row = head * (size_t)c->heads;
     return (struct vec_attention){
-        .q = c->q, .q_row = row, .q_head = head, .rows = c->rows, .heads = c->heads, .head_dim = c->head_dim,
-        .positions = c->positions, .scale = 0.125f, .pages = c->pages, .k_offset = 0,
-        .v_offset = (size_t)KV_PAGE_POSITIONS * head * 2, .out = out, .out_row = row, .out_head = head,
+        .q = c->q,
+        .q_row = row,
+        .q_head = head,
+        .rows = c->rows,
+        .heads = c->heads,
+        .head_dim = c->head_dim,
+        .positions = c->positions,
+        .scale = 0.125f,
+        .pages = c->pages,
+        .k_offset = 0,
+        .v_offset = (size_t)KV_PAGE_POSITIONS * head * 2,
+        .out = out,
+        .out_row = row,
+        .out_head = head,
     };
 }
 
@@ -295,8 +339,10 @@ static void test_attention(void **state)
     for (size_t di = 0; di < sizeof attention_dims / sizeof *attention_dims; di++)
         for (size_t pi = 0; pi < sizeof attention_positions / sizeof *attention_positions; pi++)
             for (int repeat = 0; repeat < 4; repeat++) {
-                struct attention_case c = {.head_dim = attention_dims[di], .positions = attention_positions[pi],
-                                           .rows = 1 + (int)(random_u32() % 9), .heads = 1 + (int)(random_u32() % 9)};
+                struct attention_case c = {.head_dim = attention_dims[di],
+                                           .positions = attention_positions[pi],
+                                           .rows = 1 + (int)(random_u32() % 9),
+                                           .heads = 1 + (int)(random_u32() % 9)};
                 attention_case_make(&c, repeat == 3 ? WITH_NAN : repeat == 2 ? ANY : ORDINARY);
                 int n = c.rows * c.heads * c.head_dim;
                 struct vec_attention call = attention_call(&c, c.expected);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Attention in AVX2. As in AVX-512, lanes are positions for the scores and dimensions for the values; four queries and
- * two registers each make eight accumulators, which leaves room for the operands in 16 registers.
+ * Attention in AVX2. As in AVX-512, lanes are positions for the scores and dimensions for the
+ * values; four queries and two registers each make eight accumulators, which leaves room for the
+ * operands in 16 registers.
  */
 enum { ATTENTION_QUERIES = 4 };
 #include "kernels/vec_attention.h"
@@ -13,8 +14,8 @@ VEC_INLINE __m256 avx2_load_half(const uint16_t *x)
     return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)x));
 }
 
-VEC_INLINE void avx2_scores16(struct attention_chunk *c, const int n, int head_dim, float scale, const uint16_t *k,
-                              int first)
+VEC_INLINE void avx2_scores16(struct attention_chunk *c, const int n, int head_dim, float scale,
+                              const uint16_t *k, int first)
 {
     __m256 low[ATTENTION_QUERIES], high[ATTENTION_QUERIES];
     for (int i = 0; i < n; i++) low[i] = high[i] = _mm256_setzero_ps();
@@ -35,7 +36,8 @@ VEC_INLINE void avx2_scores16(struct attention_chunk *c, const int n, int head_d
     }
 }
 
-VEC_INLINE void isa_scores(struct attention_chunk *c, const int n, int head_dim, float scale, const uint16_t *k)
+VEC_INLINE void isa_scores(struct attention_chunk *c, const int n, int head_dim, float scale,
+                           const uint16_t *k)
 {
     avx2_scores16(c, n, head_dim, scale, k, 0);
     avx2_scores16(c, n, head_dim, scale, k, 16);
@@ -64,13 +66,14 @@ VEC_INLINE void isa_softmax(float *p, int valid, float *m, float *l, float *corr
 }
 
 /* One block of `registers` x 8 dimensions from d. */
-VEC_INLINE void avx2_accumulate_block(struct attention_chunk *c, const int n, const int registers, int d,
-                                      int head_dim, int least, const uint16_t *v)
+VEC_INLINE void avx2_accumulate_block(struct attention_chunk *c, const int n, const int registers,
+                                      int d, int head_dim, int least, const uint16_t *v)
 {
     __m256 o[ATTENTION_QUERIES][2];
     for (int i = 0; i < n; i++)
         for (int r = 0; r < registers; r++)
-            o[i][r] = _mm256_mul_ps(_mm256_loadu_ps(c->o[i] + d + 8 * r), _mm256_set1_ps(c->correction[i]));
+            o[i][r] = _mm256_mul_ps(_mm256_loadu_ps(c->o[i] + d + 8 * r),
+                                    _mm256_set1_ps(c->correction[i]));
     for (int j = 0; j < least; j++) {
         const uint16_t *row = v + (ptrdiff_t)j * head_dim + d;
         __m256 x[2];
@@ -94,7 +97,8 @@ VEC_INLINE void avx2_accumulate_block(struct attention_chunk *c, const int n, co
     }
 }
 
-VEC_INLINE void isa_accumulate(struct attention_chunk *c, const int n, int head_dim, int least, const uint16_t *v)
+VEC_INLINE void isa_accumulate(struct attention_chunk *c, const int n, int head_dim, int least,
+                               const uint16_t *v)
 {
     int d = 0;
     for (; d + 16 <= head_dim; d += 16) avx2_accumulate_block(c, n, 2, d, head_dim, least, v);
@@ -112,7 +116,8 @@ VEC_INLINE void isa_accumulate(struct attention_chunk *c, const int n, int head_
 VEC_INLINE void isa_scale(float *x, float factor, int n)
 {
     int i = 0;
-    for (; i + 8 <= n; i += 8) _mm256_storeu_ps(x + i, _mm256_mul_ps(_mm256_loadu_ps(x + i), _mm256_set1_ps(factor)));
+    for (; i + 8 <= n; i += 8)
+        _mm256_storeu_ps(x + i, _mm256_mul_ps(_mm256_loadu_ps(x + i), _mm256_set1_ps(factor)));
     for (; i < n; i++) x[i] = x[i] * factor;
 }
 

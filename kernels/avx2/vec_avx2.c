@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The elementwise operations, norms and rotary embedding in AVX2; tails by masked loads and stores. */
+/*
+ * The elementwise operations, norms and rotary embedding in AVX2; tails by masked loads and stores.
+ */
 #include "kernels/avx2/vec_avx2.h"
 
 #include <math.h>
@@ -27,7 +29,10 @@ static void avx2_rms_norm(const float *x, const float *weight, float eps, int n,
         low = _mm256_fmadd_ps(a, a, low);
         high = _mm256_fmadd_ps(b, b, high);
     }
-    /* A missing element adds 0 * 0 to a sum of squares, which is never -0: the lane is left as it is. */
+    /*
+     * A missing element adds 0 * 0 to a sum of squares, which is never -0: the lane is left as it
+     * is.
+     */
     if (i < n) {
         __m256 a = avx2_load(x, i, n);
         low = _mm256_fmadd_ps(a, a, low);
@@ -39,7 +44,8 @@ static void avx2_rms_norm(const float *x, const float *weight, float eps, int n,
     float mean = avx2_tree_sum(low, high) / (float)n;
     __m256 r = _mm256_set1_ps(1.0f / sqrtf(mean + eps));
     for (i = 0; i < n; i += 8)
-        avx2_store(out, i, n, _mm256_mul_ps(_mm256_mul_ps(avx2_load(x, i, n), r), avx2_load(weight, i, n)));
+        avx2_store(out, i, n,
+                   _mm256_mul_ps(_mm256_mul_ps(avx2_load(x, i, n), r), avx2_load(weight, i, n)));
 }
 
 static void avx2_silu_mul(const float *gate, const float *up, int n, float *out)
@@ -54,7 +60,8 @@ static void avx2_silu_mul(const float *gate, const float *up, int n, float *out)
 
 static void avx2_add(float *x, const float *y, int n)
 {
-    for (int i = 0; i < n; i += 8) avx2_store(x, i, n, _mm256_add_ps(avx2_load(x, i, n), avx2_load(y, i, n)));
+    for (int i = 0; i < n; i += 8)
+        avx2_store(x, i, n, _mm256_add_ps(avx2_load(x, i, n), avx2_load(y, i, n)));
 }
 
 /* Four pairs per register: even lanes fma(x0, c, -(x1 * s)), odd lanes fma(x0, s, x1 * c). */
@@ -76,7 +83,9 @@ static void avx2_rope_split(float *x, const float *cos_sin, int half)
     for (int i = 0; i < half; i += 8) {
         __m256 a = avx2_load(cos_sin, 2 * i, 2 * half), b = _mm256_setzero_ps();
         if (half - i > 4) b = avx2_load(cos_sin, 2 * i + 8, 2 * half);
-        /* c0 s0 c1 s1 | c4 s4 c5 s5 and c2 s2 c3 s3 | c6 s6 c7 s7 shuffle to c0 .. c7 and s0 .. s7. */
+        /*
+         * c0 s0 c1 s1 | c4 s4 c5 s5 and c2 s2 c3 s3 | c6 s6 c7 s7 shuffle to c0 .. c7 and s0 .. s7.
+         */
         __m256 low = _mm256_permute2f128_ps(a, b, 0x20), high = _mm256_permute2f128_ps(a, b, 0x31);
         __m256 c = _mm256_shuffle_ps(low, high, 0x88), s = _mm256_shuffle_ps(low, high, 0xdd);
         __m256 x0 = avx2_load(x, i, half), x1 = avx2_load(x + half, i, half);

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* AVX2 forms of the canonical sum and of exp; a canonical vector is two registers. Private to kernels/avx2/. */
+/*
+ * AVX2 forms of the canonical sum and of exp; a canonical vector is two registers. Private to
+ * kernels/avx2/.
+ */
 #ifndef SOV_KERNELS_VEC_AVX2_H
 #define SOV_KERNELS_VEC_AVX2_H
 
@@ -22,7 +25,8 @@ static inline __m256 avx2_exp(__m256 x)
     const __m256 round = _mm256_set1_ps(VEC_EXP_ROUND);
     const __m256 one = _mm256_set1_ps(1.0f);
     __m256 c = _mm256_min_ps(x, _mm256_set1_ps(VEC_EXP_HIGH));
-    __m256 n = _mm256_sub_ps(_mm256_add_ps(_mm256_mul_ps(c, _mm256_set1_ps(VEC_EXP_LOG2E)), round), round);
+    __m256 n =
+        _mm256_sub_ps(_mm256_add_ps(_mm256_mul_ps(c, _mm256_set1_ps(VEC_EXP_LOG2E)), round), round);
     __m256 r = _mm256_fmadd_ps(n, _mm256_set1_ps(-VEC_EXP_LN2_HI), c);
     r = _mm256_fmadd_ps(n, _mm256_set1_ps(-VEC_EXP_LN2_LO), r);
     __m256 p = _mm256_fmadd_ps(_mm256_set1_ps(VEC_EXP_C6), r, _mm256_set1_ps(VEC_EXP_C5));
@@ -31,11 +35,13 @@ static inline __m256 avx2_exp(__m256 x)
     p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(VEC_EXP_C2));
     p = _mm256_fmadd_ps(p, r, one);
     p = _mm256_fmadd_ps(p, r, one);
-    __m256i power = _mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127)), 23);
+    __m256i power =
+        _mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127)), 23);
     /* Below the range +0, and a NaN stays the NaN it was. */
     __m256 inside = _mm256_cmp_ps(x, _mm256_set1_ps(VEC_EXP_LOW), _CMP_NLT_UQ);
     __m256 nan = _mm256_cmp_ps(x, x, _CMP_UNORD_Q);
-    return _mm256_blendv_ps(_mm256_and_ps(inside, _mm256_mul_ps(p, _mm256_castsi256_ps(power))), x, nan);
+    return _mm256_blendv_ps(_mm256_and_ps(inside, _mm256_mul_ps(p, _mm256_castsi256_ps(power))), x,
+                            nan);
 }
 
 /* Lanes i with i < count. */

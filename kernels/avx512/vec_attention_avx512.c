@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Attention in AVX-512. Scores: lanes are positions (K is transposed in the page), two registers per query; values: lanes
- * are dimensions. With eight queries both loops keep 16 accumulators, and one load with conversion feeds eight fmas.
+ * Attention in AVX-512. Scores: lanes are positions (K is transposed in the page), two registers
+ * per query; values: lanes are dimensions. With eight queries both loops keep 16 accumulators, and
+ * one load with conversion feeds eight fmas.
  */
 enum { ATTENTION_QUERIES = 8 };
 #include "kernels/vec_attention.h"
@@ -13,7 +14,8 @@ VEC_INLINE __m512 avx512_load_half(const uint16_t *x)
     return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)x));
 }
 
-VEC_INLINE void isa_scores(struct attention_chunk *c, const int n, int head_dim, float scale, const uint16_t *k)
+VEC_INLINE void isa_scores(struct attention_chunk *c, const int n, int head_dim, float scale,
+                           const uint16_t *k)
 {
     __m512 low[ATTENTION_QUERIES], high[ATTENTION_QUERIES];
     for (int i = 0; i < n; i++) low[i] = high[i] = _mm512_setzero_ps();
@@ -54,8 +56,9 @@ VEC_INLINE void isa_softmax(float *p, int valid, float *m, float *l, float *corr
 }
 
 /* One block of `registers` x 16 dimensions from d; mask covers the last register. */
-VEC_INLINE void avx512_accumulate_block(struct attention_chunk *c, const int n, const int registers, int d,
-                                        __mmask16 mask, int head_dim, int least, const uint16_t *v)
+VEC_INLINE void avx512_accumulate_block(struct attention_chunk *c, const int n, const int registers,
+                                        int d, __mmask16 mask, int head_dim, int least,
+                                        const uint16_t *v)
 {
     __m512 o[ATTENTION_QUERIES][2];
     for (int i = 0; i < n; i++) {
@@ -97,10 +100,12 @@ VEC_INLINE void avx512_accumulate_block(struct attention_chunk *c, const int n, 
         }
 }
 
-VEC_INLINE void isa_accumulate(struct attention_chunk *c, const int n, int head_dim, int least, const uint16_t *v)
+VEC_INLINE void isa_accumulate(struct attention_chunk *c, const int n, int head_dim, int least,
+                               const uint16_t *v)
 {
     int d = 0;
-    for (; d + 32 <= head_dim; d += 32) avx512_accumulate_block(c, n, 2, d, 0xffff, head_dim, least, v);
+    for (; d + 32 <= head_dim; d += 32)
+        avx512_accumulate_block(c, n, 2, d, 0xffff, head_dim, least, v);
     for (; d < head_dim; d += 16)
         avx512_accumulate_block(c, n, 1, d, avx512_tail_mask(d, head_dim), head_dim, least, v);
 }

@@ -19,7 +19,8 @@ static void avx512_rms_norm(const float *x, const float *weight, float eps, int 
     for (int i = 0; i < n; i += 16) {
         __mmask16 mask = avx512_tail_mask(i, n);
         __m512 v = _mm512_mul_ps(_mm512_maskz_loadu_ps(mask, x + i), r);
-        _mm512_mask_storeu_ps(out + i, mask, _mm512_mul_ps(v, _mm512_maskz_loadu_ps(mask, weight + i)));
+        _mm512_mask_storeu_ps(out + i, mask,
+                              _mm512_mul_ps(v, _mm512_maskz_loadu_ps(mask, weight + i)));
     }
 }
 
@@ -38,19 +39,23 @@ static void avx512_add(float *x, const float *y, int n)
 {
     for (int i = 0; i < n; i += 16) {
         __mmask16 mask = avx512_tail_mask(i, n);
-        __m512 sum = _mm512_add_ps(_mm512_maskz_loadu_ps(mask, x + i), _mm512_maskz_loadu_ps(mask, y + i));
+        __m512 sum =
+            _mm512_add_ps(_mm512_maskz_loadu_ps(mask, x + i), _mm512_maskz_loadu_ps(mask, y + i));
         _mm512_mask_storeu_ps(x + i, mask, sum);
     }
 }
 
-/* Eight pairs per register: even lanes x0*c - x1*s, odd lanes x1*c + x0*s. fmsubadd cannot serve, because the rule
- * rounds the product with the sine and fuses the product with x0. */
+/*
+ * Eight pairs per register: even lanes x0*c - x1*s, odd lanes x1*c + x0*s. fmsubadd cannot serve,
+ * because the rule rounds the product with the sine and fuses the product with x0.
+ */
 static void avx512_rope_interleaved(float *x, const float *cos_sin, int half)
 {
     const __m512 sign = _mm512_castsi512_ps(_mm512_set1_epi64(0x80000000));
     for (int i = 0; i < half; i += 8) {
         __mmask16 mask = avx512_tail_mask(2 * i, 2 * half);
-        __m512 v = _mm512_maskz_loadu_ps(mask, x + 2 * i), cs = _mm512_maskz_loadu_ps(mask, cos_sin + 2 * i);
+        __m512 v = _mm512_maskz_loadu_ps(mask, x + 2 * i),
+               cs = _mm512_maskz_loadu_ps(mask, cos_sin + 2 * i);
         __m512 x0 = _mm512_moveldup_ps(v), x1 = _mm512_movehdup_ps(v);
         __m512 swapped = _mm512_permute_ps(cs, 0xb1); /* even lanes s, odd lanes c */
         __m512 product = _mm512_xor_ps(_mm512_mul_ps(x1, swapped), sign);
@@ -60,7 +65,8 @@ static void avx512_rope_interleaved(float *x, const float *cos_sin, int half)
 
 static void avx512_rope_split(float *x, const float *cos_sin, int half)
 {
-    const __m512i even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+    const __m512i even =
+        _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
     const __m512i odd = _mm512_add_epi32(even, _mm512_set1_epi32(1));
     const __m512 sign = _mm512_set1_ps(-0.0f);
     for (int i = 0; i < half; i += 16) {
@@ -70,7 +76,8 @@ static void avx512_rope_split(float *x, const float *cos_sin, int half)
         if (half - i > 8)
             b = _mm512_maskz_loadu_ps(avx512_tail_mask(2 * i + 16, 2 * half), cos_sin + 2 * i + 16);
         __m512 c = _mm512_permutex2var_ps(a, even, b), s = _mm512_permutex2var_ps(a, odd, b);
-        __m512 x0 = _mm512_maskz_loadu_ps(mask, x + i), x1 = _mm512_maskz_loadu_ps(mask, x + half + i);
+        __m512 x0 = _mm512_maskz_loadu_ps(mask, x + i),
+               x1 = _mm512_maskz_loadu_ps(mask, x + half + i);
         __m512 product = _mm512_xor_ps(_mm512_mul_ps(x1, s), sign);
         _mm512_mask_storeu_ps(x + i, mask, _mm512_fmadd_ps(x0, c, product));
         _mm512_mask_storeu_ps(x + half + i, mask, _mm512_fmadd_ps(x0, s, _mm512_mul_ps(x1, c)));
@@ -89,7 +96,8 @@ static void avx512_store_f16(const float *x, uint16_t *out, int n, int stride)
 {
     for (int i = 0; i < n; i += 16) {
         __mmask16 mask = avx512_tail_mask(i, n);
-        __m256i half = _mm512_cvtps_ph(_mm512_maskz_loadu_ps(mask, x + i), _MM_FROUND_TO_NEAREST_INT);
+        __m256i half =
+            _mm512_cvtps_ph(_mm512_maskz_loadu_ps(mask, x + i), _MM_FROUND_TO_NEAREST_INT);
         if (stride == 1) {
             _mm256_mask_storeu_epi16(out + i, mask, half);
             continue;
@@ -123,7 +131,8 @@ static int avx512_argmax(const float *x, int n)
     __m512 best = _mm512_set1_ps(_mm512_reduce_max_ps(top));
     for (int i = 0; i < n; i += 16) {
         __mmask16 mask = avx512_tail_mask(i, n);
-        __mmask16 equal = _mm512_mask_cmp_ps_mask(mask, _mm512_maskz_loadu_ps(mask, x + i), best, _CMP_EQ_OQ);
+        __mmask16 equal =
+            _mm512_mask_cmp_ps_mask(mask, _mm512_maskz_loadu_ps(mask, x + i), best, _CMP_EQ_OQ);
         if (equal != 0) return i + __builtin_ctz(equal);
     }
     return -1;

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* AVX-512 forms of the canonical sum and of exp; a canonical vector is one register. Private to kernels/avx512/. */
+/*
+ * AVX-512 forms of the canonical sum and of exp; a canonical vector is one register. Private to
+ * kernels/avx512/.
+ */
 #ifndef SOV_KERNELS_VEC_AVX512_H
 #define SOV_KERNELS_VEC_AVX512_H
 
@@ -22,7 +25,8 @@ static inline __m512 avx512_exp(__m512 x)
     const __m512 round = _mm512_set1_ps(VEC_EXP_ROUND);
     const __m512 one = _mm512_set1_ps(1.0f);
     __m512 c = _mm512_min_ps(x, _mm512_set1_ps(VEC_EXP_HIGH));
-    __m512 n = _mm512_sub_ps(_mm512_add_ps(_mm512_mul_ps(c, _mm512_set1_ps(VEC_EXP_LOG2E)), round), round);
+    __m512 n =
+        _mm512_sub_ps(_mm512_add_ps(_mm512_mul_ps(c, _mm512_set1_ps(VEC_EXP_LOG2E)), round), round);
     __m512 r = _mm512_fmadd_ps(n, _mm512_set1_ps(-VEC_EXP_LN2_HI), c);
     r = _mm512_fmadd_ps(n, _mm512_set1_ps(-VEC_EXP_LN2_LO), r);
     __m512 p = _mm512_fmadd_ps(_mm512_set1_ps(VEC_EXP_C6), r, _mm512_set1_ps(VEC_EXP_C5));
@@ -31,7 +35,8 @@ static inline __m512 avx512_exp(__m512 x)
     p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(VEC_EXP_C2));
     p = _mm512_fmadd_ps(p, r, one);
     p = _mm512_fmadd_ps(p, r, one);
-    __m512i power = _mm512_slli_epi32(_mm512_add_epi32(_mm512_cvtps_epi32(n), _mm512_set1_epi32(127)), 23);
+    __m512i power =
+        _mm512_slli_epi32(_mm512_add_epi32(_mm512_cvtps_epi32(n), _mm512_set1_epi32(127)), 23);
     /* Below the range +0, and a NaN stays the NaN it was. */
     __mmask16 inside = _mm512_cmp_ps_mask(x, _mm512_set1_ps(VEC_EXP_LOW), _CMP_NLT_UQ);
     __mmask16 nan = _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The vector operations written as docs/arithmetic.md states them: this file defines the meaning, the other folders
- * repeat its results faster. A canonical vector is an array of VEC_LANES lanes.
+ * The vector operations written as docs/arithmetic.md states them: this file defines the meaning,
+ * the other folders repeat its results faster. A canonical vector is an array of VEC_LANES lanes.
  */
 #include <math.h>
 #include <stddef.h>
@@ -31,8 +31,7 @@ static void scalar_rms_norm(const float *x, const float *weight, float eps, int 
 
 static void scalar_silu_mul(const float *gate, const float *up, int n, float *out)
 {
-    for (int i = 0; i < n; i++)
-        out[i] = (gate[i] / (1.0f + vec_exp_scalar(-gate[i]))) * up[i];
+    for (int i = 0; i < n; i++) out[i] = (gate[i] / (1.0f + vec_exp_scalar(-gate[i]))) * up[i];
 }
 
 static void scalar_add(float *x, const float *y, int n)
@@ -58,8 +57,9 @@ static void scalar_store_f16(const float *x, uint16_t *out, int n, int stride)
 }
 
 /* One page of one query: `valid` positions join the running maximum m, sum l and output o. */
-static void scalar_attention_page(const float *q, float *o, int head_dim, float scale, const uint16_t *k,
-                                  const uint16_t *v, int valid, float *m, float *l)
+static void scalar_attention_page(const float *q, float *o, int head_dim, float scale,
+                                  const uint16_t *k, const uint16_t *v, int valid, float *m,
+                                  float *l)
 {
     float p[KV_PAGE_POSITIONS] = {0};
     float top = *m;
@@ -84,7 +84,8 @@ static void scalar_attention_page(const float *q, float *o, int head_dim, float 
     }
 }
 
-static void scalar_attention_query(const struct vec_attention *a, const float *q, float *o, int positions)
+static void scalar_attention_query(const struct vec_attention *a, const float *q, float *o,
+                                   int positions)
 {
     float m = -INFINITY, l = 0.0f;
     for (int d = 0; d < a->head_dim; d++) o[d] = 0.0f;

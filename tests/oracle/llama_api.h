@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* llama.h, whose gguf.h declares two names that our gguf.h has too: its ones get other names here, and are not used. */
+/*
+ * llama.h, whose gguf.h declares two names that our gguf.h has too: its ones get other names here,
+ * and are not used.
+ */
 #ifndef SOV_TESTS_ORACLE_LLAMA_API_H
 #define SOV_TESTS_ORACLE_LLAMA_API_H
 

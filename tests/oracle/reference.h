@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A float64 transformer, written from the architectures' definitions and sharing nothing with model/ but the file reader
- * and the block formats: weights are dequantized, everything else is double and libm, attention is one softmax over all
- * positions. Slow on purpose. Included by the oracle programs.
+ * A float64 transformer, written from the architectures' definitions and sharing nothing with
+ * model/ but the file reader and the block formats: weights are dequantized, everything else is
+ * double and libm, attention is one softmax over all positions. Slow on purpose. Included by the
+ * oracle programs.
  */
 #ifndef SOV_TESTS_ORACLE_REFERENCE_H
 #define SOV_TESTS_ORACLE_REFERENCE_H
@@ -67,7 +68,8 @@ static double *reference_layer_tensor(const struct reference *r, int layer, cons
 static void reference_rope(struct reference *r)
 {
     int pairs = r->head_dim / 2, d = r->head_dim;
-    double base = reference_number(r, "rope.freq_base", 10000.0), factor = reference_number(r, "rope.scaling.factor", 1.0);
+    double base = reference_number(r, "rope.freq_base", 10000.0),
+           factor = reference_number(r, "rope.scaling.factor", 1.0);
     double context = reference_number(r, "context_length", 0.0);
     double original = reference_number(r, "rope.scaling.original_context_length", context);
     double *factors = reference_tensor(r, "rope_freqs.weight");
@@ -84,7 +86,8 @@ static void reference_rope(struct reference *r)
     assert_non_null(r->frequency);
     for (int i = 0; i < pairs; i++) {
         double f = pow(base, -2.0 * i / d) / (factors != NULL ? factors[i] : 1.0);
-        double keep = yarn ? 1.0 - fmin(1.0, fmax(0.0, (i - fast) / fmax(0.001, slow - fast))) : 0.0;
+        double keep =
+            yarn ? 1.0 - fmin(1.0, fmax(0.0, (i - fast) / fmax(0.001, slow - fast))) : 0.0;
         r->frequency[i] = f * keep + f / factor * (1.0 - keep);
     }
     r->length = yarn && factor > 1.0 ? 1.0 + 0.1 * log(factor) : 1.0;
@@ -118,22 +121,24 @@ static void reference_norm(const double *x, const double *weight, double eps, in
 }
 
 /* out[t][i] = sum over j of w[i][j] * x[t][j] (+ bias[i]) */
-static double *reference_linear(const double *x, int tokens, int columns, const double *w, int rows, const double *bias)
+static double *reference_linear(const double *x, int tokens, int columns, const double *w, int rows,
+                                const double *bias)
 {
     double *out = malloc((size_t)tokens * (size_t)rows * sizeof *out);
     assert_non_null(out);
     for (int t = 0; t < tokens; t++)
         for (int i = 0; i < rows; i++) {
             double sum = 0.0;
-            for (int j = 0; j < columns; j++) sum += w[(size_t)i * (size_t)columns + (size_t)j] * x[t * columns + j];
+            for (int j = 0; j < columns; j++)
+                sum += w[(size_t)i * (size_t)columns + (size_t)j] * x[t * columns + j];
             out[(size_t)t * (size_t)rows + (size_t)i] = sum + (bias != NULL ? bias[i] : 0.0);
         }
     return out;
 }
 
 /* As above, by the tensors' names. */
-static double *reference_apply(const struct reference *r, int layer, const char *name, const double *x, int tokens,
-                               int columns, int rows)
+static double *reference_apply(const struct reference *r, int layer, const char *name,
+                               const double *x, int tokens, int columns, int rows)
 {
     char text[64];
     snprintf(text, sizeof text, "%s.weight", name);
@@ -151,14 +156,16 @@ static void reference_rotate(const struct reference *r, double *head, int positi
     int pairs = r->head_dim / 2, interleaved = strcmp(r->arch, "llama") == 0;
     for (int i = 0; i < pairs; i++) {
         double *a = interleaved ? head + 2 * i : head + i, *b = interleaved ? a + 1 : a + pairs;
-        double c = cos(position * r->frequency[i]) * r->length, s = sin(position * r->frequency[i]) * r->length;
+        double c = cos(position * r->frequency[i]) * r->length,
+               s = sin(position * r->frequency[i]) * r->length;
         double x = *a, y = *b;
         *a = x * c - y * s;
         *b = x * s + y * c;
     }
 }
 
-static void reference_heads(const struct reference *r, int layer, const char *norm, double *x, int tokens, int heads)
+static void reference_heads(const struct reference *r, int layer, const char *norm, double *x,
+                            int tokens, int heads)
 {
     double *weight = reference_layer_tensor(r, layer, norm);
     for (int t = 0; t < tokens; t++)
@@ -170,8 +177,8 @@ static void reference_heads(const struct reference *r, int layer, const char *no
     free(weight);
 }
 
-static void reference_attend(const struct reference *r, const double *q, const double *k, const double *v, int tokens,
-                             double *out)
+static void reference_attend(const struct reference *r, const double *q, const double *k,
+                             const double *v, int tokens, double *out)
 {
     int d = r->head_dim, group = r->heads / r->kv_heads;
     double *p = malloc((size_t)tokens * sizeof *p);
@@ -182,7 +189,8 @@ static void reference_attend(const struct reference *r, const double *q, const d
             for (int j = 0; j <= t; j++) {
                 p[j] = 0.0;
                 for (int i = 0; i < d; i++)
-                    p[j] += q[(t * r->heads + h) * d + i] * k[(j * r->kv_heads + h / group) * d + i];
+                    p[j] +=
+                        q[(t * r->heads + h) * d + i] * k[(j * r->kv_heads + h / group) * d + i];
                 p[j] /= sqrt(d);
                 top = fmax(top, p[j]);
             }
@@ -197,11 +205,13 @@ static void reference_attend(const struct reference *r, const double *q, const d
     free(p);
 }
 
-static double *reference_norm_rows(const struct reference *r, const double *x, int tokens, double *weight)
+static double *reference_norm_rows(const struct reference *r, const double *x, int tokens,
+                                   double *weight)
 {
     double *out = malloc((size_t)(tokens * r->width) * sizeof *out);
     assert_true(out != NULL && weight != NULL);
-    for (int t = 0; t < tokens; t++) reference_norm(x + t * r->width, weight, r->eps, r->width, out + t * r->width);
+    for (int t = 0; t < tokens; t++)
+        reference_norm(x + t * r->width, weight, r->eps, r->width, out + t * r->width);
     free(weight);
     return out;
 }
@@ -209,7 +219,8 @@ static double *reference_norm_rows(const struct reference *r, const double *x, i
 static void reference_layer(const struct reference *r, int layer, double *x, int tokens)
 {
     int qw = r->heads * r->head_dim, kvw = r->kv_heads * r->head_dim;
-    double *n = reference_norm_rows(r, x, tokens, reference_layer_tensor(r, layer, "attn_norm.weight"));
+    double *n =
+        reference_norm_rows(r, x, tokens, reference_layer_tensor(r, layer, "attn_norm.weight"));
     double *q = reference_apply(r, layer, "attn_q", n, tokens, r->width, qw);
     double *k = reference_apply(r, layer, "attn_k", n, tokens, r->width, kvw);
     double *v = reference_apply(r, layer, "attn_v", n, tokens, r->width, kvw);
@@ -220,7 +231,8 @@ static void reference_layer(const struct reference *r, int layer, double *x, int
     reference_attend(r, q, k, v, tokens, a);
     double *o = reference_apply(r, layer, "attn_output", a, tokens, qw, r->width);
     for (int i = 0; i < tokens * r->width; i++) x[i] += o[i];
-    double *m = reference_norm_rows(r, x, tokens, reference_layer_tensor(r, layer, "ffn_norm.weight"));
+    double *m =
+        reference_norm_rows(r, x, tokens, reference_layer_tensor(r, layer, "ffn_norm.weight"));
     double *gate = reference_apply(r, layer, "ffn_gate", m, tokens, r->width, r->ffn);
     double *up = reference_apply(r, layer, "ffn_up", m, tokens, r->width, r->ffn);
     for (int i = 0; i < tokens * r->ffn; i++) gate[i] = gate[i] / (1.0 + exp(-gate[i])) * up[i];
@@ -239,11 +251,13 @@ static double *reference_logits(const struct gguf *gguf, const int32_t *ids, int
     double *x = malloc((size_t)(tokens * r.width) * sizeof *x);
     assert_true(table != NULL && x != NULL);
     for (int t = 0; t < tokens; t++)
-        memcpy(x + t * r.width, table + (size_t)ids[t] * (size_t)r.width, (size_t)r.width * sizeof *x);
+        memcpy(x + t * r.width, table + (size_t)ids[t] * (size_t)r.width,
+               (size_t)r.width * sizeof *x);
     for (int layer = 0; layer < r.layers; layer++) reference_layer(&r, layer, x, tokens);
     double *n = reference_norm_rows(&r, x, tokens, reference_tensor(&r, "output_norm.weight"));
     double *output = reference_tensor(&r, "output.weight");
-    double *logits = reference_linear(n, tokens, r.width, output != NULL ? output : table, r.vocab, NULL);
+    double *logits =
+        reference_linear(n, tokens, r.width, output != NULL ? output : table, r.vocab, NULL);
     free(output);
     free(n);
     free(x);

@@ -1,13 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Logits of random models against libllama and against a float64 computation: every architecture with every weight type,
- * mixtures, rotary scalings, tied and odd shapes. Per model, over POSITIONS positions and the whole vocabulary:
+ * Logits of random models against libllama and against a float64 computation: every architecture
+ * with every weight type, mixtures, rotary scalings, tied and odd shapes. Per model, over POSITIONS
+ * positions and the whole vocabulary:
  *
- *   - the normalised mean squared error (NMSE) against libllama stays below a bound for the type (libllama with its
- *     default half-precision KV, flash attention off, weights not repacked);
+ *   - the normalised mean squared error (NMSE) against libllama stays below a bound for the type
+ *     (libllama with its default half-precision KV, flash attention off, weights not repacked);
  *   - the NMSE against float64 is no worse than libllama's own, but for noise (RATIO_MAX_...).
  *
- * Two layers, because libllama rounds activations to bfloat16 for such weights: that alone is 4e-6 a layer.
+ * Two layers, because libllama rounds activations to bfloat16 for such weights: that alone is 4e-6
+ * a layer.
  */
 #include <errno.h>
 #include <libgen.h>
@@ -33,10 +35,10 @@ static double bound_of(const char *type)
 }
 
 /*
- * Our NMSE against float64, divided by libllama's. Float weights: below 1, because we neither round activations to the
- * weights' type nor probabilities to half. Quantized weights: both quantize activations to the same number of bits, so
- * the ratio of two errors of the same size scatters around 1 (deviation 0.02): each may exceed it a little, their
- * geometric mean may not.
+ * Our NMSE against float64, divided by libllama's. Float weights: below 1, because we neither round
+ * activations to the weights' type nor probabilities to half. Quantized weights: both quantize
+ * activations to the same number of bits, so the ratio of two errors of the same size scatters
+ * around 1 (deviation 0.02): each may exceed it a little, their geometric mean may not.
  */
 static const double RATIO_MAX_FLOAT = 1.0, RATIO_MAX_QUANTIZED = 1.08, RATIO_MAX_MEAN = 1.01;
 static double log_ratio_sum;
@@ -50,7 +52,8 @@ static bool is_float(const char *type)
 static void make_model(const char *options)
 {
     char command[2048];
-    snprintf(command, sizeof command, "%s/mkmodel %s %s >/dev/null", build_dir, options, model_path);
+    snprintf(command, sizeof command, "%s/mkmodel %s %s >/dev/null", build_dir, options,
+             model_path);
     if (system(command) != 0) fail_msg("failed: %s", command);
 }
 
@@ -74,16 +77,20 @@ static float *sovereign_logits(const struct gguf *gguf, const int32_t *tokens, i
     if (model_load(gguf, &options, &model, &err) != SOV_OK) fail_msg("%s", err.message);
     assert_int_equal(model_workspace_create(model, pool, POSITIONS, POSITIONS, &ws, &err), SOV_OK);
     unsigned char *pages[POSITION_PAGES];
-    for (int i = 0; i < POSITION_PAGES; i++) assert_non_null(pages[i] = calloc(1, model_kv_page_bytes(model)));
+    for (int i = 0; i < POSITION_PAGES; i++)
+        assert_non_null(pages[i] = calloc(1, model_kv_page_bytes(model)));
     struct model_row rows[POSITIONS];
     for (int i = 0; i < POSITIONS; i++)
-        rows[i] = (struct model_row){.token = tokens[i], .position = i, .pages = pages, .want_logits = true};
+        rows[i] = (struct model_row){
+            .token = tokens[i], .position = i, .pages = pages, .want_logits = true};
     const float *logits;
-    if (model_forward(model, ws, rows, POSITIONS, &logits, &err) != SOV_OK) fail_msg("%s", err.message);
+    if (model_forward(model, ws, rows, POSITIONS, &logits, &err) != SOV_OK)
+        fail_msg("%s", err.message);
     float *out = malloc((size_t)POSITIONS * (size_t)vocab * sizeof *out);
     assert_non_null(out);
     for (int i = 0; i < POSITIONS; i++)
-        memcpy(out + (size_t)i * (size_t)vocab, logits + (size_t)i * (size_t)model_config(model)->vocab_padded,
+        memcpy(out + (size_t)i * (size_t)vocab,
+               logits + (size_t)i * (size_t)model_config(model)->vocab_padded,
                (size_t)vocab * sizeof *out);
     for (int i = 0; i < POSITION_PAGES; i++) free(pages[i]);
     model_workspace_free(ws);
@@ -119,7 +126,8 @@ static float *llama_logits(const int32_t *tokens, int vocab)
     float *out = malloc((size_t)POSITIONS * (size_t)vocab * sizeof *out);
     assert_non_null(out);
     for (int i = 0; i < POSITIONS; i++)
-        memcpy(out + (size_t)i * (size_t)vocab, llama_get_logits_ith(context, i), (size_t)vocab * sizeof *out);
+        memcpy(out + (size_t)i * (size_t)vocab, llama_get_logits_ith(context, i),
+               (size_t)vocab * sizeof *out);
     llama_batch_free(batch);
     llama_free(context);
     llama_model_free(model);
@@ -130,7 +138,8 @@ static double nmse(const float *a, const float *b, const double *exact, size_t n
 {
     double error = 0.0, power = 0.0;
     for (size_t i = 0; i < n; i++) {
-        double reference = exact != NULL ? exact[i] : (double)b[i], difference = (double)a[i] - reference;
+        double reference = exact != NULL ? exact[i] : (double)b[i],
+               difference = (double)a[i] - reference;
         error += difference * difference;
         power += reference * reference;
     }
@@ -152,9 +161,10 @@ static void compare(const char *options, const char *type)
     size_t n = (size_t)POSITIONS * (size_t)vocab;
     double between = nmse(ours, theirs, NULL, n), our_error = nmse(ours, NULL, exact, n);
     double their_error = nmse(theirs, NULL, exact, n);
-    print_message("%-72s llama %.2e; float64: ours %.2e, llama's %.2e, ratio %.3f\n", options, between, our_error,
-                  their_error, our_error / their_error);
-    if (!(between < bound_of(type))) fail_msg("%s: NMSE %g against libllama, bound %g", options, between, bound_of(type));
+    print_message("%-72s llama %.2e; float64: ours %.2e, llama's %.2e, ratio %.3f\n", options,
+                  between, our_error, their_error, our_error / their_error);
+    if (!(between < bound_of(type)))
+        fail_msg("%s: NMSE %g against libllama, bound %g", options, between, bound_of(type));
     if (!is_float(type)) {
         log_ratio_sum += log(our_error / their_error);
         log_ratio_count++;
@@ -168,35 +178,60 @@ static void compare(const char *options, const char *type)
     unlink(model_path);
 }
 
-static const char *const types[] = {"f32",  "f16",  "bf16", "q8_0", "q4_0", "q4_1", "q5_0",   "q5_1",
-                                    "q2_k", "q3_k", "q4_k", "q5_k", "q6_k", "q4_k_m", "q2_k_m", "q3_k_m", "q5_k_m"};
+static const char *const types[] = {"f32",  "f16",    "bf16",   "q8_0",   "q4_0",  "q4_1",
+                                    "q5_0", "q5_1",   "q2_k",   "q3_k",   "q4_k",  "q5_k",
+                                    "q6_k", "q4_k_m", "q2_k_m", "q3_k_m", "q5_k_m"};
 
 static void compare_types(const char *arch)
 {
     for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
         char options[512];
-        snprintf(options, sizeof options,
-                 "--arch %s --dim 256 --layers 2 --heads 4 --kv-heads 2 --ffn 512 --type %s --seed %zu", arch, types[i],
-                 i + 1);
+        snprintf(
+            options, sizeof options,
+            "--arch %s --dim 256 --layers 2 --heads 4 --kv-heads 2 --ffn 512 --type %s --seed %zu",
+            arch, types[i], i + 1);
         compare(options, types[i]);
     }
 }
 
-static void test_llama_types(void **state) { (void)state; compare_types("llama"); }
-static void test_qwen2_types(void **state) { (void)state; compare_types("qwen2"); }
-static void test_qwen3_types(void **state) { (void)state; compare_types("qwen3"); }
+static void test_llama_types(void **state)
+{
+    (void)state;
+    compare_types("llama");
+}
+static void test_qwen2_types(void **state)
+{
+    (void)state;
+    compare_types("qwen2");
+}
+static void test_qwen3_types(void **state)
+{
+    (void)state;
+    compare_types("qwen3");
+}
 
 static void test_shapes(void **state)
 {
     (void)state;
-    compare("--arch llama --dim 320 --layers 2 --heads 4 --kv-heads 4 --ffn 352 --type f32", "f32"); /* heads of 80 */
-    compare("--arch llama --dim 320 --layers 2 --heads 4 --kv-heads 1 --ffn 352 --type q8_0", "q8_0");
-    compare("--arch llama --dim 200 --layers 2 --heads 2 --kv-heads 1 --ffn 300 --type f32", "f32"); /* heads of 100 */
-    compare("--arch llama --dim 72 --layers 2 --heads 3 --kv-heads 3 --ffn 90 --type f16 --vocab-bytes 301", "f16");
-    compare("--arch qwen3 --dim 96 --layers 2 --heads 6 --kv-heads 2 --head-dim 64 --ffn 160 --type q4_0", "q4_0");
-    compare("--arch qwen2 --dim 448 --layers 2 --heads 7 --kv-heads 1 --ffn 512 --type q5_0 --tied", "q5_0");
-    compare("--arch llama --dim 256 --layers 2 --heads 8 --kv-heads 8 --ffn 256 --type q6_k --tied", "q6_k");
-    compare("--arch qwen3 --dim 256 --layers 2 --heads 2 --kv-heads 1 --head-dim 256 --ffn 256 --type bf16", "bf16");
+    compare("--arch llama --dim 320 --layers 2 --heads 4 --kv-heads 4 --ffn 352 --type f32",
+            "f32"); /* heads of 80 */
+    compare("--arch llama --dim 320 --layers 2 --heads 4 --kv-heads 1 --ffn 352 --type q8_0",
+            "q8_0");
+    compare("--arch llama --dim 200 --layers 2 --heads 2 --kv-heads 1 --ffn 300 --type f32",
+            "f32"); /* heads of 100 */
+    compare("--arch llama --dim 72 --layers 2 --heads 3 --kv-heads 3 --ffn 90 --type f16 "
+            "--vocab-bytes 301",
+            "f16");
+    compare("--arch qwen3 --dim 96 --layers 2 --heads 6 --kv-heads 2 --head-dim 64 --ffn 160 "
+            "--type q4_0",
+            "q4_0");
+    compare("--arch qwen2 --dim 448 --layers 2 --heads 7 --kv-heads 1 --ffn 512 --type q5_0 --tied",
+            "q5_0");
+    compare("--arch llama --dim 256 --layers 2 --heads 8 --kv-heads 8 --ffn 256 --type q6_k --tied",
+            "q6_k");
+    compare("--arch qwen3 --dim 256 --layers 2 --heads 2 --kv-heads 1 --head-dim 256 --ffn 256 "
+            "--type bf16",
+            "bf16");
 }
 
 static void test_rope_scalings(void **state)
@@ -206,7 +241,8 @@ static void test_rope_scalings(void **state)
     compare("--arch llama" SHAPE "--rope-scaling linear --rope-factor 3", "f32");
     compare("--arch llama" SHAPE "--rope-scaling yarn --rope-factor 4 --rope-orig-ctx 64", "f32");
     compare("--arch qwen2" SHAPE "--rope-scaling yarn --rope-factor 8 --rope-orig-ctx 512", "f32");
-    compare("--arch qwen3" SHAPE "--rope-scaling linear --rope-factor 2.5 --rope-base 50000", "f32");
+    compare("--arch qwen3" SHAPE "--rope-scaling linear --rope-factor 2.5 --rope-base 50000",
+            "f32");
     compare("--arch llama" SHAPE "--rope-freqs --rope-base 500000", "f32");
     compare("--arch llama" SHAPE "--rms-eps 1e-2", "f32");
 #undef SHAPE
@@ -216,7 +252,8 @@ static void test_mean_error_is_no_worse(void **state)
 {
     (void)state;
     double mean = exp(log_ratio_sum / log_ratio_count);
-    print_message("ratio of errors against float64, mean over %d quantized models: %.4f\n", log_ratio_count, mean);
+    print_message("ratio of errors against float64, mean over %d quantized models: %.4f\n",
+                  log_ratio_count, mean);
     assert_true(log_ratio_count > 40 && mean <= RATIO_MAX_MEAN);
 }
 
@@ -234,13 +271,14 @@ int main(int argc, char **argv)
     snprintf(self, sizeof self, "%s", argv[0]);
     snprintf(build_dir, sizeof build_dir, "%s/..", dirname(self));
     const char *tmp = getenv("TMPDIR");
-    snprintf(model_path, sizeof model_path, "%s/sov-oracle-%d.gguf", tmp != NULL ? tmp : "/tmp", (int)getpid());
+    snprintf(model_path, sizeof model_path, "%s/sov-oracle-%d.gguf", tmp != NULL ? tmp : "/tmp",
+             (int)getpid());
     llama_log_set(quiet, NULL);
     llama_backend_init();
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_llama_types), cmocka_unit_test(test_qwen2_types), cmocka_unit_test(test_qwen3_types),
-        cmocka_unit_test(test_shapes),      cmocka_unit_test(test_rope_scalings),
-        cmocka_unit_test(test_mean_error_is_no_worse),
+        cmocka_unit_test(test_llama_types),   cmocka_unit_test(test_qwen2_types),
+        cmocka_unit_test(test_qwen3_types),   cmocka_unit_test(test_shapes),
+        cmocka_unit_test(test_rope_scalings), cmocka_unit_test(test_mean_error_is_no_worse),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     unlink(model_path);
