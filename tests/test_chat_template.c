@@ -114,11 +114,18 @@ static void families_are_recognised_by_their_text(void **state)
         {"<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging "
          "Face<|im_end|>",
          "smollm2"},
-        {"<|im_start|> reasoning_content </think> '<|im_start|>assistant\\n' enable_thinking",
+        {"<|im_start|> reasoning_content </think> loop.last or (not loop.last and "
+         "reasoning_content) "
+         "'<|im_start|>assistant\\n' enable_thinking",
          "qwen3"},
-        {"<|im_start|> reasoning_content </think> '<|im_start|>assistant\\n<think>\\n'",
+        {"<|im_start|> reasoning_content </think> loop.last or (not loop.last and "
+         "reasoning_content) "
+         "'<|im_start|>assistant\\n<think>\\n'",
          "qwen3-thinking"},
         {"split('</think>')[-1] '<|im_start|>assistant\\n<think>\\n'", "qwq"},
+        {"<|im_start|> reasoning_content </think> another way", NULL},
+        {"<|im_start|>system\\nYou are Somebody Else<|im_end|>", NULL},
+        {"'<|im_start|>system\\n' + messages[0].content", "chatml"},
         {"<|im_start|>user<|im_sep|>", NULL},
         {"{{ bos_token + '[INST] ' + content.strip() }} <<SYS>>", "llama2"},
         {"{{ '[INST] ' + message['content'] + ' [/INST]' }}", "mistral"},

@@ -59,22 +59,59 @@ static bool has(struct text t, const char *part)
     return memmem(t.data, t.length, part, strlen(part)) != NULL;
 }
 
-/* A line break in a string of the template is one, or the escape for one. */
+/*
+ * What follows `before` and a line break, which in a string of a template may be its escape; or
+ * NULL.
+ */
+static const char *line_after(struct text t, const char *before, size_t *length)
+{
+    const char *found = memmem(t.data, t.length, before, strlen(before));
+    while (found != NULL) {
+        const char *at = found + strlen(before);
+        size_t rest = t.length - (size_t)(at - t.data);
+        size_t line = rest != 0 && at[0] == '\n'              ? 1
+                      : rest > 1 && memcmp(at, "\\n", 2) == 0 ? 2
+                                                              : 0;
+        *length = rest - line;
+        if (line != 0) return at + line;
+        found = memmem(at, rest, before, strlen(before));
+    }
+    return NULL;
+}
+
 static bool has_line(struct text t, const char *before, const char *after)
 {
-    for (size_t i = 0; i < t.length;) {
-        const char *found = memmem(t.data + i, t.length - i, before, strlen(before));
-        if (found == NULL) return false;
-        size_t at = (size_t)(found - t.data) + strlen(before), rest = t.length - at;
-        size_t line = rest != 0 && t.data[at] == '\n'                  ? 1
-                      : rest > 1 && memcmp(t.data + at, "\\n", 2) == 0 ? 2
-                                                                       : 0;
-        if (line != 0 && rest - line >= strlen(after) &&
-            memcmp(t.data + at + line, after, strlen(after)) == 0)
-            return true;
-        i = at;
+    size_t length;
+    for (const char *line; (line = line_after(t, before, &length)) != NULL;) {
+        if (length >= strlen(after) && memcmp(line, after, strlen(after)) == 0) return true;
+        t = (struct text){line, length};
     }
     return false;
+}
+
+/* A system message of the template's own is written into its text. */
+static enum chat_template detect_default_system(struct text t, bool *known)
+{
+    static const struct {
+        const char *text;
+        enum chat_template t;
+    } defaults[] = {
+        {"You are Qwen, created by Alibaba Cloud. You are a helpful assistant.<",
+         CHAT_TEMPLATE_QWEN25},
+        {"You are a helpful AI assistant named SmolLM, trained by Hugging Face<",
+         CHAT_TEMPLATE_SMOLLM2},
+        {"You are a helpful assistant.<", CHAT_TEMPLATE_QWEN2},
+        {"You are a helpful assistant<", CHAT_TEMPLATE_QWEN15},
+    };
+    for (size_t i = 0; i < sizeof defaults / sizeof defaults[0]; i++) {
+        if (has_line(t, "<|im_start|>system", defaults[i].text)) return defaults[i].t;
+    }
+    size_t length;
+    for (const char *line; (line = line_after(t, "<|im_start|>system", &length)) != NULL;) {
+        if (length != 0 && ((line[0] | 0x20) >= 'a' && (line[0] | 0x20) <= 'z')) *known = false;
+        t = (struct text){line, length};
+    }
+    return CHAT_TEMPLATE_CHATML;
 }
 
 static enum chat_template detect_chatml(struct text t, bool *known)
@@ -84,17 +121,14 @@ static enum chat_template detect_chatml(struct text t, bool *known)
     *known =
         !has(t, "<|im_sep|>") && !has(t, "<end_of_utterance>") && !has(t, "Knowledge Cutoff Date");
     if (!*known) return CHAT_TEMPLATE_CHATML;
-    if (has(t, "reasoning_content") && has(t, "</think>"))
+    if (has(t, "reasoning_content") && has(t, "</think>")) {
+        *known = has(t, "loop.last or (not loop.last and reasoning_content)");
+        if (!*known) return CHAT_TEMPLATE_CHATML;
         return opens_thinking && !has(t, "enable_thinking") ? CHAT_TEMPLATE_QWEN3_THINKING
                                                             : CHAT_TEMPLATE_QWEN3;
+    }
     if (opens_thinking && has(t, "</think>")) return CHAT_TEMPLATE_QWQ;
-    if (has(t, "You are Qwen, created by Alibaba Cloud. You are a helpful assistant."))
-        return CHAT_TEMPLATE_QWEN25;
-    if (has(t, "You are a helpful AI assistant named SmolLM, trained by Hugging Face<"))
-        return CHAT_TEMPLATE_SMOLLM2;
-    if (has_line(t, "system", "You are a helpful assistant.<")) return CHAT_TEMPLATE_QWEN2;
-    if (has_line(t, "system", "You are a helpful assistant<")) return CHAT_TEMPLATE_QWEN15;
-    return CHAT_TEMPLATE_CHATML;
+    return detect_default_system(t, known);
 }
 
 static enum chat_template detect_inst(struct text t)
