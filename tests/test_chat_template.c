@@ -109,7 +109,7 @@ static void families_are_recognised_by_their_text(void **state)
         {"{{'<|im_start|>system\nYou are a helpful assistant<|im_end|>\n'}}", "qwen1.5"},
         {"{{ '<|im_start|>system\\nYou are a helpful assistant.<|im_end|>\\n' }}", "qwen2"},
         {"<|im_start|>system\\nYou are Qwen, created by Alibaba Cloud. You are a helpful "
-         "assistant.",
+         "assistant.<|im_end|>",
          "qwen2.5"},
         {"<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging "
          "Face<|im_end|>",
