@@ -27,6 +27,7 @@ enum { PROMPT = 70, PAGES = 4, NEIGHBOURS = 7, ROWS_MAX = 80 };
 static char build_dir[512];
 static char model_path[600];
 static uint64_t random_state = 1;
+static int digests_differ;
 
 static uint32_t random_below(uint32_t n)
 {
@@ -185,8 +186,21 @@ static void check_isa(const struct gguf *gguf, enum kern_isa isa, int threads,
     runner_close(&r);
 }
 
-/* One model by every way of computing it. */
-static void check_model(const char *options)
+/* FNV-1a over the bytes. */
+static uint64_t digest_of(const void *bytes, size_t count)
+{
+    uint64_t hash = 0xcbf29ce484222325u;
+    for (size_t i = 0; i < count; i++)
+        hash = (hash ^ ((const unsigned char *)bytes)[i]) * 0x100000001b3u;
+    return hash;
+}
+
+/*
+ * One model by every way of computing it. The digest of its logits is recorded here: it says that
+ * the arithmetic is the one that was specified, on this machine too. (mkmodel's own output is
+ * tested elsewhere: if that test fails as well, look there first.)
+ */
+static void check_model(const char *options, uint64_t digest)
 {
     char command[2048];
     snprintf(command, sizeof command, "%s/mkmodel %s %s >/dev/null", build_dir, options,
@@ -206,6 +220,14 @@ static void check_model(const char *options)
     run_chunks(&r, tokens, PROMPT, expected);
     runner_close(&r);
     for (size_t i = 0; i < values; i++) assert_true(expected[i] == expected[i]);
+    uint64_t found = digest_of(expected, values * sizeof *expected);
+    if (found != digest) {
+        print_message(
+            "%s: logits have digest 0x%016llx, not 0x%016llx. If the arithmetic was meant "
+            "to change, raise SOV_ARITHMETIC_VERSION and record the new one.\n",
+            options, (unsigned long long)found, (unsigned long long)digest);
+        digests_differ++;
+    }
     for (int isa = 0; isa < KERN_ISAS; isa++)
         for (int threads = 1; threads <= 4 && kern_isa_available((enum kern_isa)isa); threads *= 2)
             check_isa(gguf, (enum kern_isa)isa, threads, tokens, expected, got);
@@ -218,28 +240,52 @@ static void check_model(const char *options)
 static void test_weight_types(void **state)
 {
     (void)state;
-    static const char *const types[] = {"f32",  "f16",  "bf16", "q8_0", "q4_0", "q4_1", "q5_0",
-                                        "q5_1", "q2_k", "q3_k", "q4_k", "q5_k", "q6_k", "q4_k_m"};
-    for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
+    static const struct {
+        const char *type;
+        uint64_t digest;
+    } cases[] = {
+        {"f32", 0x45c6af8b30a6103d},  {"f16", 0x6582118b0753f8bb},    {"bf16", 0xb075545f6d1ed07d},
+        {"q8_0", 0xf8ada2b504d7b8a2}, {"q4_0", 0xe4e1cf1bc7f2431e},   {"q4_1", 0x37984b834904bfcd},
+        {"q5_0", 0x1ca5e74cd0c5cb96}, {"q5_1", 0xb9b53b7d37079045},   {"q2_k", 0x6940cb5a3619e496},
+        {"q3_k", 0x293e278f0de0d919}, {"q4_k", 0x1cb83aa523609c7d},   {"q5_k", 0xde642cc6bcbd74a6},
+        {"q6_k", 0x11dd3ed3fc02e9b4}, {"q4_k_m", 0x027a69edb5d12c17},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         char options[256];
         snprintf(options, sizeof options,
                  "--arch llama --dim 256 --layers 1 --heads 4 --kv-heads 2 --ffn 256 --type %s",
-                 types[i]);
-        check_model(options);
+                 cases[i].type);
+        random_state = 1;
+        check_model(options, cases[i].digest);
     }
+    assert_int_equal(digests_differ, 0);
 }
 
 static void test_architectures(void **state)
 {
     (void)state;
-    check_model(
-        "--arch qwen2 --dim 224 --layers 2 --heads 7 --kv-heads 1 --ffn 160 --type q8_0 --tied");
-    check_model("--arch qwen3 --dim 96 --layers 2 --heads 4 --kv-heads 2 --head-dim 40 --ffn 96 "
-                "--type q4_0");
-    check_model("--arch llama --dim 90 --layers 2 --heads 5 --kv-heads 5 --ffn 110 --type f16 "
-                "--vocab-bytes 301");
-    check_model("--arch llama --dim 64 --layers 2 --heads 2 --kv-heads 1 --ffn 64 --type q5_1 "
-                "--rope-scaling yarn");
+    static const struct {
+        const char *options;
+        uint64_t digest;
+    } cases[] = {
+        {"--arch qwen2 --dim 224 --layers 2 --heads 7 --kv-heads 1 --ffn 160 --type q8_0 --tied",
+         0x26145663620b0b4b},
+        {"--arch qwen3 --dim 96 --layers 2 --heads 4 --kv-heads 2 --head-dim 40 --ffn 96 --type "
+         "q4_0",
+         0x26f1aaaaf81d953b},
+        {"--arch llama --dim 90 --layers 2 --heads 5 --kv-heads 5 --ffn 110 --type f16 "
+         "--vocab-bytes 301",
+         0x8b9f101a35895021},
+        {"--arch llama --dim 64 --layers 2 --heads 2 --kv-heads 1 --ffn 64 --type q5_1 "
+         "--rope-scaling yarn",
+         0xdd4ef2a9f636a4fe},
+    };
+    digests_differ = 0;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        random_state = 1;
+        check_model(cases[i].options, cases[i].digest);
+    }
+    assert_int_equal(digests_differ, 0);
 }
 
 int main(int argc, char **argv)
