@@ -35,18 +35,19 @@ void kv_pool_free(struct kv_pool *pool)
     memset(pool, 0, sizeof *pool);
 }
 
-static bool kv_pool_grow(struct kv_pool *pool)
+/* Adds a slab's pages to the free list, if the system has memory. */
+static void kv_pool_grow(struct kv_pool *pool)
 {
     size_t count = KV_SLAB_BYTES / pool->page_bytes;
     size_t left = (size_t)(pool->pages_max - pool->pages);
     if (count < 1) count = 1;
     if (count > left) count = left;
     struct kv_slab *slab = sov_calloc(1, sizeof *slab + count * sizeof slab->pages[0]);
-    if (slab == NULL) return false;
+    if (slab == NULL) return;
     slab->data = sov_alloc_aligned(count * pool->page_bytes);
     if (slab->data == NULL) {
         sov_free(slab);
-        return false;
+        return;
     }
     for (size_t i = count; i-- > 0;) { /* the first page of the slab is handed out first */
         slab->pages[i].data = slab->data + i * pool->page_bytes;
@@ -55,13 +56,13 @@ static bool kv_pool_grow(struct kv_pool *pool)
     slab->next = pool->slabs;
     pool->slabs = slab;
     pool->pages += (int)count;
-    return true;
 }
 
 struct kv_page *kv_pool_take(struct kv_pool *pool)
 {
-    if (pool->free == NULL && (pool->pages == pool->pages_max || !kv_pool_grow(pool))) return NULL;
+    if (pool->free == NULL && pool->pages < pool->pages_max) kv_pool_grow(pool);
     struct kv_page *page = pool->free;
+    if (page == NULL) return NULL;
     pool->free = page->next_free;
     page->next_free = NULL;
     if (page->dirty) memset(page->data, 0, pool->page_bytes);

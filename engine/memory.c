@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -11,10 +12,11 @@ static size_t memory_cgroup_limit(const char *path, size_t otherwise)
 {
     FILE *file = fopen(path, "re");
     if (file == NULL) return otherwise;
-    unsigned long long bytes;
-    int fields = fscanf(file, "%llu", &bytes);
+    char line[64], *end = line;
+    unsigned long long bytes = 0;
+    if (fgets(line, sizeof line, file) != NULL) bytes = strtoull(line, &end, 10);
     fclose(file);
-    return fields == 1 && bytes < otherwise ? (size_t)bytes : otherwise;
+    return end != line && bytes < otherwise ? (size_t)bytes : otherwise;
 }
 
 size_t engine_memory_limit(void)

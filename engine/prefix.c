@@ -17,7 +17,7 @@ bool prefix_init(struct prefix_cache *cache, struct kv_pool *pool)
     cache->pool = pool;
     size_t count = PREFIX_BUCKETS_MIN;
     while (count < (size_t)pool->pages_max && count < PREFIX_BUCKETS_MAX) count *= 2;
-    cache->buckets = sov_calloc(count, sizeof *cache->buckets);
+    cache->buckets = sov_calloc(count, sizeof(struct kv_page *));
     cache->bucket_mask = count - 1;
     return cache->buckets != NULL;
 }

@@ -107,9 +107,9 @@ bool sequence_admit(struct sequence *s, struct prefix_cache *cache)
 {
     int worst = sequence_pages_worst(s);
     int32_t *tokens =
-        sov_realloc(s->tokens, (size_t)(s->prompt_count + s->max_tokens), sizeof *tokens);
+        sov_realloc(s->tokens, (size_t)s->prompt_count + (size_t)s->max_tokens, sizeof *tokens);
     if (tokens != NULL) s->tokens = tokens;
-    s->pages = sov_alloc((size_t)worst, sizeof *s->pages);
+    s->pages = sov_alloc((size_t)worst, sizeof(struct kv_page *));
     s->data = sov_alloc((size_t)worst, sizeof *s->data);
     if (tokens == NULL || s->pages == NULL || s->data == NULL) return false;
     s->pages_max = worst;

@@ -3,6 +3,7 @@
  * Many requests at once: none may notice the others. Results are compared with the same request run
  * alone, by text and by the digest of all logits.
  */
+#include <pthread.h>
 #include <stdatomic.h>
 
 #include "tests/engine_fixture.h"
@@ -167,6 +168,97 @@ static void test_random_joins_and_cancels_change_no_other(void **state)
     assert_int_equal(stats.requests_total, ROUNDS);
     assert_int_equal(stats.requests_cancelled_total, cancelled);
     assert_int_equal(stats.requests_failed_total, 0);
+    expect_all_free(engine);
+    engine_free(engine);
+}
+
+enum { CLIENTS = 4, CLIENT_REQUESTS = 40 };
+struct client {
+    struct engine *engine;
+    pthread_t thread;
+    uint32_t random;
+    atomic_int notified;
+    int finished, left, refused;
+    bool right;
+};
+
+static void client_notify(void *user)
+{
+    atomic_fetch_add((atomic_int *)user, 1);
+}
+
+static int client_below(struct client *c, int n)
+{
+    c->random = c->random * 1664525u + 1013904223u;
+    return (int)((c->random >> 8) % (uint32_t)n);
+}
+
+/* Assertions belong to the main thread: what is wrong here is noted in c->right. */
+static void *client_main(void *arg)
+{
+    struct client *c = arg;
+    struct fixture_result *r = malloc(sizeof *r);
+    for (int i = 0; i < CLIENT_REQUESTS && r != NULL; i++) {
+        const struct plan *p = &plans[client_below(c, JOBS)];
+        int leave_after = client_below(c, 3) == 0 ? client_below(c, 10) : -1;
+        struct engine_job *job;
+        enum sov_error rc =
+            engine_submit(c->engine, &p->request, client_notify, &c->notified, &job, NULL);
+        c->refused += rc == SOV_ERR_BUSY;
+        if (rc != SOV_OK) continue;
+        memset(r, 0, sizeof *r);
+        struct engine_event event;
+        while (r->finish == ENGINE_FINISH_NONE && r->count != leave_after) {
+            if (!engine_job_wait(job, FIXTURE_WAIT_MS)) break;
+            if (engine_job_next(job, &event)) fixture_take(r, &event);
+        }
+        if (r->finish == ENGINE_FINISH_NONE) {
+            c->left++;
+        } else {
+            c->finished++;
+            c->right = c->right && r->finish == ENGINE_FINISH_LENGTH &&
+                       r->count == p->alone.count &&
+                       memcmp(r->digest, p->alone.digest, sizeof r->digest) == 0;
+        }
+        engine_job_release(job);
+    }
+    free(r);
+    return NULL;
+}
+
+/*
+ * Clients on threads of their own, a third of whose requests are let go in the middle; the queue is
+ * short.
+ */
+static void test_clients_on_many_threads_get_what_is_theirs(void **state)
+{
+    (void)state;
+    struct engine_options options = fixture_options(&model);
+    options.parallel = 2;
+    options.queue_max = 1;
+    struct engine *engine = fixture_engine(&options);
+    static struct client clients[CLIENTS];
+    for (uint32_t i = 0; i < CLIENTS; i++) {
+        clients[i] = (struct client){.engine = engine, .random = i, .right = true};
+        assert_int_equal(pthread_create(&clients[i].thread, NULL, client_main, &clients[i]), 0);
+    }
+    struct engine_stats stats;
+    int finished = 0, left = 0, refused = 0;
+    for (int i = 0; i < CLIENTS; i++) {
+        engine_stats_read(engine, &stats);
+        assert_true(stats.running <= 2 && stats.kv_pages_used <= stats.kv_pages_total);
+        pthread_join(clients[i].thread, NULL);
+        assert_true(clients[i].right);
+        finished += clients[i].finished;
+        left += clients[i].left;
+        refused += clients[i].refused;
+    }
+    engine_shutdown(engine, -1);
+    engine_stats_read(engine, &stats);
+    assert_int_equal(finished + left + refused, CLIENTS * CLIENT_REQUESTS);
+    assert_int_equal(stats.requests_total, finished + left);
+    assert_int_equal(stats.requests_rejected_total, refused);
+    assert_true(finished > 0 && left > 0);
     expect_all_free(engine);
     engine_free(engine);
 }
@@ -494,6 +586,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_thirty_two_at_once_are_each_as_if_alone),
         cmocka_unit_test(test_random_joins_and_cancels_change_no_other),
+        cmocka_unit_test(test_clients_on_many_threads_get_what_is_theirs),
         cmocka_unit_test(test_few_pages_make_requests_wait_and_not_fail),
         cmocka_unit_test(test_the_prefix_cache_spares_work_and_changes_nothing),
         cmocka_unit_test(test_a_request_that_opts_out_leaves_no_pages),

@@ -96,8 +96,8 @@ static void target_request(const int32_t *prompt, struct engine_request *request
  * Neighbours of all lengths, others for every seed; one begins like the target, so that running
  * pages are shared too.
  */
-static int submit_neighbours(struct engine *engine, const int32_t *target, int count, uint32_t seed,
-                             struct engine_job **jobs)
+static void submit_neighbours(struct engine *engine, const int32_t *target, int count,
+                              uint32_t seed, struct engine_job **jobs)
 {
     static int32_t prompt[PROMPT + 20];
     for (int i = 0; i < count; i++) {
@@ -112,14 +112,13 @@ static int submit_neighbours(struct engine *engine, const int32_t *target, int c
         request.digest_logits = false;
         jobs[i] = fixture_submit(engine, &request);
     }
-    return count;
 }
 
 static void run_combination(const struct fixture_model *m, const int level[FACTORS], uint32_t seed,
                             struct fixture_result *r)
 {
     int32_t prompt[PROMPT];
-    struct engine_job *neighbours[8], *job;
+    struct engine_job *neighbours[8] = {NULL}, *job;
     struct engine_request request;
     struct fixture_gate gate;
     static struct fixture_result other;
@@ -138,8 +137,8 @@ static void run_combination(const struct fixture_model *m, const int level[FACTO
         request.no_prefix_reuse = true;
     }
     fixture_gate_close(&gate, engine); /* so that all of the batch starts in one step */
-    int before = (int)(seed % (uint32_t)batches[level[F_BATCH]]),
-        count = batches[level[F_BATCH]] - 1;
+    int count = batches[level[F_BATCH]] - 1;
+    int before = (int)(seed % (uint32_t)(count + 1));
     submit_neighbours(engine, prompt, before, seed, neighbours);
     job = fixture_submit(engine, &request);
     submit_neighbours(engine, prompt, count - before, seed + 50000, neighbours + before);

@@ -419,8 +419,8 @@ static void test_kv_memory_beyond_the_machine_is_refused_with_figures(void **sta
     expect_no_engine(&o, SOV_ERR_NOMEM, "--ctx 16777216");
     expect_no_engine(&o, SOV_ERR_NOMEM, "--parallel 256");
     char figure[64];
-    double mib = (double)model_kv_page_bytes(model.model) *
-                 (ENGINE_CONTEXT_MAX / KV_PAGE_POSITIONS) / 1048576.0;
+    double mib = (double)model_kv_page_bytes(model.model) * ENGINE_CONTEXT_MAX /
+                 (KV_PAGE_POSITIONS * 1048576.0);
     snprintf(figure, sizeof figure, "needs %.1f MiB (%.1f MiB", mib * ENGINE_PARALLEL_MAX, mib);
     expect_no_engine(&o, SOV_ERR_NOMEM, figure);
     o = fixture_options(&model);

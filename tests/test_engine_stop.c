@@ -183,15 +183,17 @@ static void test_random_pieces_against_a_search_of_the_whole(void **state)
     struct strbuf out = {0}, text = {0};
     int with_stop = 0;
     for (int round = 0; round < 20000; round++) {
-        int stop_count = test_below(4) == 0 ? ENGINE_STOPS_MAX : 1 + test_below(3),
-            alphabet = 1 + test_below(5);
+        int stop_count = test_below(4) == 0 ? ENGINE_STOPS_MAX : 1 + test_below(3);
+        int alphabet = 1 + test_below(5);
         size_t stop_lengths[ENGINE_STOPS_MAX];
         const char *stop_texts[ENGINE_STOPS_MAX];
         for (int i = 0; i < stop_count; i++) {
-            stops[i][0] = '\0';
-            for (int n = 1 + test_below(7); n > 0; n--)
-                strcat(stops[i], letters[test_below(alphabet)]);
-            stop_lengths[i] = strlen(stops[i]);
+            stop_lengths[i] = 0;
+            for (int n = 1 + test_below(7); n > 0; n--) {
+                const char *letter = letters[test_below(alphabet)];
+                memcpy(stops[i] + stop_lengths[i], letter, strlen(letter));
+                stop_lengths[i] += strlen(letter);
+            }
             stop_texts[i] = stops[i];
         }
         strbuf_clear(&text);
