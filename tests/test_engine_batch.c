@@ -194,35 +194,43 @@ static int client_below(struct client *c, int n)
 }
 
 /* Assertions belong to the main thread: what is wrong here is noted in c->right. */
+static void client_request(struct client *c)
+{
+    const struct plan *p = &plans[client_below(c, JOBS)];
+    int leave_after = client_below(c, 3) == 0 ? client_below(c, 10) : -1, count = 0;
+    struct engine_job *job;
+    enum sov_error rc =
+        engine_submit(c->engine, &p->request, client_notify, &c->notified, &job, NULL);
+    if (rc != SOV_OK) {
+        c->refused++;
+        c->right = c->right && rc == SOV_ERR_BUSY;
+        return;
+    }
+    struct engine_event event;
+    enum engine_finish finish = ENGINE_FINISH_NONE;
+    while (finish == ENGINE_FINISH_NONE && count != leave_after) {
+        if (!engine_job_wait(job, FIXTURE_WAIT_MS) || !engine_job_next(job, &event)) {
+            c->right = false;
+            break;
+        }
+        if (event.token >= 0)
+            c->right = c->right && count < p->alone.count && event.token == p->alone.tokens[count];
+        count += event.token >= 0;
+        finish = event.finish;
+        if (finish != ENGINE_FINISH_NONE)
+            c->right = c->right && finish == ENGINE_FINISH_LENGTH && count == p->alone.count &&
+                       memcmp(event.digest, p->alone.digest, sizeof event.digest) == 0;
+        engine_event_free(&event);
+    }
+    c->finished += finish != ENGINE_FINISH_NONE;
+    c->left += finish == ENGINE_FINISH_NONE;
+    engine_job_release(job);
+}
+
 static void *client_main(void *arg)
 {
     struct client *c = arg;
-    struct fixture_result *r = malloc(sizeof *r);
-    for (int i = 0; i < CLIENT_REQUESTS && r != NULL; i++) {
-        const struct plan *p = &plans[client_below(c, JOBS)];
-        int leave_after = client_below(c, 3) == 0 ? client_below(c, 10) : -1;
-        struct engine_job *job;
-        enum sov_error rc =
-            engine_submit(c->engine, &p->request, client_notify, &c->notified, &job, NULL);
-        c->refused += rc == SOV_ERR_BUSY;
-        if (rc != SOV_OK) continue;
-        memset(r, 0, sizeof *r);
-        struct engine_event event;
-        while (r->finish == ENGINE_FINISH_NONE && r->count != leave_after) {
-            if (!engine_job_wait(job, FIXTURE_WAIT_MS)) break;
-            if (engine_job_next(job, &event)) fixture_take(r, &event);
-        }
-        if (r->finish == ENGINE_FINISH_NONE) {
-            c->left++;
-        } else {
-            c->finished++;
-            c->right = c->right && r->finish == ENGINE_FINISH_LENGTH &&
-                       r->count == p->alone.count &&
-                       memcmp(r->digest, p->alone.digest, sizeof r->digest) == 0;
-        }
-        engine_job_release(job);
-    }
-    free(r);
+    for (int i = 0; i < CLIENT_REQUESTS; i++) client_request(c);
     return NULL;
 }
 

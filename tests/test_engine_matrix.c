@@ -17,7 +17,7 @@ enum { PROMPT = 100, ANSWER = 6, PARALLEL = 9, SHARED = 70 };
 
 enum { F_ISA, F_THREADS, F_BATCH, F_CHUNK, F_REUSE, FACTORS };
 static const int factor_levels[FACTORS] = {KERN_ISAS, 3, 3, 4, 2};
-enum { COMBINATIONS = KERN_ISAS * 3 * 3 * 4 * 2, LEVELS_MAX = 4, SANITIZED_COMBINATIONS = 6 };
+enum { COMBINATIONS = KERN_ISAS * 3 * 3 * 4 * 2, LEVELS_MAX = 4, SANITIZED_COMBINATIONS = 3 };
 static const int thread_counts[] = {1, 2, 4}, batches[] = {1, 3, 8}, chunks[] = {1, 7, 64, 512};
 
 static const char *const types[] = {"f32",  "f16",  "bf16", "q8_0", "q4_0", "q4_1", "q5_0",
