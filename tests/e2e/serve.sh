@@ -11,23 +11,30 @@ make_model "$model" || exit 1
 pid=''
 trap '[ -z "$pid" ] || kill -KILL "$pid"' EXIT
 
-# start FLAGS...: a server on a free port; waits until it serves. Sets $pid, $url and $log (a file).
+# start FLAGS...: a server on a free port; waits until it serves. Sets $pid, $url and $log, a file with its log so far.
 start() {
     log=$TMPDIR/serve.log
+    : >"$log"
     rm -f "$TMPDIR/lines"
     mkfifo "$TMPDIR/lines"
-    "$SOVEREIGN" serve --port 0 "$@" </dev/null 2> >(tee "$log" >"$TMPDIR/lines") >"$TMPDIR/serve.out" &
+    "$SOVEREIGN" serve --port 0 "$@" </dev/null 2>"$TMPDIR/lines" >"$TMPDIR/serve.out" &
     pid=$!
     url=''
     exec 3<"$TMPDIR/lines"
     local line
     while IFS= read -r -t 60 -u 3 line; do
+        printf '%s\n' "$line" >>"$log"
         [[ $line =~ serving\ .*\ on\ (http://[^ \"]*) ]] || continue
         url=${BASH_REMATCH[1]}
         break
     done
-    # What comes later goes on into the log; nobody has to read it here.
-    cat <&3 >/dev/null &
+    # The text log has two lines more, with a command to try.
+    if [[ $line != '{'* ]]; then
+        IFS= read -r -t 60 -u 3 line && printf '%s\n' "$line" >>"$log"
+        until [[ $line == *"'" ]] || ! IFS= read -r -t 60 -u 3 line; do printf '%s\n' "$line" >>"$log"; done
+    fi
+    cat <&3 >>"$log" &
+    logger=$!
     exec 3<&-
     [ -n "$url" ]
 }
@@ -35,6 +42,7 @@ start() {
 await() {
     wait "$pid"
     status=$?
+    wait "$logger"
     pid=''
     err=$(cat "$log")
     out=$(cat "$TMPDIR/serve.out")
@@ -68,8 +76,6 @@ named() {
     start --model "$model" --model-name my-model --access-log && has "$(get "$url/v1/models")" '"my-model"'
 }
 step '--model-name is the id in the API' named
-warned() { has "$(cat "$log")" 'chat template'; }
-check 'a file without a chat template is warned about' warned
 in_use() {
     local port=${url##*:}
     fails 1 "$port" "$SOVEREIGN" serve --port "$port" --model "$model" && err_has 'in use' && ! grep -q 'KV budget' <<<"$err"
@@ -182,6 +188,23 @@ check 'an address that is not ours' fails 1 '203.0.113.1' \
     "$SOVEREIGN" serve --host 203.0.113.1 --port 0 --model "$model"
 check 'a host that is no address' fails 1 'not-a-host.invalid' \
     "$SOVEREIGN" serve --host not-a-host.invalid --port 0 --model "$model"
+
+# Of equal length, so that the file stays whole.
+LC_ALL=C sed 's/<|im_start|>/<|xx_start|>/g' "$model" >"$TMPDIR/unknown.gguf"
+unknown_template() {
+    start --model "$TMPDIR/unknown.gguf" && has "$(cat "$log")" 'written as chatml'
+    local found=$?
+    stop
+    [ "$found" = 0 ] && exits 0 && equal "$(grep -c 'chat template' <<<"$err")" 1
+}
+step 'a chat template that is not known is warned about once' unknown_template
+known_template() {
+    start --model "$TMPDIR/unknown.gguf" --chat-template llama3 && ! grep -q 'chat template' "$log"
+    local found=$?
+    stop
+    [ "$found" = 0 ] && exits 0
+}
+step 'and not when it is given' known_template
 
 data_dir() {
     start --model "$model" --data-dir "$TMPDIR/data/deep" || return 1
