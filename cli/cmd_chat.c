@@ -185,7 +185,9 @@ static void chat_stats(const struct chat *chat)
 
 static void chat_set_system(struct chat *chat, const char *text)
 {
-    if (text[0] == '\0') {
+    if (chat->conversation.single) {
+        puts("(the built-in guide takes no system message)");
+    } else if (text[0] == '\0') {
         printf("system message: %s\n",
                chat->conversation.system != NULL ? chat->conversation.system : "none");
     } else if (!conversation_set_system(&chat->conversation, text)) {
@@ -327,8 +329,12 @@ static int chat_run(struct chat *chat)
         struct sigaction action = {.sa_handler = chat_on_interrupt};
         sigemptyset(&action.sa_mask);
         sigaction(SIGINT, &action, NULL);
-        printf("%s, %d tokens of context. /help lists the commands, Ctrl-D leaves.\n\n",
+        printf("%s, %d tokens of context. /help lists the commands, Ctrl-D leaves.\n",
                chat->rt.name, chat->rt.context);
+        if (chat->conversation.single) {
+            puts("It answers each question on its own and remembers none.");
+        }
+        putchar('\n');
     }
     int status = conversation_set_system(&chat->conversation, chat->system)
                      ? CLI_OK
@@ -384,6 +390,10 @@ int cmd_chat(int argc, char **argv)
     if (chat.sampling.params.temperature < 0) {
         chat.sampling.params.temperature = chat.flags.model == NULL ? 0 : TEMPERATURE_DEFAULT;
     }
+    if (chat.flags.model == NULL && chat.system != NULL) {
+        return cli_usage_error("chat", "--system: the built-in guide takes no system message");
+    }
+    chat.conversation.single = chat.flags.model == NULL;
     chat.request.top_logprobs = -1;
     status = cli_sampling_apply(&chat.sampling, "chat", &chat.request);
     if (status != CLI_OK) return status;

@@ -303,6 +303,9 @@ static int generate_check(struct generate *g)
     if (count == 0) return cli_usage_error("generate", "give --prompt TEXT or --prompt-file FILE");
     if (g->system != NULL && !g->chat)
         return cli_usage_error("generate", "--system: only with --chat");
+    if (g->system != NULL && g->flags.model == NULL) {
+        return cli_usage_error("generate", "--system: the built-in guide takes no system message");
+    }
     if (g->logprobs >= 0 && !g->json)
         return cli_usage_error("generate", "--logprobs: only with --json");
     if (g->flags.parallel > count) g->flags.parallel = count;

@@ -145,6 +145,7 @@ static int serve_publish(struct serve *s, struct cli_runtime *rt)
         .config = model_config(rt->model),
         .chat_template = rt->chat_template,
         .isa = kern_isa_name(rt->isa),
+        .guide = rt->builtin,
     };
     if (server_set_ready(s->server, &model, &err) != SOV_OK) return cli_error("%s", err.message);
     cli_runtime_log_summary(rt, &s->flags);

@@ -66,9 +66,10 @@ static enum sov_error conversation_encode_all(const struct conversation *c,
     if (messages == NULL)
         return sov_fail(err, SOV_ERR_NOMEM, "no memory for %zu messages", c->count);
     size_t count = 0;
-    if (c->system != NULL)
+    size_t first = c->single ? c->count - 1 : 0;
+    if (!c->single && c->system != NULL)
         messages[count++] = (struct chat_message){"system", c->system, strlen(c->system)};
-    for (size_t i = 0; i < c->count; i++) {
+    for (size_t i = first; i < c->count; i++) {
         const struct conversation_turn *turn = &c->turns[i];
         messages[count++] =
             (struct chat_message){turn->assistant ? "assistant" : "user", turn->text, turn->length};
@@ -88,7 +89,7 @@ enum sov_error conversation_encode(struct conversation *c, enum chat_template te
         enum sov_error rc = conversation_encode_all(c, template, tok, out, err);
         if (rc != SOV_OK) return rc;
         if (out->count + (size_t)reserve <= (size_t)context) return SOV_OK;
-        if (c->count < 3) {
+        if (c->count < 3 || c->single) {
             if (out->count < (size_t)context) return SOV_OK;
             return sov_fail(
                 err, SOV_ERR_LIMIT,

@@ -21,6 +21,7 @@ struct conversation_turn {
 };
 
 struct conversation {
+    bool single;                     /* every question stands alone, without the system message */
     char *system;                    /* NULL: none */
     struct conversation_turn *turns; /* user and assistant by turns */
     size_t count;

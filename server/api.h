@@ -72,6 +72,7 @@ struct api_request {
     bool echo;
     bool ignore_eos;
     bool seed_given;
+    bool temperature_given;
     int n;
     int max_tokens;                  /* -1: as many as the context holds */
     int top_logprobs;                /* as in struct engine_request */

@@ -41,6 +41,7 @@ static bool api_read_sampling(const json_t *root, struct api_request *out, struc
                         &s->frequency_penalty, err) ||
         !api_read_int(root, "seed", INT64_MIN, INT64_MAX, &seed, err))
         return false;
+    out->temperature_given = api_field(root, "temperature") != NULL;
     s->top_k = top_k > 0 ? (int)top_k : 0;
     /* llama.cpp's clients send -1 for "any seed". */
     out->seed_given = seed != -1;

@@ -74,8 +74,9 @@ static bool generation_encode(struct generation *g, size_t i, struct api_error *
     enum sov_error rc = SOV_OK;
     const char *field = g->request.chat ? "messages" : "prompt";
     if (g->request.chat) {
-        rc = chat_template_encode(m->chat_template, m->tokenizer, g->request.messages,
-                                  g->request.message_count, true, list, &why);
+        size_t first = m->guide ? g->request.message_count - 1 : 0;
+        rc = chat_template_encode(m->chat_template, m->tokenizer, g->request.messages + first,
+                                  g->request.message_count - first, true, list, &why);
     } else if (g->request.prompts[i].text != NULL) {
         rc =
             tokenizer_encode(m->tokenizer, g->request.prompts[i].text, g->request.prompts[i].length,
@@ -159,6 +160,7 @@ bool generation_create(const struct server_model *model, bool chat, const char *
     g->model = model;
     bool ok = api_request_parse(chat, body, length, tokenizer_vocab_size(model->tokenizer),
                                 &g->request, err);
+    if (ok && model->guide && !g->request.temperature_given) g->request.sampling.temperature = 0;
     if (ok && !g->request.seed_given) {
         randombytes_buf(&g->request.sampling.seed, sizeof g->request.sampling.seed);
         g->request.sampling.seed %= GENERATION_SEED_LIMIT;

@@ -211,11 +211,12 @@ static enum MHD_Result http_answer_models(struct request *r, const char *url)
     strbuf_printf(&one,
                   ",\"object\":\"model\",\"created\":%lld,\"owned_by\":\"sovereign\",\"meta\":{"
                   "\"context\":%d,"
-                  "\"context_train\":%d,\"vocabulary\":%d,\"parameters\":%llu,\"bytes\":%llu}}",
+                  "\"context_train\":%d,\"vocabulary\":%d,\"parameters\":%llu,\"bytes\":%llu,"
+                  "\"guide\":%s}}",
                   (long long)server->model_created_s, engine_context(m->engine),
                   m->config->context_train, m->config->vocab,
                   (unsigned long long)m->config->parameters,
-                  (unsigned long long)m->config->weight_bytes);
+                  (unsigned long long)m->config->weight_bytes, m->guide ? "true" : "false");
     if (r->route == ROUTE_MODEL)
         strbuf_append(&body, strbuf_text(&one), one.length);
     else

@@ -72,6 +72,11 @@ struct server_model {
     const struct model_config *config;
     enum chat_template chat_template;
     const char *isa; /* kern_isa_name of the kernels in use */
+    /*
+     * The built-in guide, which is too small for conversations and for chance: it gets the last
+     * message only, and temperature 0 where a request names none.
+     */
+    bool guide;
 };
 
 struct server;

@@ -41,6 +41,7 @@ static struct terminal terminal;
 static char folder[PATH_CHARS];
 static char program[PATH_CHARS];
 static char slow_model[PATH_CHARS * 2];
+static char small_model[PATH_CHARS * 2];
 
 /* Runs `sovereign chat` with the words of flags (separated by spaces). */
 static void chat_start(const char *flags)
@@ -65,6 +66,13 @@ static void chat_start(const char *flags)
         execv(program, words);
         _exit(127);
     }
+}
+
+static void chat_start_with(const char *flags, const char *model)
+{
+    char all[PATH_CHARS * 3];
+    snprintf(all, sizeof all, "%s --model %s", flags, model);
+    chat_start(all);
 }
 
 /* Reads until the text is there, beyond what was matched before; false at the end of output. */
@@ -125,7 +133,7 @@ static void test_question_and_answer(void **state)
     chat_shows("> ");
     chat_types("What is Sovereign?\r");
     chat_shows("What is Sovereign?");
-    chat_shows("Sovereign");
+    chat_shows("Sovereign is");
     chat_shows("> ");
     chat_types("/stats\r");
     chat_shows("temperature 0");
@@ -136,7 +144,7 @@ static void test_question_and_answer(void **state)
 static void test_history_is_kept_between_runs(void **state)
 {
     (void)state;
-    chat_start("--quiet");
+    chat_start_with("--quiet", small_model);
     chat_shows("> ");
     chat_types("/system first line\r");
     chat_shows("begins anew");
@@ -147,7 +155,7 @@ static void test_history_is_kept_between_runs(void **state)
     snprintf(path, sizeof path, "%s/.local/state/sovereign/history", folder);
     assert_int_equal(stat(path, &st), 0);
     assert_int_equal(st.st_mode & 0777, 0600);
-    chat_start("--quiet");
+    chat_start_with("--quiet", small_model);
     chat_shows("> ");
     chat_types("\033[A");
     chat_shows("/system first line");
@@ -160,10 +168,7 @@ static void test_history_is_kept_between_runs(void **state)
 static void test_interrupt_stops_the_answer(void **state)
 {
     (void)state;
-    char flags[PATH_CHARS * 3];
-    snprintf(flags, sizeof flags, "--quiet --isa scalar --threads 1 --seed 1 --ctx 4096 --model %s",
-             slow_model);
-    chat_start(flags);
+    chat_start_with("--quiet --isa scalar --threads 1 --seed 1 --ctx 4096", slow_model);
     chat_shows("> ");
     chat_types("Go on for ever\r");
     chat_shows("Go on for ever\r\n");
@@ -214,14 +219,14 @@ static void test_interrupt_gives_a_line_up(void **state)
     chat_leaves();
 }
 
-/* A terminal of 20 columns, then of 120, while a line is written; and characters of several bytes.
- * */
+/* A terminal of 20 columns, then of 120, while a line is written; and characters of two
+ * and three bytes. */
 static void test_utf8_and_resizing(void **state)
 {
     (void)state;
     char path[PATH_CHARS * 2];
     char text[PATH_CHARS] = "";
-    chat_start("--quiet");
+    chat_start_with("--quiet", small_model);
     chat_shows("> ");
     chat_types("/system n\303\251\303\251\177 \346\227\245\346\234\254\177");
     for (int columns = 20; columns <= 120; columns += 100) {
@@ -270,25 +275,31 @@ static void test_terminal_is_put_right(void **state)
     close(terminal.fd);
 }
 
+static bool make_model(const char *path, const char *shape)
+{
+    const char *build = getenv("BUILD");
+    char command[PATH_CHARS * 5];
+    snprintf(command, sizeof command,
+             "%s/mkmodel --arch llama %s --vocab-from models/guide.gguf --type q8_0 --seed 1 %s "
+             ">/dev/null",
+             build != NULL ? build : "build", shape, path);
+    return system(command) == 0;
+}
+
 static int set_up(void **state)
 {
     (void)state;
-    const char *build = getenv("BUILD");
     const char *sovereign = getenv("SOVEREIGN");
     const char *temporary = getenv("TMPDIR");
-    if (build == NULL) build = "build";
     snprintf(program, sizeof program, "%s", sovereign != NULL ? sovereign : "build/sovereign");
     snprintf(folder, sizeof folder, "%s/sovereign-chat.XXXXXX",
              temporary != NULL ? temporary : "/tmp");
     if (mkdtemp(folder) == NULL) return -1;
     snprintf(slow_model, sizeof slow_model, "%s/slow.gguf", folder);
-    char command[PATH_CHARS * 5];
-    snprintf(command, sizeof command,
-             "%s/mkmodel --arch llama --dim 512 --layers 4 --heads 8 --kv-heads 8 --ffn 1024 "
-             "--vocab-from "
-             "models/guide.gguf --type q8_0 --seed 1 %s >/dev/null",
-             build, slow_model);
-    return system(command) == 0 ? 0 : -1;
+    snprintf(small_model, sizeof small_model, "%s/small.gguf", folder);
+    bool made = make_model(slow_model, "--dim 512 --layers 4 --heads 8 --ffn 1024") &&
+                make_model(small_model, "--dim 64 --layers 1 --heads 2 --ffn 128");
+    return made ? 0 : -1;
 }
 
 static int tear_down(void **state)

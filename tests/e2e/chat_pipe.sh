@@ -8,6 +8,9 @@ cd "$(dirname "$0")/../.." || exit 1
 export HOME=$TMPDIR/home
 mkdir -p "$HOME"
 
+model=$TMPDIR/random.gguf
+make_model "$model" || exit 1
+
 chat() { # chat INPUT FLAGS...: $status, $out, $err
     local input=$1
     shift
@@ -39,7 +42,7 @@ saves() {
 }
 check 'save writes messages and overwrites nothing' saves
 commands() {
-    chat '/help\n/system Be brief.\n/system\n/stats\n/clear\n/nonsense\n/exit\nnever asked\n' --quiet
+    chat '/help\n/system Be brief.\n/system\n/stats\n/clear\n/nonsense\n/exit\nnever asked\n' --quiet --model "$model"
     exits 0 && out_has '/retry' && out_has 'system message: Be brief.' && out_has 'nothing was asked yet' &&
         out_has '(forgotten)' && err_has '/nonsense: there is no such command' && equal "$(grep -c . <<<"$out")" \
         "$(grep -vc never <<<"$out")"
@@ -53,9 +56,17 @@ check 'statistics of an answer' statistics
 forgets() {
     local many
     many=$(printf 'What is Sovereign?\\n%.0s' $(seq 12))
-    chat "$many" --ctx 160
+    chat "$many" --ctx 160 -n 8 --model "$model"
     exits 0 && err_has 'are forgotten'
 }
+alone() {
+    chat 'What is Sovereign?\n' --quiet
+    local first=$out
+    chat 'How do I use a real model?\nHow do I stream answers?\nWhat is Sovereign?\n' --quiet
+    has "$out" "$first"
+}
+check 'the guide answers each question on its own' alone
+check 'and takes no system message' fails 2 'takes no system message' "$SOVEREIGN" chat --system 'Be brief.'
 check 'a conversation longer than the context forgets its beginning' forgets
 too_long() {
     chat "$(printf 'word %.0s' $(seq 400))\nWhat is Sovereign?\n" --quiet --ctx 160

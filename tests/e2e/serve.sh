@@ -67,6 +67,15 @@ printed_command() {
     has "$command" "$url/v1/chat/completions" && has "$(eval "$command" 2>&1)" '"content":"'
 }
 check 'the curl command in the log works' printed_command
+# Chance and a conversation's past would only lead the guide astray.
+steady() {
+    local question='{"role":"user","content":"What is Sovereign?"}' first second
+    first=$(get "$url/v1/chat/completions" -d "{\"messages\":[$question],\"seed\":1}")
+    second=$(get "$url/v1/chat/completions" -d "{\"seed\":2,\"messages\":[{\"role\":\"user\",\"content\":\"Hello\"},
+        {\"role\":\"assistant\",\"content\":\"Hello!\"},$question]}")
+    has "$first" 'Sovereign is' && equal "${second#*choices}" "${first#*choices}"
+}
+check 'the guide answers the last message alone, and without chance' steady
 check 'health' has "$(get "$url/health")" ok
 check 'the page for people' has "$(get "$url/")" '<'
 ends() { stop TERM && exits 0 && err_has 'stopped' && equal "$out" ''; }
