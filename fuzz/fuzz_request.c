@@ -48,7 +48,8 @@ static void check_request(const struct api_request *r)
     for (size_t i = 0; i < r->prompt_count; i++) {
         const struct api_prompt *p = &r->prompts[i];
         require((p->text != NULL) != (p->ids != NULL));
-        for (size_t k = 0; k < p->count; k++) require(p->ids[k] >= 0 && p->ids[k] < VOCAB);
+        for (size_t k = 0; p->ids != NULL && k < p->count; k++)
+            require(p->ids[k] >= 0 && p->ids[k] < VOCAB);
     }
 }
 

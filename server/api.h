@@ -92,6 +92,8 @@ struct api_request {
 /* vocab bounds token ids. On false, err is filled and out is empty. */
 bool api_request_parse(bool chat, const char *body, size_t length, int vocab,
                        struct api_request *out, struct api_error *err);
+/* Frees all that is behind pointers, a tree of up to 64 MB among it; the numbers and flags stay. */
+void api_request_shrink(struct api_request *request);
 void api_request_free(struct api_request *request);
 
 struct api_tokenize {

@@ -399,7 +399,7 @@ bool api_request_parse(bool chat, const char *body, size_t length, int vocab,
     return ok;
 }
 
-void api_request_free(struct api_request *request)
+void api_request_shrink(struct api_request *request)
 {
     for (size_t i = 0; request->joined != NULL && i < request->message_count; i++)
         sov_free(request->joined[i]);
@@ -410,5 +410,19 @@ void api_request_free(struct api_request *request)
     sov_free(request->prompts);
     sov_free(request->bias);
     json_decref(request->root);
+    request->joined = NULL;
+    request->messages = NULL;
+    request->prompts = NULL;
+    request->bias = NULL;
+    request->root = NULL;
+    request->message_count = request->prompt_count = 0;
+    request->stop_count = 0;
+    request->sampling.bias = NULL;
+    request->sampling.bias_count = 0;
+}
+
+void api_request_free(struct api_request *request)
+{
+    api_request_shrink(request);
     *request = (struct api_request){0};
 }

@@ -17,6 +17,8 @@
 #include "kernels/isa.h"
 #include "server/reply.h"
 
+/* Logprobs of echoed prompts, all choices of a request together. */
+static const size_t GENERATION_ECHO_BYTES_MAX = 64 << 20;
 /* Seeds we draw are below this, so that JavaScript's numbers hold them exactly. */
 static const uint64_t GENERATION_SEED_LIMIT = 1ull << 53;
 
@@ -51,12 +53,14 @@ struct generation_choice {
 
 struct generation {
     const struct server_model *model;
-    struct api_request request;
-    struct token_list *prompts;
-    struct strbuf *echoes; /* texts of the prompts, when echo */
+    struct api_request request; /* shrunk once submitted */
+    size_t prompt_count;
+    struct token_list *prompts; /* emptied once submitted, unless they are echoed with logprobs */
+    struct strbuf *echoes;      /* texts of the prompts, when echo */
     struct generation_choice *choices;
     int choice_count;
     int running;
+    size_t echo_bytes;
     struct reply_head head;
     struct generation_stats stats;
 };
@@ -117,7 +121,15 @@ static bool generation_make_echo(struct generation *g, size_t i, struct api_erro
 static bool generation_make_prompt_logprobs(struct generation_choice *c, struct api_error *err)
 {
     struct sov_errbuf why = {0};
-    size_t count = c->generation->prompts[c->prompt].count;
+    struct generation *g = c->generation;
+    size_t count = g->prompts[c->prompt].count;
+    g->echo_bytes += count * sizeof *c->prompt_logprobs;
+    if (g->echo_bytes > GENERATION_ECHO_BYTES_MAX)
+        return api_fail(
+            err, "echo",
+            "'echo' with 'logprobs' for this many prompt tokens and choices takes more than "
+            "%zu bytes; ask for less at a time.",
+            GENERATION_ECHO_BYTES_MAX);
     c->prompt_logprobs = sov_calloc(count, sizeof *c->prompt_logprobs);
     if (c->prompt_logprobs == NULL) return generation_out_of_memory(err);
     enum sov_error rc = sampler_create(tokenizer_vocab_size(c->generation->model->tokenizer),
@@ -128,6 +140,7 @@ static bool generation_make_prompt_logprobs(struct generation_choice *c, struct 
 static bool generation_make_choices(struct generation *g, struct api_error *err)
 {
     size_t prompts = g->request.chat ? 1 : g->request.prompt_count;
+    g->prompt_count = prompts;
     g->prompts = sov_calloc(prompts, sizeof *g->prompts);
     g->echoes = sov_calloc(prompts, sizeof *g->echoes);
     g->choices = sov_calloc(prompts * (size_t)g->request.n, sizeof *g->choices);
@@ -228,6 +241,10 @@ bool generation_submit(struct generation *g, engine_notify *notify, void *user,
         }
         g->running++;
     }
+    /* The engine has its own copies; a request may run for minutes. */
+    for (size_t i = 0; i < g->prompt_count && !(r->echo && r->top_logprobs >= 0); i++)
+        token_list_free(&g->prompts[i]);
+    api_request_shrink(&g->request);
     return true;
 }
 
@@ -400,7 +417,6 @@ void generation_stats_read(const struct generation *g, struct generation_stats *
 void generation_free(struct generation *g)
 {
     if (g == NULL) return;
-    size_t prompts = g->request.chat ? 1 : g->request.prompt_count;
     for (int i = 0; i < g->choice_count; i++) {
         struct generation_choice *c = &g->choices[i];
         if (c->job != NULL) engine_job_release(c->job);
@@ -410,7 +426,7 @@ void generation_free(struct generation *g)
         sov_free(c->prompt_logprobs);
         sampler_free(c->sampler);
     }
-    for (size_t i = 0; i < prompts; i++) {
+    for (size_t i = 0; i < g->prompt_count; i++) {
         if (g->prompts != NULL) token_list_free(&g->prompts[i]);
         if (g->echoes != NULL) strbuf_free(&g->echoes[i]);
     }

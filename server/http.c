@@ -304,10 +304,11 @@ static enum MHD_Result http_on_headers(struct request *r, const char *url, const
         return respond_preflight(r, allow);
     }
     ok = ok && http_check_access(r, route, &err);
-    if (ok && route == NULL)
+    bool found = ok && route != NULL;
+    if (ok && !found)
         ok = api_fail_status(&err, 404, "not_found", NULL, "There is no %.16s %.128s here.", method,
                              url);
-    bool method_ok = ok && (route->post ? post : get);
+    bool method_ok = found && (route->post ? post : get);
     if (method_ok && route->post) ok = http_check_body_headers(r, &err);
     if (method_ok && ok && route->post) {
         *answered = false;
@@ -404,7 +405,7 @@ static void http_peer(struct MHD_Connection *mhd, char out[INET6_ADDRSTRLEN])
                   INET6_ADDRSTRLEN);
 }
 
-static void http_log_access(struct request *r, int status)
+static void http_log_access(struct request *r, const struct engine_usage *usage, int status)
 {
     char peer[INET6_ADDRSTRLEN];
     struct strbuf line = {0}, path = {0};
@@ -420,12 +421,12 @@ static void http_log_access(struct request *r, int status)
                       "\"request_id\":\"%s\","
                       "\"prompt_tokens\":%d,\"completion_tokens\":%d}",
                       (long long)clock_wall_ms(), peer, r->method, strbuf_text(&path), status,
-                      (unsigned long long)r->bytes_sent, ms, r->id, r->usage.prompt_tokens,
-                      r->usage.completion_tokens);
+                      (unsigned long long)r->bytes_sent, ms, r->id, usage->prompt_tokens,
+                      usage->completion_tokens);
     else
         strbuf_printf(&line, "%s %s %s %d %llu bytes %.1f ms %s prompt=%d completion=%d", peer,
                       r->method, strbuf_text(&path), status, (unsigned long long)r->bytes_sent, ms,
-                      r->id, r->usage.prompt_tokens, r->usage.completion_tokens);
+                      r->id, usage->prompt_tokens, usage->completion_tokens);
     if (!strbuf_failed(&line) && !strbuf_failed(&path)) log_line(line.data);
     strbuf_free(&line);
     strbuf_free(&path);
@@ -455,7 +456,14 @@ void http_on_completed(void *cls, struct MHD_Connection *mhd, void **context,
     int status = code == MHD_REQUEST_TERMINATED_COMPLETED_OK ? r->status : timed_out ? 408 : 499;
     metrics_count_request(&server->metrics, r->route, status);
     atomic_fetch_sub(&server->metrics.in_progress, 1);
-    if (server->options.access_log) http_log_access(r, status);
+    if (server->options.access_log) {
+        struct generation_stats stats = {0};
+        if (r->generation != NULL) generation_stats_read(r->generation, &stats);
+        /* What was cut short has no usage; its tokens were counted all the same. */
+        if (stats.usage.completion_tokens < stats.tokens)
+            stats.usage.completion_tokens = stats.tokens;
+        http_log_access(r, &stats.usage, status);
+    }
     atomic_fetch_sub(&server->bodies_bytes, r->body.length);
     request_free(r);
 }

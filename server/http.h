@@ -10,8 +10,8 @@
  * looks again. `woken` is set before a resume and cleared before looking, both under the request's lock, and a suspend
  * happens only while it is clear: no wake-up is lost, and no connection is resumed that was not suspended.
  *
- * Locks, in the order they nest: server.lock, request.lock, libmicrohttpd's own. Engine functions are called with none
- * of them held, as the engine may call request_wake under locks of its own.
+ * Locks, in the order they nest: server.lock or server.work_lock, request.lock, libmicrohttpd's own. Engine functions
+ * are called with none of them held: engine_job_release waits for a notify in progress, which takes request.lock.
  */
 #ifndef SOV_SERVER_HTTP_H
 #define SOV_SERVER_HTTP_H
@@ -67,24 +67,25 @@ struct request {
     struct server *server;
     struct conn *conn;
     struct MHD_Connection *mhd;
+    int64_t started_ns;  /* headers complete */
+    int64_t received_ns; /* body complete */
     enum server_route route;
     char id[HTTP_ID_MAX];
     char path[128]; /* for the access log, cut */
     char method[16];
-    int64_t started_ns;  /* headers complete */
-    int64_t received_ns; /* body complete */
 
-    bool judged; /* by its headers */
+    bool judged;         /* by its headers */
+    bool answered_early; /* with part of the body unread */
+    bool refused;        /* refusal is the answer, whatever else comes */
+    bool generation_over;
+    struct api_error refusal;
     struct strbuf body;
     size_t discarded;
-    bool refused; /* refusal is the answer, whatever else comes */
-    struct api_error refusal;
-    bool answered_early; /* with part of the body unread */
 
     pthread_mutex_t lock;
     bool suspended;
     bool woken;
-    bool with_worker;
+    bool with_worker; /* server.work_lock guards it */
     atomic_bool gone; /* the client left */
     atomic_bool keepalive_due;
     atomic_bool streaming;
@@ -92,12 +93,10 @@ struct request {
     struct request *work_next;
 
     struct generation *generation;
-    bool generation_over;
     struct strbuf out; /* a stream's bytes not yet sent, or a whole answer */
     size_t out_sent;
-    struct engine_usage usage;
-    int status;
     uint64_t bytes_sent;
+    int status;
 };
 
 struct server {
@@ -113,30 +112,30 @@ struct server {
     char *model_isa;
     int64_t model_created_s;
     _Atomic(const struct server_model *) model; /* NULL while loading */
-    atomic_int progress_permille;
     atomic_size_t bodies_bytes;
+    atomic_int progress_permille;
     atomic_bool draining;  /* no new work */
     atomic_bool hard_stop; /* what runs is ended */
-    bool stopped;
 
     pthread_mutex_t lock;
     pthread_cond_t idle; /* answering became 0 */
     struct conn *conns;
     int answering; /* requests fully received and not yet completed */
+    bool stopped;  /* the watcher is to end */
     struct lingering lingers[HTTP_LINGER_MAX];
 
-    pthread_t watcher;
-    bool watcher_started;
-    int watch_epoll;
-    int watch_wake; /* eventfd */
-
-    pthread_t worker;
-    bool worker_started;
     pthread_mutex_t work_lock;
     pthread_cond_t work_ready;
     pthread_cond_t work_done;
     struct request *work_head, *work_tail;
     bool work_stop;
+
+    bool watcher_started;
+    bool worker_started;
+    int watch_epoll;
+    int watch_wake; /* eventfd */
+    pthread_t watcher;
+    pthread_t worker;
 };
 
 /* http.c: libmicrohttpd's callbacks. */

@@ -17,9 +17,10 @@ static bool listen_is_loopback(const struct sockaddr_storage *address)
         const struct sockaddr_in *v4 = (const struct sockaddr_in *)address;
         return ntohl(v4->sin_addr.s_addr) >> 24 == 127;
     }
+    static const unsigned char MAPPED[13] = {[10] = 0xff, 0xff, 127}; /* ::ffff:127.x.y.z */
     const struct sockaddr_in6 *v6 = (const struct sockaddr_in6 *)address;
-    return IN6_IS_ADDR_LOOPBACK(&v6->sin6_addr) ||
-           (IN6_IS_ADDR_V4MAPPED(&v6->sin6_addr) && v6->sin6_addr.s6_addr[12] == 127);
+    return memcmp(&v6->sin6_addr, &in6addr_loopback, sizeof in6addr_loopback) == 0 ||
+           memcmp(&v6->sin6_addr, MAPPED, sizeof MAPPED) == 0;
 }
 
 static enum sov_error listen_explain(const char *host, int port, const char *what, int error,
@@ -57,7 +58,7 @@ static int listen_try(const struct addrinfo *info, struct listen_socket *out, co
         *what = "listen on";
         ok = listen(fd, LISTEN_BACKLOG) == 0;
     }
-    struct sockaddr_storage bound;
+    struct sockaddr_storage bound = {0};
     socklen_t length = sizeof bound;
     if (ok) {
         *what = "ask for the address of";

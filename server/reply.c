@@ -8,7 +8,7 @@
 #include "kernels/isa.h"
 
 /* JSON has no infinity: a token that cannot occur gets OpenAI's stand-in. */
-#define REPLY_LOGPROB_MIN -9999.0f
+static const float REPLY_LOGPROB_MIN = -9999.0f;
 
 static void reply_head_write(struct strbuf *out, const char *prefix, const char *object,
                              const char *id, int64_t created_s, const char *model)

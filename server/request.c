@@ -181,7 +181,6 @@ static void request_finish_generation(struct request *r, enum generation_state s
     struct generation_stats stats;
     generation_stats_read(r->generation, &stats);
     r->generation_over = true;
-    r->usage = stats.usage;
     int64_t now = clock_monotonic_ns();
     if (state != GENERATION_DONE) return;
     metrics_observe(&m->duration, now - r->received_ns);

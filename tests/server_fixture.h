@@ -264,7 +264,8 @@ static UNUSED_OK struct response client_read(struct client *c, bool has_body)
         if (!client_more(c)) return r;
     size_t head = (size_t)(end + 4 - c->in.data);
     r.head = sov_strndup(c->in.data, head);
-    assert_int_equal(sscanf(r.head, "HTTP/1.%*d %d", &r.status), 1);
+    assert_true(head > 12 && memcmp(r.head, "HTTP/1.", 7) == 0);
+    r.status = (int)strtol(r.head + strlen("HTTP/1.x "), NULL, 10);
     strbuf_consume(&c->in, head);
     if (r.status == 100) {
         response_free(&r);
@@ -363,9 +364,9 @@ static UNUSED_OK double metric(int port, const char *name)
     assert_int_equal(r.status, 200);
     char line[128];
     snprintf(line, sizeof line, "\n%s ", name);
-    const char *found = strstr(r.body.data, line);
+    const char *found = strstr(strbuf_text(&r.body), line);
+    double value = found != NULL ? strtod(found + strlen(line), NULL) : -1;
     if (found == NULL) fail_msg("no metric %s", name);
-    double value = atof(found + strlen(line));
     response_free(&r);
     return value;
 }

@@ -409,9 +409,9 @@ static void test_echo_scores_the_prompt(void **state)
     assert_int_equal(json_array_size(json_object_get(l, "text_offset")), n);
     assert_true(json_is_null(json_array_get(numbers, 0)));
     assert_true(json_is_null(json_array_get(json_object_get(l, "top_logprobs"), 0)));
-    for (int i = 0; i < ANSWER; i++) {
-        double a = json_number_value(json_array_get(made_logprobs, (size_t)i));
-        double b = json_number_value(json_array_get(numbers, (size_t)(PROMPT + i)));
+    for (size_t i = 0; i < ANSWER; i++) {
+        double a = json_number_value(json_array_get(made_logprobs, i));
+        double b = json_number_value(json_array_get(numbers, PROMPT + i));
         assert_true(a == b);
     }
     strbuf_free(&body);

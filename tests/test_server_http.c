@@ -85,7 +85,7 @@ static void test_routes(void **state)
     response_free(&r);
     r = http(f.port, "GET", "/", "", NULL);
     assert_int_equal(r.status, 200);
-    assert_non_null(strstr(r.body.data, "</html>"));
+    assert_non_null(strstr(strbuf_text(&r.body), "</html>"));
     assert_non_null(strstr(response_header(&r, "Content-Security-Policy"), "default-src 'none'"));
     response_free(&r);
 }
@@ -341,7 +341,7 @@ static void test_http_1_0(void **state)
     struct response r = client_read(&c, true);
     assert_int_equal(r.status, 200);
     assert_null(response_header(&r, "Transfer-Encoding"));
-    assert_non_null(strstr(r.body.data, "data: [DONE]\n\n"));
+    assert_non_null(strstr(strbuf_text(&r.body), "data: [DONE]\n\n"));
     response_free(&r);
     client_close(&c);
 }
@@ -468,7 +468,7 @@ static void test_slow_senders(void **state)
         "POST /v1/completions HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n100000\r\n");
     await_metric(f.port, "sovereign_http_requests_in_progress", 1); /* the one that asks */
     struct response r = http(f.port, "GET", "/metrics", "", NULL);
-    assert_non_null(strstr(r.body.data, "route=\"/v1/completions\",status=\"408\"} 2\n"));
+    assert_non_null(strstr(strbuf_text(&r.body), "route=\"/v1/completions\",status=\"408\"} 2\n"));
     response_free(&r);
     /* An answer that takes longer than these limits is no fault of the client's. */
     json_t *root = post(f.port, "/v1/completions",
