@@ -11,16 +11,19 @@
 
 enum { LISTEN_BACKLOG = 511, LISTEN_PORT_MAX = 65535, LISTEN_PORT_FREE = 1024 };
 
-static bool listen_is_loopback(const struct sockaddr_storage *address)
+union listen_address {
+    struct sockaddr any;
+    struct sockaddr_in v4;
+    struct sockaddr_in6 v6;
+};
+
+static bool listen_is_loopback(const union listen_address *address)
 {
-    if (address->ss_family == AF_INET) {
-        const struct sockaddr_in *v4 = (const struct sockaddr_in *)address;
-        return ntohl(v4->sin_addr.s_addr) >> 24 == 127;
-    }
+    if (address->any.sa_family == AF_INET) return ntohl(address->v4.sin_addr.s_addr) >> 24 == 127;
     static const unsigned char MAPPED[13] = {[10] = 0xff, 0xff, 127}; /* ::ffff:127.x.y.z */
-    const struct sockaddr_in6 *v6 = (const struct sockaddr_in6 *)address;
-    return memcmp(&v6->sin6_addr, &in6addr_loopback, sizeof in6addr_loopback) == 0 ||
-           memcmp(&v6->sin6_addr, MAPPED, sizeof MAPPED) == 0;
+    const struct in6_addr *v6 = &address->v6.sin6_addr;
+    return memcmp(v6, &in6addr_loopback, sizeof in6addr_loopback) == 0 ||
+           memcmp(v6, MAPPED, sizeof MAPPED) == 0;
 }
 
 static enum sov_error listen_explain(const char *host, int port, const char *what, int error,
@@ -58,11 +61,11 @@ static int listen_try(const struct addrinfo *info, struct listen_socket *out, co
         *what = "listen on";
         ok = listen(fd, LISTEN_BACKLOG) == 0;
     }
-    struct sockaddr_storage bound = {0};
+    union listen_address bound = {0};
     socklen_t length = sizeof bound;
     if (ok) {
         *what = "ask for the address of";
-        ok = getsockname(fd, (struct sockaddr *)&bound, &length) == 0;
+        ok = getsockname(fd, &bound.any, &length) == 0;
     }
     if (!ok) {
         int error = errno;
@@ -71,8 +74,7 @@ static int listen_try(const struct addrinfo *info, struct listen_socket *out, co
     }
     out->fd = fd;
     out->loopback = listen_is_loopback(&bound);
-    out->port = ntohs(bound.ss_family == AF_INET ? ((struct sockaddr_in *)&bound)->sin_port
-                                                 : ((struct sockaddr_in6 *)&bound)->sin6_port);
+    out->port = ntohs(bound.any.sa_family == AF_INET ? bound.v4.sin_port : bound.v6.sin6_port);
     return 0;
 }
 
