@@ -460,7 +460,7 @@ void engine_job_release(struct engine_job *job)
     pthread_mutex_lock(&job->lock);
     bool finished = job->finished;
     job->released = true;
-    while (job->notifying) pthread_cond_wait(&job->changed, &job->lock);
+    while (job->calling) pthread_cond_wait(&job->changed, &job->lock);
     pthread_mutex_unlock(&job->lock);
     if (!finished) engine_job_cancel(job);
     job_unref(job);

@@ -186,8 +186,9 @@ bool engine_job_wait(struct engine_job *job, int timeout_ms);
 /* The job ends within a step and its pages are freed; its last event has SOV_ERR_CANCELLED. */
 void engine_job_cancel(struct engine_job *job);
 /*
- * Gives the handle back; a job still running is cancelled. After this returns, notify is not called
- * again: it waits for a call in progress, so the caller holds no lock that its notify takes.
+ * Gives the handle back; a job still running is cancelled. After this returns, neither notify nor
+ * prompt_logits is called again: it waits for a call in progress, so the caller holds no lock that
+ * these take.
  */
 void engine_job_release(struct engine_job *job);
 

@@ -134,19 +134,36 @@ void job_end(struct engine_job *job, enum engine_finish finish, enum sov_error e
     pthread_mutex_unlock(&job->lock);
 }
 
-void job_notify(struct engine_job *job)
+/* False when the submitter has released the job: nothing of his may be called any more. */
+static bool job_enter_callback(struct engine_job *job)
 {
-    if (job->notify == NULL) return;
     pthread_mutex_lock(&job->lock);
     bool call = !job->released;
-    job->notifying = call;
+    job->calling = call;
     pthread_mutex_unlock(&job->lock);
-    if (!call) return;
-    job->notify(job->user);
+    return call;
+}
+
+static void job_leave_callback(struct engine_job *job)
+{
     pthread_mutex_lock(&job->lock);
-    job->notifying = false;
+    job->calling = false;
     pthread_cond_broadcast(&job->changed);
     pthread_mutex_unlock(&job->lock);
+}
+
+void job_notify(struct engine_job *job)
+{
+    if (job->notify == NULL || !job_enter_callback(job)) return;
+    job->notify(job->user);
+    job_leave_callback(job);
+}
+
+void job_prompt_logits(struct engine_job *job, int position, const float *logits, int vocab)
+{
+    if (!job_enter_callback(job)) return;
+    job->sequence.prompt_logits(job->sequence.prompt_logits_user, position, logits, vocab);
+    job_leave_callback(job);
 }
 
 bool engine_job_next(struct engine_job *job, struct engine_event *event)

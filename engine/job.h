@@ -37,12 +37,12 @@ struct engine_job {
     void *user;
 
     pthread_mutex_t lock;
-    pthread_cond_t changed; /* events came, or a notify ended */
+    pthread_cond_t changed; /* events came, or a callback ended */
     struct job_event *first, *last;
     bool finished; /* the last event is in the queue or was taken */
     bool drained;  /* it was taken */
     bool released;
-    bool notifying;
+    bool calling; /* notify or prompt_logits, on the engine's thread */
 
     /*
      * The last event; its text goes through last_event, which has room for text_max bytes. Written
@@ -78,5 +78,7 @@ bool job_push(struct engine_job *job, int32_t token, float logprob,
 void job_end(struct engine_job *job, enum engine_finish finish, enum sov_error error,
              const char *message, const char *text, size_t text_length);
 void job_notify(struct engine_job *job);
+/* Hands logits to the request's prompt_logits, unless the job was released. */
+void job_prompt_logits(struct engine_job *job, int position, const float *logits, int vocab);
 
 #endif

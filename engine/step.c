@@ -150,7 +150,7 @@ static int step_place_logits(struct engine *e, const float *lines)
             bool last = position == s->token_count - 1;
             bool picks = last && s->max_tokens > 0;
             if (s->prompt_logits != NULL && position < s->prompt_count)
-                s->prompt_logits(s->prompt_logits_user, position, lines, e->vocab);
+                job_prompt_logits(e->running[i], position, lines, e->vocab);
             if (picks) s->logits = lines;
             if (picks || s->prompt_logits != NULL) lines += e->vocab_padded;
         }
