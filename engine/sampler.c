@@ -9,7 +9,7 @@
 #include "engine/rank.h"
 #include "kernels/vec.h"
 
-enum { SAMPLER_BLOCK = 512 }; /* floats given to the exp kernel at a time; fits the L1 cache */
+enum { SAMPLER_BLOCK = 256 }; /* tokens that are weighed and summed together */
 
 /* A unit is 2^-40 of the most likely token's weight; the weights of 2^23 tokens fit in 64 bits. */
 static const float SAMPLER_UNITS = 0x1p40f, SAMPLER_UNIT = 0x1p-40f;
@@ -19,8 +19,8 @@ static const float SAMPLER_UNITS = 0x1p40f, SAMPLER_UNIT = 0x1p-40f;
  */
 static const float SAMPLER_WIDTH = 28.0f;
 /*
- * Terms of the softmax sum (which is at least 1) below exp(-16) may have float32's relative error of
- * 1e-7: a hundred thousand of them move the sum by 1e-9. Those are most of a vocabulary, and
+ * Terms of the softmax sum (which is at least 1) below exp(-16) may have float32's relative error
+ * of 1e-7: a hundred thousand of them move the sum by 1e-9. Those are most of a vocabulary, and
  * float32's exp is many times faster.
  */
 static const double SAMPLER_FLOAT_BELOW = -16.0;
@@ -33,6 +33,7 @@ struct sampler {
     float *adjusted;             /* logits after bias and penalties */
     float *weights;              /* by id: w of the header's step 5 */
     uint32_t *counts;            /* by id; all zero between calls */
+    uint64_t *block_sums;        /* sum of the kept q in each SAMPLER_BLOCK ids */
     uint64_t mass[RANK_BUCKETS]; /* sum of q in each bucket */
     struct rank rank;
 };
@@ -54,9 +55,10 @@ enum sov_error sampler_create(int vocab, enum kern_isa isa, struct sampler **out
         s->adjusted = sov_alloc((size_t)vocab, sizeof *s->adjusted);
         s->weights = sov_alloc((size_t)vocab, sizeof *s->weights);
         s->counts = sov_calloc((size_t)vocab, sizeof *s->counts);
+        s->block_sums = sov_alloc((size_t)vocab / SAMPLER_BLOCK + 1, sizeof *s->block_sums);
     }
     if (s == NULL || s->adjusted == NULL || s->weights == NULL || s->counts == NULL ||
-        !rank_init(&s->rank, vocab)) {
+        s->block_sums == NULL || !rank_init(&s->rank, vocab)) {
         sampler_free(s);
         return sov_fail(err, SOV_ERR_NOMEM, "out of memory for a sampler over %d tokens", vocab);
     }
@@ -70,6 +72,7 @@ void sampler_free(struct sampler *s)
     sov_free(s->adjusted);
     sov_free(s->weights);
     sov_free(s->counts);
+    sov_free(s->block_sums);
     rank_free(&s->rank);
     sov_free(s);
 }
@@ -235,22 +238,45 @@ static void sampler_top_p(struct sampler *s, float top_p, struct sampler_cut *cu
     }
 }
 
-/* Steps 8 and 9. */
-static int32_t sampler_draw(const struct sampler *s, const float *x, struct sampler_cut cut,
-                            float min_p, uint64_t bits)
+/*
+ * The sum of q over what is kept of ids [begin, end). Without branches where there is a cut: which
+ * tokens are below it is hard to predict.
+ */
+static uint64_t sampler_kept_units(const struct sampler *s, const float *x, struct sampler_cut cut,
+                                   float w_min, int begin, int end)
 {
-    uint64_t total = 0, sum = 0;
+    uint64_t sum = 0;
+    if (cut.x == -INFINITY) {
+        for (int i = begin; i < end; i++)
+            if (s->weights[i] >= w_min) sum += sampler_units(s->weights[i]);
+        return sum;
+    }
+    for (int i = begin; i < end; i++) {
+        int above = (x[i] > cut.x) | ((x[i] == cut.x) & (i <= cut.id));
+        int kept = above & (s->weights[i] >= w_min);
+        sum += sampler_units(s->weights[i]) & -(uint64_t)kept;
+    }
+    return sum;
+}
+
+/* Steps 8 and 9: sums of blocks first, then only the block in which the pick lies is walked. */
+static int32_t sampler_draw(struct sampler *s, const float *x, struct sampler_cut cut, float min_p,
+                            uint64_t bits)
+{
     float w_min = min_p > SAMPLER_UNIT ? min_p : SAMPLER_UNIT; /* lighter ones change no sum */
-    for (int i = 0; i < s->vocab; i++)
-        if (s->weights[i] >= w_min && sampler_keeps(cut, x[i], i))
-            total += sampler_units(s->weights[i]);
+    uint64_t total = 0, sum = 0;
+    for (int begin = 0; begin < s->vocab; begin += SAMPLER_BLOCK) {
+        int end = s->vocab - begin < SAMPLER_BLOCK ? s->vocab : begin + SAMPLER_BLOCK;
+        s->block_sums[begin / SAMPLER_BLOCK] = sampler_kept_units(s, x, cut, w_min, begin, end);
+        total += s->block_sums[begin / SAMPLER_BLOCK];
+    }
     uint64_t target = (uint64_t)((unsigned __int128)bits * total >> 53);
-    for (int i = 0; i < s->vocab; i++) {
-        if (!(s->weights[i] >= w_min) || !sampler_keeps(cut, x[i], i)) continue;
-        sum += sampler_units(s->weights[i]);
+    int block = 0; /* target is below the total, as bits is below 2^53: the walk ends */
+    while (sum + s->block_sums[block] <= target) sum += s->block_sums[block++];
+    for (int i = block * SAMPLER_BLOCK;; i++) {
+        sum += sampler_kept_units(s, x, cut, w_min, i, i + 1);
         if (sum > target) return i;
     }
-    return -1; /* not reached: bits is below 2^53, so target is below the total */
 }
 
 int32_t sampler_pick(struct sampler *s, const struct sampler_input *in)

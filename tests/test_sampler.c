@@ -626,7 +626,7 @@ static void test_parameters_out_of_range_are_named(void **state)
 static void test_a_sampler_without_memory_is_an_error(void **state)
 {
     (void)state;
-    for (long n = 0; n < 7; n++) {
+    for (long n = 0; n < 8; n++) {
         struct sampler *s = NULL;
         struct sov_errbuf err;
         sov_mem_fail_after(n, false);
