@@ -2,7 +2,7 @@
 /*
  * Fuzzing the tokenizer. The first byte of an input says what the rest is:
  *
- *   0 to 5   text for one of the vocabularies below: encoded with every combination of flags, guarded
+ *   0 to 5   text for one of the vocabularies below: encoded with all combinations of flags, guarded
  *            in the middle, decoded whole and as a stream;
  *   6        a template's text, then conversations made of the input, rendered and encoded;
  *   others   a GGUF file that holds a vocabulary: loaded, and if it loads, used.
@@ -34,7 +34,9 @@ static void require(bool condition)
     if (!condition) abort();
 }
 
-/* A small SentencePiece-style vocabulary with merges, byte tokens, and a token with a space inside. */
+/*
+ * A small SentencePiece-style vocabulary with merges, byte tokens, and a token with a space inside.
+ */
 static void put_spm(struct gguf_fixture *f)
 {
     static const char *const words[] = {"<unk>", "<s>", "</s>", "▁",  "a",    "b",  "ab",

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Text to ids: merging, byte fallback, special tokens, guarded spans; long and hostile texts. */
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -328,7 +329,7 @@ static void a_megabyte_of_anything_takes_no_time(void **state)
     /* Overlapping special tokens all over. */
     tok = open_bpe("gpt-2");
     static char text[1000000];
-    for (size_t i = 0; i + 10 <= sizeof text; i += 10) memcpy(text + i, "<|x|><|y|>", 10);
+    for (size_t i = 0; i < sizeof text; i++) text[i] = "<|x|><|y|>"[i % 10];
     struct token_list list = {0};
     assert_int_equal(tokenizer_encode(tok, text, sizeof text, PARSE, &list, NULL), SOV_OK);
     assert_int_equal(list.count, sizeof text / 10);
@@ -365,6 +366,52 @@ static void encoding_appends_to_the_list(void **state)
     tokenizer_free(tok);
 }
 
+struct worker {
+    const struct tokenizer *tok;
+    const struct corpus *corpus;
+    uint64_t digest; /* of all ids */
+    pthread_t thread;
+};
+
+static void *encode_corpus(void *context)
+{
+    struct worker *w = context;
+    struct strbuf text = {0};
+    struct token_list list = {0};
+    for (size_t i = 0; i < corpus_count(w->corpus); i += 4) {
+        corpus_text(w->corpus, i, &text);
+        list.count = 0;
+        if (tokenizer_encode(w->tok, strbuf_text(&text), text.length, PARSE, &list, NULL) != SOV_OK)
+            abort();
+        for (size_t k = 0; k < list.count; k++)
+            w->digest = w->digest * 1099511628211u + (uint32_t)list.ids[k];
+    }
+    strbuf_free(&text);
+    token_list_free(&list);
+    return NULL;
+}
+
+static void threads_share_a_tokenizer(void **state)
+{
+    (void)state;
+    enum { THREADS = 4 };
+    struct corpus corpus;
+    assert_true(corpus_load(&corpus, "tests/data/tokenizer_corpus.txt"));
+    struct tokenizer *tok = open_revealing("deepseek-llm");
+    struct worker alone = {.tok = tok, .corpus = &corpus}, workers[THREADS];
+    encode_corpus(&alone);
+    for (int i = 0; i < THREADS; i++) {
+        workers[i] = (struct worker){.tok = tok, .corpus = &corpus};
+        assert_int_equal(pthread_create(&workers[i].thread, NULL, encode_corpus, &workers[i]), 0);
+    }
+    for (int i = 0; i < THREADS; i++) {
+        assert_int_equal(pthread_join(workers[i].thread, NULL), 0);
+        assert_true(workers[i].digest == alone.digest);
+    }
+    tokenizer_free(tok);
+    strbuf_free(&corpus.file);
+}
+
 /* Every allocation of an encode fails once: an error, nothing appended, nothing leaked. */
 static void encode_with_failures(const struct tokenizer *tok, const char *text, bool sticky)
 {
@@ -389,13 +436,16 @@ static void encode_with_failures(const struct tokenizer *tok, const char *text, 
 static void failing_allocations_are_errors(void **state)
 {
     (void)state;
-    char text[2048] = "<|x|> hello \xFF <s>[user]<user>";
-    while (strlen(text) + 8 < sizeof text) strcat(text, " hello\n");
+    struct strbuf text = {0};
+    strbuf_puts(&text, "<|x|> hello \xFF <s>[user]<user>");
+    for (int i = 0; i < 300; i++) strbuf_puts(&text, " hello\n");
+    assert_false(strbuf_failed(&text));
     struct tokenizer *bpe = open_bpe("llama-bpe"), *spm = open_spm(true, NULL);
     for (int sticky = 0; sticky < 2; sticky++) {
-        encode_with_failures(bpe, text, sticky);
-        encode_with_failures(spm, text, sticky);
+        encode_with_failures(bpe, text.data, sticky);
+        encode_with_failures(spm, text.data, sticky);
     }
+    strbuf_free(&text);
     tokenizer_free(bpe);
     tokenizer_free(spm);
 }
@@ -420,6 +470,7 @@ int main(void)
         cmocka_unit_test(a_megabyte_of_anything_takes_no_time),
         cmocka_unit_test(a_text_over_the_limit_is_refused),
         cmocka_unit_test(encoding_appends_to_the_list),
+        cmocka_unit_test(threads_share_a_tokenizer),
         cmocka_unit_test(failing_allocations_are_errors),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

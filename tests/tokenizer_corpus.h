@@ -48,7 +48,7 @@ static inline uint64_t corpus_random(uint64_t *state)
 
 static inline uint32_t corpus_below(uint64_t *state, uint32_t limit)
 {
-    return (uint32_t)(corpus_random(state) % limit);
+    return limit == 0 ? 0 : (uint32_t)(corpus_random(state) % limit);
 }
 
 /*

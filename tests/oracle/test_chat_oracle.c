@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Our chat templates against libllama's built-in ones, over many conversations, where libllama's
- * equal the models' own. It departs from those in ways that the conversations leave out, as the table
- * says; the models' own are what tests/test_chat_template.c compares with. Also: llama2 (libllama
- * leaves out the spaces around answers), llama3.1 (and its dates) and everything that deals with
- * reasoning have no counterpart.
+ * equal the models' own. It departs from those in ways that the conversations leave out, as the
+ * table says; the models' own are what tests/test_chat_template.c compares with. Also: llama2
+ * (libllama leaves out the spaces around answers), llama3.1 (and its dates) and everything that
+ * deals with reasoning have no counterpart.
  */
 #include <setjmp.h>
 #include <stdarg.h>

@@ -2,8 +2,9 @@
 /*
  * Our tokenizer against libllama's: ids, special ids, end-of-generation set, pieces and texts must
  * be equal, on the vocabulary files of llama.cpp's tree, on vocabularies derived from them for
- * pre-tokenizers that have no file, and on vocabularies in which every boundary between words shows.
- * Reads $SOVEREIGN_DEPS/llama/models. An argument selects the vocabularies whose name has it.
+ * pre-tokenizers that have no file, and on vocabularies in which every boundary between words
+ * shows. Reads $SOVEREIGN_DEPS/llama/models. An argument selects the vocabularies whose name has
+ * it.
  *
  * run-tests: seconds=900
  */
@@ -252,7 +253,7 @@ static void compare_vectors(struct pair *p, const char *path)
         size_t i = 0;
         bool equal = true;
         for (char *word = strtok(line, " \n"); word != NULL; word = strtok(NULL, " \n"), i++)
-            equal = equal && i < list.count && list.ids[i] == atoi(word);
+            equal = equal && i < list.count && list.ids[i] == strtol(word, NULL, 10);
         if (!equal || i != list.count) report(p, "vectors", text, (size_t)(end - text));
         token_list_free(&list);
         vectors++;
@@ -299,8 +300,8 @@ static void be_quiet(enum ggml_log_level level, const char *text, void *ignored)
 }
 
 /*
- * A vocabulary to compare: a file; a file with another pre-tokenizer; or (no file) the one that shows
- * where words end, with a pre-tokenizer of each set of patterns.
+ * A vocabulary to compare: a file; a file with another pre-tokenizer; or (no file) the one that
+ * shows where words end, with a pre-tokenizer of each set of patterns.
  */
 struct job {
     const char *name, *file, *pre;
