@@ -180,6 +180,7 @@ format:
 	clang-format -i $(ALL_SRCS) $(wildcard */*.h */*/*.h)
 lint:
 	@scripts/setup lint
+	clang-format --dry-run --Werror $(ALL_SRCS) $(wildcard */*.h */*/*.h)
 	@$(MAKE) $(SUB) lint-files
 	shellcheck --severity=warning $(wildcard scripts/* .ci/run tests/*/*.sh bench/run)
 # Not the tests: what they assert is hidden from the analyzer.

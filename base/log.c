@@ -57,7 +57,8 @@ void log_write(enum log_level level, const char *format, ...)
     va_end(args);
     struct strbuf line = {0};
     if (log_format_now == LOG_FORMAT_JSON) {
-        strbuf_printf(&line, "{\"time_ms\":%lld,\"level\":\"%s\",\"message\":", (long long)clock_wall_ms(),
+        strbuf_printf(&line,
+                      "{\"time_ms\":%lld,\"level\":\"%s\",\"message\":", (long long)clock_wall_ms(),
                       LOG_NAMES[level]);
         strbuf_put_json_string(&line, message, strlen(message));
         strbuf_puts(&line, "}");

@@ -131,7 +131,8 @@ int pool_default_threads(void)
 enum sov_error pool_create(int threads, struct pool **out, struct sov_errbuf *err)
 {
     if (threads < 1 || threads > POOL_THREADS_MAX)
-        return sov_fail(err, SOV_ERR_INVALID, "threads must be 1 to %d, not %d", POOL_THREADS_MAX, threads);
+        return sov_fail(err, SOV_ERR_INVALID, "threads must be 1 to %d, not %d", POOL_THREADS_MAX,
+                        threads);
     struct pool *pool = sov_calloc(1, sizeof *pool);
     if (pool == NULL) return sov_fail(err, SOV_ERR_NOMEM, "out of memory for the thread pool");
     pool->threads = threads;
@@ -143,7 +144,8 @@ enum sov_error pool_create(int threads, struct pool **out, struct sov_errbuf *er
         int rc = pthread_create(&pool->workers[i].thread, NULL, pool_main, &pool->workers[i]);
         if (rc != 0) {
             pool_free(pool);
-            return sov_fail(err, SOV_ERR_IO, "cannot start worker thread %d of %d: %s", i, threads, strerror(rc));
+            return sov_fail(err, SOV_ERR_IO, "cannot start worker thread %d of %d: %s", i, threads,
+                            strerror(rc));
         }
         pool->started = i;
     }

@@ -20,7 +20,8 @@ struct strbuf {
 bool strbuf_append(struct strbuf *buf, const void *bytes, size_t length);
 bool strbuf_puts(struct strbuf *buf, const char *text);
 bool strbuf_putc(struct strbuf *buf, char c);
-bool strbuf_printf(struct strbuf *buf, const char *format, ...) __attribute__((format(printf, 2, 3)));
+bool strbuf_printf(struct strbuf *buf, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
 /* Appends text as a JSON string with quotes; invalid UTF-8 becomes U+FFFD, so that the result is always valid JSON. */
 bool strbuf_put_json_string(struct strbuf *buf, const char *text, size_t length);
 /* Drops the first n bytes. */

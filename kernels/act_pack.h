@@ -46,7 +46,8 @@ static inline int act_sum(const int8_t *q, int n)
     return sum;
 }
 
-static void act_pack_q8_32(const float *x, size_t ldx, int rows, int size, int k, unsigned char *out)
+static void act_pack_q8_32(const float *x, size_t ldx, int rows, int size, int k,
+                           unsigned char *out)
 {
     size_t block_bytes = (size_t)size * 40;
     for (int m = 0; m < rows; m++)
@@ -61,7 +62,8 @@ static void act_pack_q8_32(const float *x, size_t ldx, int rows, int size, int k
         }
 }
 
-static void act_pack_q8_256(const float *x, size_t ldx, int rows, int size, int k, unsigned char *out)
+static void act_pack_q8_256(const float *x, size_t ldx, int rows, int size, int k,
+                            unsigned char *out)
 {
     size_t block_bytes = (size_t)size * 308;
     for (int m = 0; m < rows; m++)
@@ -73,8 +75,10 @@ static void act_pack_q8_256(const float *x, size_t ldx, int rows, int size, int 
             for (int s = 0; s < 8; s++) sum32[s] = (int16_t)(sum16[2 * s] + sum16[2 * s + 1]);
             unsigned char *block = out + (size_t)b * block_bytes;
             for (int j = 0; j < 64; j++) memcpy(block + (j * size + m) * 4, q + 4 * j, 4);
-            for (int s = 0; s < 8; s++) memcpy(block + size * 256 + (s * size + m) * 4, sum16 + 2 * s, 4);
-            for (int s = 0; s < 4; s++) memcpy(block + size * 288 + (s * size + m) * 4, sum32 + 2 * s, 4);
+            for (int s = 0; s < 8; s++)
+                memcpy(block + size * 256 + (s * size + m) * 4, sum16 + 2 * s, 4);
+            for (int s = 0; s < 4; s++)
+                memcpy(block + size * 288 + (s * size + m) * 4, sum32 + 2 * s, 4);
             memcpy(block + size * 304 + m * 4, &d, 4);
         }
 }
@@ -83,11 +87,12 @@ static void act_pack_f32(const float *x, size_t ldx, int rows, int size, int k, 
 {
     float *to = (float *)out;
     for (int m = 0; m < rows; m++)
-        for (int e = 0; e < k; e++) to[(size_t)e * (size_t)size + (size_t)m] = x[(size_t)m * ldx + (size_t)e];
+        for (int e = 0; e < k; e++)
+            to[(size_t)e * (size_t)size + (size_t)m] = x[(size_t)m * ldx + (size_t)e];
 }
 
-static void act_pack_group(enum matmul_act_kind kind, const float *x, size_t ldx, int rows, int size, int k,
-                           unsigned char *out)
+static void act_pack_group(enum matmul_act_kind kind, const float *x, size_t ldx, int rows,
+                           int size, int k, unsigned char *out)
 {
     if (rows < size) memset(out, 0, (size_t)size * layout_act_row_bytes(kind, k));
     switch (kind) {

@@ -55,7 +55,8 @@ enum sov_error kern_isa_parse(const char *name, enum kern_isa *out, struct sov_e
         return SOV_OK;
     }
     char have[64] = "";
-    bool known = strcmp(name, "amx") == 0; /* a name of the command line whose kernels this version does not have */
+    bool known = strcmp(name, "amx") ==
+                 0; /* a name of the command line whose kernels this version does not have */
     for (int isa = 0; isa < KERN_ISAS; isa++) {
         bool match = strcmp(name, ISA_NAMES[isa]) == 0;
         known = known || match;
@@ -68,7 +69,9 @@ enum sov_error kern_isa_parse(const char *name, enum kern_isa *out, struct sov_e
         strcat(have, ISA_NAMES[isa]);
     }
     if (known)
-        return sov_fail(err, SOV_ERR_UNSUPPORTED, "isa '%s' is not available here; this CPU and build have: auto, %s",
-                        name, have);
-    return sov_fail(err, SOV_ERR_INVALID, "unknown isa '%s'; this CPU and build have: auto, %s", name, have);
+        return sov_fail(err, SOV_ERR_UNSUPPORTED,
+                        "isa '%s' is not available here; this CPU and build have: auto, %s", name,
+                        have);
+    return sov_fail(err, SOV_ERR_INVALID, "unknown isa '%s'; this CPU and build have: auto, %s",
+                    name, have);
 }

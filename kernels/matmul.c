@@ -10,8 +10,8 @@ struct slot_info {
     enum gguf_type type;
     enum matmul_act_kind act;
     int block;
-    size_t block_bytes;   /* of 16 rows of one block, without 32-element scales */
-    int scale_vectors;    /* 32-element types: f16 vectors per block */
+    size_t block_bytes; /* of 16 rows of one block, without 32-element scales */
+    int scale_vectors;  /* 32-element types: f16 vectors per block */
 };
 static const struct slot_info SLOTS_INFO[SLOTS] = {
     [SLOT_F32] = {GGUF_TYPE_F32, MATMUL_ACT_F32, 1, 64, 0},
@@ -47,22 +47,24 @@ static const struct matmul_isa_table *table_for(enum kern_isa isa)
     }
 }
 
-enum sov_error matmul_weights_init(struct matmul_weights *w, enum gguf_type type, int64_t n, int64_t k,
-                                   struct sov_errbuf *err)
+enum sov_error matmul_weights_init(struct matmul_weights *w, enum gguf_type type, int64_t n,
+                                   int64_t k, struct sov_errbuf *err)
 {
     const struct gguf_type_info *info = gguf_type_info(type);
     int slot = slot_of(type);
     if (slot < 0)
         return sov_fail(err, SOV_ERR_UNSUPPORTED,
-                        "weight type %s has no kernels; supported: f32, f16, bf16, q8_0, q4_0, q4_1, q5_0, q5_1, "
+                        "weight type %s has no kernels; supported: f32, f16, bf16, q8_0, q4_0, "
+                        "q4_1, q5_0, q5_1, "
                         "q2_k, q3_k, q4_k, q5_k, q6_k",
                         info != NULL ? info->name : "(unknown)");
     const struct slot_info *s = &SLOTS_INFO[slot];
     if (n < 1 || k < 1 || n > INT_MAX - MATMUL_PANEL || k > INT_MAX / 512)
-        return sov_fail(err, SOV_ERR_UNSUPPORTED, "matrix of %lld x %lld is out of range", (long long)n, (long long)k);
+        return sov_fail(err, SOV_ERR_UNSUPPORTED, "matrix of %lld x %lld is out of range",
+                        (long long)n, (long long)k);
     if (k % s->block != 0)
-        return sov_fail(err, SOV_ERR_FORMAT, "%s rows must be a multiple of %d long, not %lld", info->name, s->block,
-                        (long long)k);
+        return sov_fail(err, SOV_ERR_FORMAT, "%s rows must be a multiple of %d long, not %lld",
+                        info->name, s->block, (long long)k);
     int blocks = (int)(k / s->block);
     size_t bytes = layout_scales_bytes(blocks, s->scale_vectors) + (size_t)blocks * s->block_bytes;
     *w = (struct matmul_weights){
@@ -104,7 +106,7 @@ static int group_size(const struct matmul_isa_table *t, int rows)
  * The rows are split into the fewest groups, as equal as can be: the first rows % groups of them have one row more.
  */
 struct act_split {
-    int first;     /* first row of the group */
+    int first; /* first row of the group */
     int rows;
     int size;      /* with padding */
     size_t offset; /* padded rows before it */
@@ -124,11 +126,16 @@ static struct act_split act_split_at(const struct matmul_act *a, int g)
     return s;
 }
 
-void matmul_act_init(struct matmul_act *a, enum matmul_act_kind kind, enum kern_isa isa, int rows, int k, void *data)
+void matmul_act_init(struct matmul_act *a, enum matmul_act_kind kind, enum kern_isa isa, int rows,
+                     int k, void *data)
 {
     int most = table_for(isa)->group_rows_max;
-    *a = (struct matmul_act){
-        .kind = kind, .isa = isa, .rows = rows, .k = k, .groups = (rows + most - 1) / most, .data = data};
+    *a = (struct matmul_act){.kind = kind,
+                             .isa = isa,
+                             .rows = rows,
+                             .k = k,
+                             .groups = (rows + most - 1) / most,
+                             .data = data};
 }
 
 void matmul_act_group_rows(const struct matmul_act *a, int group, int *first, int *count)
@@ -138,18 +145,20 @@ void matmul_act_group_rows(const struct matmul_act *a, int group, int *first, in
     *count = s.rows;
 }
 
-void matmul_act_pack(struct matmul_act *a, const float *x, size_t ldx, int group_begin, int group_end)
+void matmul_act_pack(struct matmul_act *a, const float *x, size_t ldx, int group_begin,
+                     int group_end)
 {
     const struct matmul_isa_table *t = table_for(a->isa);
     size_t row_bytes = layout_act_row_bytes(a->kind, a->k);
     for (int g = group_begin; g < group_end; g++) {
         struct act_split s = act_split_at(a, g);
-        t->act_pack(a->kind, x + (size_t)s.first * ldx, ldx, s.rows, s.size, a->k, a->data + s.offset * row_bytes);
+        t->act_pack(a->kind, x + (size_t)s.first * ldx, ldx, s.rows, s.size, a->k,
+                    a->data + s.offset * row_bytes);
     }
 }
 
-void matmul_run(const struct matmul_weights *w, const struct matmul_act *act, float *out, size_t ldo, int panel_begin,
-                int panel_end)
+void matmul_run(const struct matmul_weights *w, const struct matmul_act *act, float *out,
+                size_t ldo, int panel_begin, int panel_end)
 {
     const struct matmul_isa_table *t = table_for(act->isa);
     matmul_micro *const *micro = t->micro[slot_of(w->type)];

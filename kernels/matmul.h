@@ -23,19 +23,20 @@ enum { MATMUL_PANEL = 16 };
 
 struct matmul_weights {
     enum gguf_type type;
-    int n;              /* output rows */
-    int k;              /* columns */
-    int panels;         /* ceil(n / MATMUL_PANEL) */
-    size_t panel_bytes; /* multiple of 64 */
+    int n;               /* output rows */
+    int k;               /* columns */
+    int panels;          /* ceil(n / MATMUL_PANEL) */
+    size_t panel_bytes;  /* multiple of 64 */
     unsigned char *data; /* panels * panel_bytes, 64-byte aligned, owned by the caller */
 };
 
 /* Fills all but data. SOV_ERR_UNSUPPORTED for a type without kernels or a k that is not a multiple of its block. */
-enum sov_error matmul_weights_init(struct matmul_weights *w, enum gguf_type type, int64_t n, int64_t k,
-                                   struct sov_errbuf *err);
+enum sov_error matmul_weights_init(struct matmul_weights *w, enum gguf_type type, int64_t n,
+                                   int64_t k, struct sov_errbuf *err);
 size_t matmul_weights_bytes(const struct matmul_weights *w);
 /* Packs panels [begin, end) from the file's row-major blocks. */
-void matmul_weights_pack(struct matmul_weights *w, const void *rows, int panel_begin, int panel_end);
+void matmul_weights_pack(struct matmul_weights *w, const void *rows, int panel_begin,
+                         int panel_end);
 
 /* How a weight type wants its activations. */
 enum matmul_act_kind { MATMUL_ACT_Q8_32, MATMUL_ACT_Q8_256, MATMUL_ACT_F32, MATMUL_ACT_KINDS };
@@ -52,17 +53,19 @@ struct matmul_act {
 /* Enough for any number of rows up to rows_max, on any ISA. */
 size_t matmul_act_bytes(enum matmul_act_kind kind, int rows_max, int k);
 /* Sets the fields; then matmul_act_pack fills groups [begin, end). */
-void matmul_act_init(struct matmul_act *a, enum matmul_act_kind kind, enum kern_isa isa, int rows, int k, void *data);
+void matmul_act_init(struct matmul_act *a, enum matmul_act_kind kind, enum kern_isa isa, int rows,
+                     int k, void *data);
 /* The rows [*first, *first + *count) that a group holds. */
 void matmul_act_group_rows(const struct matmul_act *a, int group, int *first, int *count);
 /* x: rows x k float32, row stride ldx. */
-void matmul_act_pack(struct matmul_act *a, const float *x, size_t ldx, int group_begin, int group_end);
+void matmul_act_pack(struct matmul_act *a, const float *x, size_t ldx, int group_begin,
+                     int group_end);
 
 /*
  * out[m * ldo + i] for all rows m and outputs i of panels [begin, end). ldo is at least panels * MATMUL_PANEL: the
  * padding outputs of the last panel are written too (zeros). act.kind must be matmul_act_kind_for(w.type).
  */
-void matmul_run(const struct matmul_weights *w, const struct matmul_act *act, float *out, size_t ldo, int panel_begin,
-                int panel_end);
+void matmul_run(const struct matmul_weights *w, const struct matmul_act *act, float *out,
+                size_t ldo, int panel_begin, int panel_end);
 
 #endif

@@ -101,21 +101,34 @@ static inline size_t layout_act_row_bytes(enum matmul_act_kind kind, int k)
  * One micro-kernel: all `blocks` blocks of one panel (of `k` elements, for float types) against one group of R rows;
  * the first `rows` of them are stored, 16 outputs each, at out + m * ldo.
  */
-typedef void matmul_micro(const unsigned char *panel, int k, const unsigned char *group, int rows, float *out,
-                          size_t ldo);
+typedef void matmul_micro(const unsigned char *panel, int k, const unsigned char *group, int rows,
+                          float *out, size_t ldo);
 
 /* The types with kernels, in the order of the tables. */
 enum matmul_slot {
-    SLOT_F32, SLOT_F16, SLOT_BF16, SLOT_Q8_0, SLOT_Q4_0, SLOT_Q4_1, SLOT_Q5_0, SLOT_Q5_1, SLOT_Q2_K, SLOT_Q3_K,
-    SLOT_Q4_K, SLOT_Q5_K, SLOT_Q6_K, SLOTS
+    SLOT_F32,
+    SLOT_F16,
+    SLOT_BF16,
+    SLOT_Q8_0,
+    SLOT_Q4_0,
+    SLOT_Q4_1,
+    SLOT_Q5_0,
+    SLOT_Q5_1,
+    SLOT_Q2_K,
+    SLOT_Q3_K,
+    SLOT_Q4_K,
+    SLOT_Q5_K,
+    SLOT_Q6_K,
+    SLOTS
 };
 
 struct matmul_isa_table {
     int group_rows_max;
-    matmul_micro *const (*micro)[ACT_GROUP_ROWS_MAX + 1]; /* [slot][R]; NULL where R is not a group size */
+    matmul_micro *const (
+        *micro)[ACT_GROUP_ROWS_MAX + 1]; /* [slot][R]; NULL where R is not a group size */
     /* Packs one group of `rows` rows, padded to R. */
-    void (*act_pack)(enum matmul_act_kind kind, const float *x, size_t ldx, int rows, int group_rows, int k,
-                     unsigned char *out);
+    void (*act_pack)(enum matmul_act_kind kind, const float *x, size_t ldx, int rows,
+                     int group_rows, int k, unsigned char *out);
 };
 extern const struct matmul_isa_table matmul_table_scalar;
 extern const struct matmul_isa_table matmul_table_avx2;

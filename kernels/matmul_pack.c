@@ -51,19 +51,23 @@ static void put_bits(uint8_t strip[STRIP], int row, const uint8_t bit[32])
 
 /* ---- types with blocks of 32 ---- */
 
-static void pack_row_32(enum gguf_type type, const uint8_t *src, int blocks, int row, uint8_t *panel)
+static void pack_row_32(enum gguf_type type, const uint8_t *src, int blocks, int row,
+                        uint8_t *panel)
 {
     bool has_min = type == GGUF_TYPE_Q4_1 || type == GGUF_TYPE_Q5_1;
     bool five = type == GGUF_TYPE_Q5_0 || type == GGUF_TYPE_Q5_1;
     bool eight = type == GGUF_TYPE_Q8_0;
     int vectors = has_min ? 2 : 1;
     uint8_t *quants = panel + layout_scales_bytes(blocks, vectors);
-    size_t quant_bytes = eight ? sizeof(struct q8_quants) : five ? sizeof(struct q5_quants) : sizeof(struct q4_quants);
+    size_t quant_bytes = eight  ? sizeof(struct q8_quants)
+                         : five ? sizeof(struct q5_quants)
+                                : sizeof(struct q4_quants);
     for (int b = 0; b < blocks; b++, quants += quant_bytes) {
         for (int v = 0; v < vectors; v++, src += 2)
             memcpy(panel + ((size_t)(b * vectors + v) * 16 + (size_t)row) * 2, src, 2);
         if (eight) {
-            for (int j = 0; j < 8; j++) memcpy(((struct q8_quants *)quants)->q[j] + 4 * row, src + 4 * j, 4);
+            for (int j = 0; j < 8; j++)
+                memcpy(((struct q8_quants *)quants)->q[j] + 4 * row, src + 4 * j, 4);
             src += 32;
             continue;
         }
@@ -183,14 +187,23 @@ static void pack_q2_k(const uint8_t *src, int row, struct q2_k_panel *p)
     }
 }
 
-static void pack_row_256(enum gguf_type type, const uint8_t *src, int blocks, int row, uint8_t *panel)
+static void pack_row_256(enum gguf_type type, const uint8_t *src, int blocks, int row,
+                         uint8_t *panel)
 {
     for (int b = 0; b < blocks; b++) {
         switch (type) {
-        case GGUF_TYPE_Q2_K: pack_q2_k(src + (size_t)b * FILE_Q2_K, row, (struct q2_k_panel *)panel + b); break;
-        case GGUF_TYPE_Q3_K: pack_q3_k(src + (size_t)b * FILE_Q3_K, row, (struct q3_k_panel *)panel + b); break;
-        case GGUF_TYPE_Q4_K: pack_q4_k(src + (size_t)b * FILE_Q4_K, row, (struct q4_k_panel *)panel + b); break;
-        case GGUF_TYPE_Q5_K: pack_q5_k(src + (size_t)b * FILE_Q5_K, row, (struct q5_k_panel *)panel + b); break;
+        case GGUF_TYPE_Q2_K:
+            pack_q2_k(src + (size_t)b * FILE_Q2_K, row, (struct q2_k_panel *)panel + b);
+            break;
+        case GGUF_TYPE_Q3_K:
+            pack_q3_k(src + (size_t)b * FILE_Q3_K, row, (struct q3_k_panel *)panel + b);
+            break;
+        case GGUF_TYPE_Q4_K:
+            pack_q4_k(src + (size_t)b * FILE_Q4_K, row, (struct q4_k_panel *)panel + b);
+            break;
+        case GGUF_TYPE_Q5_K:
+            pack_q5_k(src + (size_t)b * FILE_Q5_K, row, (struct q5_k_panel *)panel + b);
+            break;
         default: pack_q6_k(src + (size_t)b * FILE_Q6_K, row, (struct q6_k_panel *)panel + b); break;
         }
     }
@@ -200,7 +213,8 @@ static void pack_row_256(enum gguf_type type, const uint8_t *src, int blocks, in
 static void pack_row_float(size_t width, const uint8_t *src, int k, int row, uint8_t *panel)
 {
     for (int e = 0; e < k; e++)
-        memcpy(panel + ((size_t)e * MATMUL_PANEL + (size_t)row) * width, src + (size_t)e * width, width);
+        memcpy(panel + ((size_t)e * MATMUL_PANEL + (size_t)row) * width, src + (size_t)e * width,
+               width);
 }
 
 void matmul_weights_pack(struct matmul_weights *w, const void *rows, int panel_begin, int panel_end)

@@ -27,10 +27,13 @@ static void test_utf8_round_trip_of_every_scalar_value(void **state)
         char bytes[4];
         uint32_t back;
         size_t n = utf8_encode(cp, bytes);
-        if (utf8_decode(bytes, n, &back) != n || back != cp) fail_msg("U+%04X does not come back", cp);
+        if (utf8_decode(bytes, n, &back) != n || back != cp)
+            fail_msg("U+%04X does not come back", cp);
         for (size_t cut = 1; cut < n; cut++) {
-            if (utf8_decode(bytes, cut, &back) != 0) fail_msg("U+%04X cut to %zu bytes is taken", cp, cut);
-            if (utf8_incomplete_tail(bytes, cut) != cut) fail_msg("U+%04X cut to %zu bytes is not held", cp, cut);
+            if (utf8_decode(bytes, cut, &back) != 0)
+                fail_msg("U+%04X cut to %zu bytes is taken", cp, cut);
+            if (utf8_incomplete_tail(bytes, cut) != cut)
+                fail_msg("U+%04X cut to %zu bytes is not held", cp, cut);
         }
         if (utf8_incomplete_tail(bytes, n) != 0) fail_msg("U+%04X whole is held back", cp);
     }
@@ -40,15 +43,29 @@ static void test_utf8_refuses_malformed_bytes(void **state)
 {
     (void)state;
     static const char *const BAD[] = {
-        "\x80",         "\xBF",         "\xC0\x80",         "\xC1\xBF",         "\xC3(",      "\xE0\x80\x80",
-        "\xE0\x9F\xBF", "\xED\xA0\x80", "\xED\xBF\xBF",     "\xF0\x80\x80\x80", "\xF0\x8F\xBF\xBF",
-        "\xF4\x90\x80\x80", "\xF5\x80\x80\x80", "\xFE",     "\xFF",             "\xE2\x82(",
+        "\x80",
+        "\xBF",
+        "\xC0\x80",
+        "\xC1\xBF",
+        "\xC3(",
+        "\xE0\x80\x80",
+        "\xE0\x9F\xBF",
+        "\xED\xA0\x80",
+        "\xED\xBF\xBF",
+        "\xF0\x80\x80\x80",
+        "\xF0\x8F\xBF\xBF",
+        "\xF4\x90\x80\x80",
+        "\xF5\x80\x80\x80",
+        "\xFE",
+        "\xFF",
+        "\xE2\x82(",
     };
     for (size_t i = 0; i < sizeof BAD / sizeof BAD[0]; i++) {
         assert_int_equal(utf8_sequence_length(BAD[i], strlen(BAD[i])), 0);
         assert_false(utf8_valid(BAD[i], strlen(BAD[i])));
     }
-    assert_int_equal(utf8_incomplete_tail("a\xE0\x80", 3), 0); /* can no longer become a character */
+    assert_int_equal(utf8_incomplete_tail("a\xE0\x80", 3),
+                     0); /* can no longer become a character */
     assert_int_equal(utf8_incomplete_tail("a\xE2\x82", 3), 2);
     assert_int_equal(utf8_incomplete_tail("\x80\x80\x80\x80", 4), 0);
     assert_int_equal(utf8_incomplete_tail("", 0), 0);
@@ -62,7 +79,8 @@ static void test_strbuf_json_string_is_valid_whatever_goes_in(void **state)
     (void)state;
     struct strbuf buf = {0};
     assert_true(strbuf_put_json_string(&buf, "a\"b\\c\n\x01\x7f\0z\xFF\xC3\xA9", 13));
-    assert_string_equal(strbuf_text(&buf), "\"a\\\"b\\\\c\\n\\u0001\\u007f\\u0000z\xEF\xBF\xBD\xC3\xA9\"");
+    assert_string_equal(strbuf_text(&buf),
+                        "\"a\\\"b\\\\c\\n\\u0001\\u007f\\u0000z\xEF\xBF\xBD\xC3\xA9\"");
     strbuf_free(&buf);
 }
 
@@ -216,7 +234,8 @@ static void test_idle_pool_uses_no_cpu(void **state)
     clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &before);
     nanosleep(&pause, NULL);
     clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &after);
-    long used_us = (after.tv_sec - before.tv_sec) * 1000000 + (after.tv_nsec - before.tv_nsec) / 1000;
+    long used_us =
+        (after.tv_sec - before.tv_sec) * 1000000 + (after.tv_nsec - before.tv_nsec) / 1000;
     assert_true(used_us < 20000);
     pool_free(t.pool);
 }

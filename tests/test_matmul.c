@@ -27,10 +27,10 @@ struct format {
     int min_sign;   /* value = d * q + min_sign * min * m */
 };
 static const struct format FORMATS[] = {
-    {GGUF_TYPE_F32, -1, -1, 0},   {GGUF_TYPE_F16, -1, -1, 0},  {GGUF_TYPE_BF16, -1, -1, 0},
-    {GGUF_TYPE_Q8_0, 0, -1, 0},   {GGUF_TYPE_Q4_0, 0, -1, 0},  {GGUF_TYPE_Q4_1, 0, 2, 1},
-    {GGUF_TYPE_Q5_0, 0, -1, 0},   {GGUF_TYPE_Q5_1, 0, 2, 1},   {GGUF_TYPE_Q2_K, 80, 82, -1},
-    {GGUF_TYPE_Q3_K, 108, -1, 0}, {GGUF_TYPE_Q4_K, 0, 2, -1},  {GGUF_TYPE_Q5_K, 0, 2, -1},
+    {GGUF_TYPE_F32, -1, -1, 0},   {GGUF_TYPE_F16, -1, -1, 0}, {GGUF_TYPE_BF16, -1, -1, 0},
+    {GGUF_TYPE_Q8_0, 0, -1, 0},   {GGUF_TYPE_Q4_0, 0, -1, 0}, {GGUF_TYPE_Q4_1, 0, 2, 1},
+    {GGUF_TYPE_Q5_0, 0, -1, 0},   {GGUF_TYPE_Q5_1, 0, 2, 1},  {GGUF_TYPE_Q2_K, 80, 82, -1},
+    {GGUF_TYPE_Q3_K, 108, -1, 0}, {GGUF_TYPE_Q4_K, 0, 2, -1}, {GGUF_TYPE_Q5_K, 0, 2, -1},
     {GGUF_TYPE_Q6_K, 208, -1, 0},
 };
 enum { FORMAT_COUNT = sizeof FORMATS / sizeof FORMATS[0] };
@@ -71,7 +71,8 @@ static void fill_weights(const struct format *f, unsigned char *data, int n, int
         if (f->d_offset < 0) {
             float v = random_float();
             uint16_t half = f->type == GGUF_TYPE_F16 ? quant_f32_to_f16(v) : quant_f32_to_bf16(v);
-            memcpy(data + b, info->block_bytes == 4 ? (void *)&v : (void *)&half, info->block_bytes);
+            memcpy(data + b, info->block_bytes == 4 ? (void *)&v : (void *)&half,
+                   info->block_bytes);
             continue;
         }
         put_half(data + b + f->d_offset, random_float() * 0.01f);
@@ -95,7 +96,8 @@ static float quantize_block(const float *x, int *q, int n)
 }
 
 /* One block's integers: terms[i] = scale * quant (offset included), mins[i] = the sub-block's integer minimum. */
-static void block_integers(const struct format *f, const unsigned char *block, int count, float *terms, float *mins)
+static void block_integers(const struct format *f, const unsigned char *block, int count,
+                           float *terms, float *mins)
 {
     unsigned char copy[256];
     const struct gguf_type_info *info = gguf_type_info(f->type);
@@ -116,7 +118,8 @@ static float block_scale(const unsigned char *block, int offset)
     return quant_f16_to_f32(bits);
 }
 
-static float expected_quantized(const struct format *f, const unsigned char *row, const float *x, int k)
+static float expected_quantized(const struct format *f, const unsigned char *row, const float *x,
+                                int k)
 {
     const struct gguf_type_info *info = gguf_type_info(f->type);
     int n = (int)info->block_elems;
@@ -134,7 +137,8 @@ static float expected_quantized(const struct format *f, const unsigned char *row
         }
         acc = fmaf(block_scale(block, f->d_offset) * d_act, (float)isum, acc);
         if (f->min_offset >= 0)
-            acc = fmaf((float)f->min_sign * (block_scale(block, f->min_offset) * d_act), (float)msum, acc);
+            acc = fmaf((float)f->min_sign * (block_scale(block, f->min_offset) * d_act),
+                       (float)msum, acc);
     }
     return acc;
 }
@@ -170,9 +174,9 @@ static void fixture_refresh(struct fixture *t)
     for (int m = 0; m < t->rows; m++)
         for (int i = 0; i < t->n; i++) {
             const unsigned char *row = t->file + (size_t)i * row_bytes_of(t->w.type, t->k);
-            t->expected[m * t->n + i] = t->format->d_offset < 0
-                                            ? expected_float(t->format, row, t->x + m * t->k, t->k)
-                                            : expected_quantized(t->format, row, t->x + m * t->k, t->k);
+            t->expected[m * t->n + i] =
+                t->format->d_offset < 0 ? expected_float(t->format, row, t->x + m * t->k, t->k)
+                                        : expected_quantized(t->format, row, t->x + m * t->k, t->k);
         }
 }
 
@@ -230,7 +234,8 @@ static void fixture_check(struct fixture *t, enum kern_isa isa, int rows)
         for (int i = 0; i < t->n; i++)
             if (memcmp(&got[i], &expected[i], 4) != 0)
                 fail_msg("%s %s: rows %d, output [%d][%d] is %a, expected %a", kern_isa_name(isa),
-                         gguf_type_info(t->w.type)->name, rows, m, i, (double)got[i], (double)expected[i]);
+                         gguf_type_info(t->w.type)->name, rows, m, i, (double)got[i],
+                         (double)expected[i]);
         for (size_t i = (size_t)t->n; i < ldo; i++) assert_true(got[i] == 0.0f);
     }
 }
@@ -321,7 +326,8 @@ static void test_bad_shapes_are_named(void **state)
     assert_int_equal(matmul_weights_init(&w, GGUF_TYPE_Q8_1, 16, 256, &err), SOV_ERR_UNSUPPORTED);
     assert_non_null(strstr(err.message, "q8_1"));
     assert_int_equal(matmul_weights_init(&w, GGUF_TYPE_F32, 0, 256, &err), SOV_ERR_UNSUPPORTED);
-    assert_int_equal(matmul_weights_init(&w, GGUF_TYPE_F32, INT64_MAX, 256, &err), SOV_ERR_UNSUPPORTED);
+    assert_int_equal(matmul_weights_init(&w, GGUF_TYPE_F32, INT64_MAX, 256, &err),
+                     SOV_ERR_UNSUPPORTED);
 }
 
 static void test_isa_names(void **state)

@@ -47,7 +47,8 @@ INLINE void add_bits(const uint8_t bits[STRIP], int shift, int h, struct strips 
     }
 }
 
-INLINE void unpack_pairs(const uint8_t pairs[2][STRIP], int shift, bool add, int h, struct strips *w)
+INLINE void unpack_pairs(const uint8_t pairs[2][STRIP], int shift, bool add, int h,
+                         struct strips *w)
 {
     const __m256i mask = _mm256_set1_epi8((char)(3 << shift));
 #pragma GCC unroll 2
@@ -103,8 +104,8 @@ INLINE int strips_per_int16(enum gguf_type type)
 }
 
 /* Strips [from, to) of w against row m of a group's q[8][R][4]. */
-INLINE __m256i dot(enum gguf_type type, __m256i sum, const struct strips *w, const unsigned char *q, int size, int m,
-                   int from, int to)
+INLINE __m256i dot(enum gguf_type type, __m256i sum, const struct strips *w, const unsigned char *q,
+                   int size, int m, int from, int to)
 {
     const __m256i ones = _mm256_set1_epi16(1);
     int most = strips_per_int16(type);
@@ -112,9 +113,10 @@ INLINE __m256i dot(enum gguf_type type, __m256i sum, const struct strips *w, con
 #pragma GCC unroll 8
     for (int j = from; j < to; j++) {
         __m256i a = broadcast(q + (j * size + m) * 4);
-        __m256i product = type == GGUF_TYPE_Q8_0
-                              ? _mm256_maddubs_epi16(_mm256_abs_epi8(w->v[j]), _mm256_sign_epi8(a, w->v[j]))
-                              : _mm256_maddubs_epi16(w->v[j], a);
+        __m256i product =
+            type == GGUF_TYPE_Q8_0
+                ? _mm256_maddubs_epi16(_mm256_abs_epi8(w->v[j]), _mm256_sign_epi8(a, w->v[j]))
+                : _mm256_maddubs_epi16(w->v[j], a);
         bool first = (j - from) % most == 0, last = (j - from) % most == most - 1 || j == to - 1;
         sum16 = first ? product : _mm256_add_epi16(sum16, product);
         if (last) sum = _mm256_add_epi32(sum, _mm256_madd_epi16(sum16, ones));
@@ -132,11 +134,13 @@ INLINE void unpack_32(enum gguf_type type, const unsigned char *quants, int h, s
         return;
     }
     unpack_nibbles(((const struct q4_quants *)quants)->nibbles, h, w);
-    if (type == GGUF_TYPE_Q5_0 || type == GGUF_TYPE_Q5_1) add_bits(((const struct q5_quants *)quants)->bits, 4, h, w);
+    if (type == GGUF_TYPE_Q5_0 || type == GGUF_TYPE_Q5_1)
+        add_bits(((const struct q5_quants *)quants)->bits, 4, h, w);
 }
 
-INLINE void half_32(enum gguf_type type, int shift, size_t quant_bytes, int vectors, int size, int h,
-                    const unsigned char *panel, int k, const unsigned char *group, int rows, float *out, size_t ldo)
+INLINE void half_32(enum gguf_type type, int shift, size_t quant_bytes, int vectors, int size,
+                    int h, const unsigned char *panel, int k, const unsigned char *group, int rows,
+                    float *out, size_t ldo)
 {
     int blocks = k / 32;
     const unsigned char *quants = panel + layout_scales_bytes(blocks, vectors);
@@ -156,7 +160,8 @@ INLINE void half_32(enum gguf_type type, int shift, size_t quant_bytes, int vect
             __m256i isum = dot(type, start, &w, group, size, m, 0, 8);
             acc[m] = _mm256_fmadd_ps(_mm256_mul_ps(d, d_act), _mm256_cvtepi32_ps(isum), acc[m]);
             if (vectors == 2) /* + min * d_act * sum, as -(min * d_act) * nsum */
-                acc[m] = _mm256_fnmadd_ps(_mm256_mul_ps(min, d_act), _mm256_cvtepi32_ps(nsum), acc[m]);
+                acc[m] =
+                    _mm256_fnmadd_ps(_mm256_mul_ps(min, d_act), _mm256_cvtepi32_ps(nsum), acc[m]);
         }
         panel += 32 * vectors;
         quants += quant_bytes;
@@ -166,7 +171,8 @@ INLINE void half_32(enum gguf_type type, int shift, size_t quant_bytes, int vect
 }
 
 INLINE void micro_32(enum gguf_type type, int shift, size_t quant_bytes, int vectors, int size,
-                     const unsigned char *panel, int k, const unsigned char *group, int rows, float *out, size_t ldo)
+                     const unsigned char *panel, int k, const unsigned char *group, int rows,
+                     float *out, size_t ldo)
 {
     half_32(type, shift, quant_bytes, vectors, size, 0, panel, k, group, rows, out, ldo);
     half_32(type, shift, quant_bytes, vectors, size, 1, panel, k, group, rows, out, ldo);
@@ -174,15 +180,20 @@ INLINE void micro_32(enum gguf_type type, int shift, size_t quant_bytes, int vec
 
 /* ---- blocks of 256 ---- */
 
-INLINE void unpack_256(enum gguf_type type, const unsigned char *block, int sub, int h, struct strips *w)
+INLINE void unpack_256(enum gguf_type type, const unsigned char *block, int sub, int h,
+                       struct strips *w)
 {
     switch (type) {
-    case GGUF_TYPE_Q2_K: unpack_pairs(((const struct q2_k_panel *)block)->sub[sub].pairs, 0, false, h, w); break;
+    case GGUF_TYPE_Q2_K:
+        unpack_pairs(((const struct q2_k_panel *)block)->sub[sub].pairs, 0, false, h, w);
+        break;
     case GGUF_TYPE_Q3_K:
         unpack_pairs(((const struct q3_k_panel *)block)->sub[sub].pairs, 0, false, h, w);
         add_bits(((const struct q3_k_panel *)block)->sub[sub].bits, 2, h, w);
         break;
-    case GGUF_TYPE_Q4_K: unpack_nibbles(((const struct q4_k_panel *)block)->sub[sub].nibbles, h, w); break;
+    case GGUF_TYPE_Q4_K:
+        unpack_nibbles(((const struct q4_k_panel *)block)->sub[sub].nibbles, h, w);
+        break;
     case GGUF_TYPE_Q5_K:
         unpack_nibbles(((const struct q5_k_panel *)block)->sub[sub].nibbles, h, w);
         add_bits(((const struct q5_k_panel *)block)->sub[sub].bits, 4, h, w);
@@ -199,7 +210,8 @@ INLINE __m256i load_scales(enum gguf_type type, const unsigned char *block, int 
 {
     switch (type) {
     case GGUF_TYPE_Q2_K: {
-        __m128i b = _mm_loadu_si128((const __m128i *)((const struct q2_k_panel *)block)->scales_mins[pair] + h);
+        __m128i b = _mm_loadu_si128(
+            (const __m128i *)((const struct q2_k_panel *)block)->scales_mins[pair] + h);
         return _mm256_cvtepu8_epi16(_mm_and_si128(b, _mm_set1_epi8(15)));
     }
     case GGUF_TYPE_Q3_K:
@@ -215,10 +227,12 @@ INLINE __m256i load_scales(enum gguf_type type, const unsigned char *block, int 
 INLINE __m256i load_mins(enum gguf_type type, const unsigned char *block, int pair, int h)
 {
     if (type == GGUF_TYPE_Q2_K) {
-        __m128i b = _mm_loadu_si128((const __m128i *)((const struct q2_k_panel *)block)->scales_mins[pair] + h);
+        __m128i b = _mm_loadu_si128(
+            (const __m128i *)((const struct q2_k_panel *)block)->scales_mins[pair] + h);
         return _mm256_cvtepu8_epi16(_mm_and_si128(_mm_srli_epi16(b, 4), _mm_set1_epi8(15)));
     }
-    return _mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i *)((const struct q4_k_panel *)block)->mins[pair] + h));
+    return _mm256_cvtepu8_epi16(
+        _mm_loadu_si128((const __m128i *)((const struct q4_k_panel *)block)->mins[pair] + h));
 }
 
 INLINE __m256i first_scale(__m256i pairs)
@@ -235,8 +249,8 @@ INLINE __m256i second_scale(__m256i pairs)
  * total[m] = sum over sub-blocks of scale * sum(q * a), an exact integer. Types with an offset start from
  * -offset * sum(scale * sum(a)), types with minima get them as a second fma.
  */
-INLINE void start_totals(enum gguf_type type, int shift, int size, int h, const unsigned char *panel,
-                         const unsigned char *sums16, __m256i *total)
+INLINE void start_totals(enum gguf_type type, int shift, int size, int h,
+                         const unsigned char *panel, const unsigned char *sums16, __m256i *total)
 {
 #pragma GCC unroll 4
     for (int m = 0; m < size; m++) total[m] = _mm256_setzero_si256();
@@ -246,16 +260,17 @@ INLINE void start_totals(enum gguf_type type, int shift, int size, int h, const 
         __m256i scales = load_scales(type, panel, p, h);
 #pragma GCC unroll 4
         for (int m = 0; m < size; m++)
-            total[m] = _mm256_add_epi32(total[m],
-                                        _mm256_madd_epi16(scales, broadcast(sums16 + (p * size + m) * 4)));
+            total[m] = _mm256_add_epi32(
+                total[m], _mm256_madd_epi16(scales, broadcast(sums16 + (p * size + m) * 4)));
     }
 #pragma GCC unroll 4
     for (int m = 0; m < size; m++)
         total[m] = _mm256_sub_epi32(_mm256_setzero_si256(), _mm256_slli_epi32(total[m], shift));
 }
 
-INLINE void add_sub_block(enum gguf_type type, int width, int size, int h, const unsigned char *panel, int sub,
-                          const unsigned char *q, __m256i *total)
+INLINE void add_sub_block(enum gguf_type type, int width, int size, int h,
+                          const unsigned char *panel, int sub, const unsigned char *q,
+                          __m256i *total)
 {
     const __m256i zero = _mm256_setzero_si256();
     struct strips w;
@@ -267,8 +282,8 @@ INLINE void add_sub_block(enum gguf_type type, int width, int size, int h, const
         for (int m = 0; m < size; m++) {
             __m256i a = dot(type, zero, &w, q, size, m, 0, 4);
             __m256i b = dot(type, zero, &w, q, size, m, 4, 8);
-            total[m] = _mm256_add_epi32(total[m],
-                                        _mm256_add_epi32(_mm256_mullo_epi32(a, s0), _mm256_mullo_epi32(b, s1)));
+            total[m] = _mm256_add_epi32(
+                total[m], _mm256_add_epi32(_mm256_mullo_epi32(a, s0), _mm256_mullo_epi32(b, s1)));
         }
         return;
     }
@@ -294,19 +309,22 @@ INLINE __m256i min_sum(enum gguf_type type, int width, int size, int h, const un
     return sum;
 }
 
-INLINE void half_256(enum gguf_type type, int width, int shift, bool mins, size_t block_bytes, int size, int h,
-                     const unsigned char *panel, int k, const unsigned char *group, int rows, float *out, size_t ldo)
+INLINE void half_256(enum gguf_type type, int width, int shift, bool mins, size_t block_bytes,
+                     int size, int h, const unsigned char *panel, int k, const unsigned char *group,
+                     int rows, float *out, size_t ldo)
 {
     __m256 acc[R_MAX];
 #pragma GCC unroll 4
     for (int m = 0; m < size; m++) acc[m] = _mm256_setzero_ps();
     for (int b = 0; b < k / 256; b++) {
-        const unsigned char *sums16 = group + size * 256, *sums32 = group + size * 288, *d_acts = group + size * 304;
+        const unsigned char *sums16 = group + size * 256, *sums32 = group + size * 288,
+                            *d_acts = group + size * 304;
         __m256i total[R_MAX];
         start_totals(type, shift, size, h, panel, sums16, total);
         for (int sub = 0; sub < 8; sub += 2) {
             add_sub_block(type, width, size, h, panel, sub, group + sub * size * 32, total);
-            add_sub_block(type, width, size, h, panel, sub + 1, group + (sub + 1) * size * 32, total);
+            add_sub_block(type, width, size, h, panel, sub + 1, group + (sub + 1) * size * 32,
+                          total);
         }
         __m256 d = load_halves(panel + 16 * h);
         __m256 dmin = mins ? load_halves(panel + 32 + 16 * h) : _mm256_setzero_ps();
@@ -316,7 +334,8 @@ INLINE void half_256(enum gguf_type type, int width, int shift, bool mins, size_
             acc[m] = _mm256_fmadd_ps(_mm256_mul_ps(d, d_act), _mm256_cvtepi32_ps(total[m]), acc[m]);
             if (mins) {
                 __m256i msum = min_sum(type, width, size, h, panel, sums16, sums32, m);
-                acc[m] = _mm256_fnmadd_ps(_mm256_mul_ps(dmin, d_act), _mm256_cvtepi32_ps(msum), acc[m]);
+                acc[m] =
+                    _mm256_fnmadd_ps(_mm256_mul_ps(dmin, d_act), _mm256_cvtepi32_ps(msum), acc[m]);
             }
         }
         panel += block_bytes;
@@ -325,8 +344,9 @@ INLINE void half_256(enum gguf_type type, int width, int shift, bool mins, size_
     store_rows(acc, size, rows, out + 8 * h, ldo);
 }
 
-INLINE void micro_256(enum gguf_type type, int width, int shift, bool mins, size_t block_bytes, int size,
-                      const unsigned char *panel, int k, const unsigned char *group, int rows, float *out, size_t ldo)
+INLINE void micro_256(enum gguf_type type, int width, int shift, bool mins, size_t block_bytes,
+                      int size, const unsigned char *panel, int k, const unsigned char *group,
+                      int rows, float *out, size_t ldo)
 {
     half_256(type, width, shift, mins, block_bytes, size, 0, panel, k, group, rows, out, ldo);
     half_256(type, width, shift, mins, block_bytes, size, 1, panel, k, group, rows, out, ldo);
@@ -336,7 +356,8 @@ INLINE void micro_256(enum gguf_type type, int width, int shift, bool mins, size
 
 INLINE __m256 load_weights(enum gguf_type type, const unsigned char *panel, int e, int h)
 {
-    if (type == GGUF_TYPE_F32) return _mm256_loadu_ps((const float *)(panel + (size_t)e * 64) + 8 * h);
+    if (type == GGUF_TYPE_F32)
+        return _mm256_loadu_ps((const float *)(panel + (size_t)e * 64) + 8 * h);
     const __m128i *bits = (const __m128i *)(panel + (size_t)e * 32) + h;
     if (type == GGUF_TYPE_F16) return load_halves(bits);
     return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128(bits)), 16));
@@ -357,7 +378,8 @@ INLINE void half_float(enum gguf_type type, int size, int h, const unsigned char
             __m256 w = load_weights(type, panel, e, h);
 #pragma GCC unroll 4
             for (int m = 0; m < size; m++)
-                part[m] = _mm256_fmadd_ps(w, broadcast_f(group + ((size_t)e * (size_t)size + (size_t)m) * 4), part[m]);
+                part[m] = _mm256_fmadd_ps(
+                    w, broadcast_f(group + ((size_t)e * (size_t)size + (size_t)m) * 4), part[m]);
         }
 #pragma GCC unroll 4
         for (int m = 0; m < size; m++) acc[m] = _mm256_add_ps(acc[m], part[m]);
@@ -365,22 +387,23 @@ INLINE void half_float(enum gguf_type type, int size, int h, const unsigned char
     store_rows(acc, size, rows, out + 8 * h, ldo);
 }
 
-INLINE void micro_float(enum gguf_type type, int size, const unsigned char *panel, int k, const unsigned char *group,
-                        int rows, float *out, size_t ldo)
+INLINE void micro_float(enum gguf_type type, int size, const unsigned char *panel, int k,
+                        const unsigned char *group, int rows, float *out, size_t ldo)
 {
     half_float(type, size, 0, panel, k, group, rows, out, ldo);
     half_float(type, size, 1, panel, k, group, rows, out, ldo);
 }
 
 /* One function per type and group size: `fn` with the type's constants, then the arguments of matmul_micro. */
-#define MICRO(name, size, fn, ...)                                                                                     \
-    static void name##_##size(const unsigned char *panel, int k, const unsigned char *group, int rows, float *out,     \
-                              size_t ldo)                                                                              \
-    {                                                                                                                  \
-        fn(__VA_ARGS__, size, panel, k, group, rows, out, ldo);                                                        \
+#define MICRO(name, size, fn, ...)                                                           \
+    static void name##_##size(const unsigned char *panel, int k, const unsigned char *group, \
+                              int rows, float *out, size_t ldo)                              \
+    {                                                                                        \
+        fn(__VA_ARGS__, size, panel, k, group, rows, out, ldo);                              \
     }
-#define MICROS(name, ...)                                                                                              \
-    MICRO(name, 1, __VA_ARGS__) MICRO(name, 2, __VA_ARGS__) MICRO(name, 3, __VA_ARGS__) MICRO(name, 4, __VA_ARGS__)
+#define MICROS(name, ...)       \
+    MICRO(name, 1, __VA_ARGS__) \
+    MICRO(name, 2, __VA_ARGS__) MICRO(name, 3, __VA_ARGS__) MICRO(name, 4, __VA_ARGS__)
 
 MICROS(f32, micro_float, GGUF_TYPE_F32)
 MICROS(f16, micro_float, GGUF_TYPE_F16)
@@ -396,11 +419,15 @@ MICROS(q4_k, micro_256, GGUF_TYPE_Q4_K, 32, 0, true, sizeof(struct q4_k_panel))
 MICROS(q5_k, micro_256, GGUF_TYPE_Q5_K, 32, 0, true, sizeof(struct q5_k_panel))
 MICROS(q6_k, micro_256, GGUF_TYPE_Q6_K, 16, Q6_K_SHIFT, false, sizeof(struct q6_k_panel))
 
-#define ROW(name) {NULL, name##_1, name##_2, name##_3, name##_4}
+#define ROW(name)                                    \
+    {                                                \
+        NULL, name##_1, name##_2, name##_3, name##_4 \
+    }
 static matmul_micro *const MICRO_TABLE[SLOTS][ACT_GROUP_ROWS_MAX + 1] = {
-    [SLOT_F32] = ROW(f32),   [SLOT_F16] = ROW(f16),   [SLOT_BF16] = ROW(bf16), [SLOT_Q8_0] = ROW(q8_0),
-    [SLOT_Q4_0] = ROW(q4_0), [SLOT_Q4_1] = ROW(q4_1), [SLOT_Q5_0] = ROW(q5_0), [SLOT_Q5_1] = ROW(q5_1),
-    [SLOT_Q2_K] = ROW(q2_k), [SLOT_Q3_K] = ROW(q3_k), [SLOT_Q4_K] = ROW(q4_k), [SLOT_Q5_K] = ROW(q5_k),
+    [SLOT_F32] = ROW(f32),   [SLOT_F16] = ROW(f16),   [SLOT_BF16] = ROW(bf16),
+    [SLOT_Q8_0] = ROW(q8_0), [SLOT_Q4_0] = ROW(q4_0), [SLOT_Q4_1] = ROW(q4_1),
+    [SLOT_Q5_0] = ROW(q5_0), [SLOT_Q5_1] = ROW(q5_1), [SLOT_Q2_K] = ROW(q2_k),
+    [SLOT_Q3_K] = ROW(q3_k), [SLOT_Q4_K] = ROW(q4_k), [SLOT_Q5_K] = ROW(q5_k),
     [SLOT_Q6_K] = ROW(q6_k),
 };
 

@@ -47,7 +47,8 @@ INLINE __m512i take_pair(__m512i p, int j, int shift)
 {
     const __m512i mask = _mm512_set1_epi8((char)(3 << shift));
     int right = 2 * j - shift;
-    __m512i moved = right > 0 ? _mm512_srli_epi16(p, (unsigned)right) : _mm512_slli_epi16(p, (unsigned)-right);
+    __m512i moved =
+        right > 0 ? _mm512_srli_epi16(p, (unsigned)right) : _mm512_slli_epi16(p, (unsigned)-right);
     return _mm512_and_si512(moved, mask);
 }
 
@@ -91,10 +92,12 @@ INLINE void store_rows(const __m512 *acc, int size, int rows, float *out, size_t
 }
 
 /* Strips [from, to) of w against row m of a group's q[8][R][4]. */
-INLINE __m512i dot(__m512i sum, const struct strips *w, const unsigned char *q, int size, int m, int from, int to)
+INLINE __m512i dot(__m512i sum, const struct strips *w, const unsigned char *q, int size, int m,
+                   int from, int to)
 {
 #pragma GCC unroll 8
-    for (int j = from; j < to; j++) sum = _mm512_dpbusd_epi32(sum, w->v[j], broadcast(q + (j * size + m) * 4));
+    for (int j = from; j < to; j++)
+        sum = _mm512_dpbusd_epi32(sum, w->v[j], broadcast(q + (j * size + m) * 4));
     return sum;
 }
 
@@ -105,15 +108,18 @@ INLINE void unpack_32(enum gguf_type type, const unsigned char *quants, struct s
     if (type == GGUF_TYPE_Q8_0) {
 #pragma GCC unroll 8
         for (int j = 0; j < 8; j++)
-            w->v[j] = _mm512_xor_si512(_mm512_loadu_si512(quants + j * STRIP), _mm512_set1_epi8((char)0x80));
+            w->v[j] = _mm512_xor_si512(_mm512_loadu_si512(quants + j * STRIP),
+                                       _mm512_set1_epi8((char)0x80));
         return;
     }
     unpack_nibbles(((const struct q4_quants *)quants)->nibbles, w);
-    if (type == GGUF_TYPE_Q5_0 || type == GGUF_TYPE_Q5_1) add_bits(((const struct q5_quants *)quants)->bits, 4, w);
+    if (type == GGUF_TYPE_Q5_0 || type == GGUF_TYPE_Q5_1)
+        add_bits(((const struct q5_quants *)quants)->bits, 4, w);
 }
 
 INLINE void micro_32(enum gguf_type type, int shift, size_t quant_bytes, int vectors, int size,
-                     const unsigned char *panel, int k, const unsigned char *group, int rows, float *out, size_t ldo)
+                     const unsigned char *panel, int k, const unsigned char *group, int rows,
+                     float *out, size_t ldo)
 {
     int blocks = k / 32;
     const unsigned char *quants = panel + layout_scales_bytes(blocks, vectors);
@@ -129,11 +135,13 @@ INLINE void micro_32(enum gguf_type type, int shift, size_t quant_bytes, int vec
         for (int m = 0; m < size; m++) {
             __m512i nsum = broadcast(group + (size * 9 + m) * 4);
             __m512 d_act = broadcast_f(group + (size * 8 + m) * 4);
-            __m512i start = vectors == 2 ? _mm512_setzero_si512() : _mm512_slli_epi32(nsum, (unsigned)shift);
+            __m512i start =
+                vectors == 2 ? _mm512_setzero_si512() : _mm512_slli_epi32(nsum, (unsigned)shift);
             __m512i isum = dot(start, &w, group, size, m, 0, 8);
             acc[m] = _mm512_fmadd_ps(_mm512_mul_ps(d, d_act), _mm512_cvtepi32_ps(isum), acc[m]);
             if (vectors == 2) /* + min * d_act * sum, as -(min * d_act) * nsum */
-                acc[m] = _mm512_fnmadd_ps(_mm512_mul_ps(min, d_act), _mm512_cvtepi32_ps(nsum), acc[m]);
+                acc[m] =
+                    _mm512_fnmadd_ps(_mm512_mul_ps(min, d_act), _mm512_cvtepi32_ps(nsum), acc[m]);
         }
         panel += 32 * vectors;
         quants += quant_bytes;
@@ -147,12 +155,16 @@ INLINE void micro_32(enum gguf_type type, int shift, size_t quant_bytes, int vec
 INLINE void unpack_256(enum gguf_type type, const unsigned char *block, int sub, struct strips *w)
 {
     switch (type) {
-    case GGUF_TYPE_Q2_K: unpack_pairs(((const struct q2_k_panel *)block)->sub[sub].pairs, 0, false, w); break;
+    case GGUF_TYPE_Q2_K:
+        unpack_pairs(((const struct q2_k_panel *)block)->sub[sub].pairs, 0, false, w);
+        break;
     case GGUF_TYPE_Q3_K:
         unpack_pairs(((const struct q3_k_panel *)block)->sub[sub].pairs, 0, false, w);
         add_bits(((const struct q3_k_panel *)block)->sub[sub].bits, 2, w);
         break;
-    case GGUF_TYPE_Q4_K: unpack_nibbles(((const struct q4_k_panel *)block)->sub[sub].nibbles, w); break;
+    case GGUF_TYPE_Q4_K:
+        unpack_nibbles(((const struct q4_k_panel *)block)->sub[sub].nibbles, w);
+        break;
     case GGUF_TYPE_Q5_K:
         unpack_nibbles(((const struct q5_k_panel *)block)->sub[sub].nibbles, w);
         add_bits(((const struct q5_k_panel *)block)->sub[sub].bits, 4, w);
@@ -169,7 +181,8 @@ INLINE __m512i load_scales(enum gguf_type type, const unsigned char *block, int 
 {
     switch (type) {
     case GGUF_TYPE_Q2_K: {
-        __m256i b = _mm256_loadu_si256((const __m256i *)((const struct q2_k_panel *)block)->scales_mins[pair]);
+        __m256i b = _mm256_loadu_si256(
+            (const __m256i *)((const struct q2_k_panel *)block)->scales_mins[pair]);
         return _mm512_cvtepu8_epi16(_mm256_and_si256(b, _mm256_set1_epi8(15)));
     }
     case GGUF_TYPE_Q3_K:
@@ -185,10 +198,13 @@ INLINE __m512i load_scales(enum gguf_type type, const unsigned char *block, int 
 INLINE __m512i load_mins(enum gguf_type type, const unsigned char *block, int pair)
 {
     if (type == GGUF_TYPE_Q2_K) {
-        __m256i b = _mm256_loadu_si256((const __m256i *)((const struct q2_k_panel *)block)->scales_mins[pair]);
-        return _mm512_cvtepu8_epi16(_mm256_and_si256(_mm256_srli_epi16(b, 4), _mm256_set1_epi8(15)));
+        __m256i b = _mm256_loadu_si256(
+            (const __m256i *)((const struct q2_k_panel *)block)->scales_mins[pair]);
+        return _mm512_cvtepu8_epi16(
+            _mm256_and_si256(_mm256_srli_epi16(b, 4), _mm256_set1_epi8(15)));
     }
-    return _mm512_cvtepu8_epi16(_mm256_loadu_si256((const __m256i *)((const struct q4_k_panel *)block)->mins[pair]));
+    return _mm512_cvtepu8_epi16(
+        _mm256_loadu_si256((const __m256i *)((const struct q4_k_panel *)block)->mins[pair]));
 }
 
 INLINE __m512i first_scale(__m512i pairs)
@@ -216,15 +232,17 @@ INLINE void start_totals(enum gguf_type type, int shift, int size, const unsigne
         __m512i scales = load_scales(type, panel, p);
 #pragma GCC unroll 16
         for (int m = 0; m < size; m++)
-            total[m] = _mm512_dpwssd_epi32(total[m], scales, broadcast(sums16 + (p * size + m) * 4));
+            total[m] =
+                _mm512_dpwssd_epi32(total[m], scales, broadcast(sums16 + (p * size + m) * 4));
     }
 #pragma GCC unroll 16
     for (int m = 0; m < size; m++)
-        total[m] = _mm512_sub_epi32(_mm512_setzero_si512(), _mm512_slli_epi32(total[m], (unsigned)shift));
+        total[m] =
+            _mm512_sub_epi32(_mm512_setzero_si512(), _mm512_slli_epi32(total[m], (unsigned)shift));
 }
 
-INLINE void add_sub_block(enum gguf_type type, int width, int size, const unsigned char *panel, int sub,
-                          const unsigned char *q, __m512i *total)
+INLINE void add_sub_block(enum gguf_type type, int width, int size, const unsigned char *panel,
+                          int sub, const unsigned char *q, __m512i *total)
 {
     struct strips w;
     unpack_256(type, panel, sub, &w);
@@ -235,8 +253,8 @@ INLINE void add_sub_block(enum gguf_type type, int width, int size, const unsign
         for (int m = 0; m < size; m++) {
             __m512i a = dot(_mm512_setzero_si512(), &w, q, size, m, 0, 4);
             __m512i b = dot(_mm512_setzero_si512(), &w, q, size, m, 4, 8);
-            total[m] = _mm512_add_epi32(total[m],
-                                        _mm512_add_epi32(_mm512_mullo_epi32(a, s0), _mm512_mullo_epi32(b, s1)));
+            total[m] = _mm512_add_epi32(
+                total[m], _mm512_add_epi32(_mm512_mullo_epi32(a, s0), _mm512_mullo_epi32(b, s1)));
         }
         return;
     }
@@ -257,18 +275,21 @@ INLINE __m512i min_sum(enum gguf_type type, int width, int size, const unsigned 
     __m512i sum = _mm512_setzero_si512();
 #pragma GCC unroll 8
     for (int p = 0; p < pairs; p++)
-        sum = _mm512_dpwssd_epi32(sum, load_mins(type, panel, p), broadcast(sums + (p * size + m) * 4));
+        sum = _mm512_dpwssd_epi32(sum, load_mins(type, panel, p),
+                                  broadcast(sums + (p * size + m) * 4));
     return sum;
 }
 
-INLINE void micro_256(enum gguf_type type, int width, int shift, bool mins, size_t block_bytes, int size,
-                      const unsigned char *panel, int k, const unsigned char *group, int rows, float *out, size_t ldo)
+INLINE void micro_256(enum gguf_type type, int width, int shift, bool mins, size_t block_bytes,
+                      int size, const unsigned char *panel, int k, const unsigned char *group,
+                      int rows, float *out, size_t ldo)
 {
     __m512 acc[R_MAX];
 #pragma GCC unroll 16
     for (int m = 0; m < size; m++) acc[m] = _mm512_setzero_ps();
     for (int b = 0; b < k / 256; b++) {
-        const unsigned char *sums16 = group + size * 256, *sums32 = group + size * 288, *d_acts = group + size * 304;
+        const unsigned char *sums16 = group + size * 256, *sums32 = group + size * 288,
+                            *d_acts = group + size * 304;
         __m512i total[R_MAX];
         start_totals(type, shift, size, panel, sums16, total);
         for (int sub = 0; sub < 8; sub += 2) {
@@ -283,7 +304,8 @@ INLINE void micro_256(enum gguf_type type, int width, int shift, bool mins, size
             acc[m] = _mm512_fmadd_ps(_mm512_mul_ps(d, d_act), _mm512_cvtepi32_ps(total[m]), acc[m]);
             if (mins) {
                 __m512i msum = min_sum(type, width, size, panel, sums16, sums32, m);
-                acc[m] = _mm512_fnmadd_ps(_mm512_mul_ps(dmin, d_act), _mm512_cvtepi32_ps(msum), acc[m]);
+                acc[m] =
+                    _mm512_fnmadd_ps(_mm512_mul_ps(dmin, d_act), _mm512_cvtepi32_ps(msum), acc[m]);
             }
         }
         panel += block_bytes;
@@ -302,8 +324,8 @@ INLINE __m512 load_weights(enum gguf_type type, const unsigned char *panel, int 
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));
 }
 
-INLINE void micro_float(enum gguf_type type, int size, const unsigned char *panel, int k, const unsigned char *group,
-                        int rows, float *out, size_t ldo)
+INLINE void micro_float(enum gguf_type type, int size, const unsigned char *panel, int k,
+                        const unsigned char *group, int rows, float *out, size_t ldo)
 {
     __m512 acc[R_MAX];
 #pragma GCC unroll 16
@@ -317,7 +339,8 @@ INLINE void micro_float(enum gguf_type type, int size, const unsigned char *pane
             __m512 w = load_weights(type, panel, e);
 #pragma GCC unroll 16
             for (int m = 0; m < size; m++)
-                part[m] = _mm512_fmadd_ps(w, broadcast_f(group + ((size_t)e * (size_t)size + (size_t)m) * 4), part[m]);
+                part[m] = _mm512_fmadd_ps(
+                    w, broadcast_f(group + ((size_t)e * (size_t)size + (size_t)m) * 4), part[m]);
         }
 #pragma GCC unroll 16
         for (int m = 0; m < size; m++) acc[m] = _mm512_add_ps(acc[m], part[m]);
@@ -326,15 +349,17 @@ INLINE void micro_float(enum gguf_type type, int size, const unsigned char *pane
 }
 
 /* One function per type and group size: `fn` with the type's constants, then the arguments of matmul_micro. */
-#define MICRO(name, size, fn, ...)                                                                                     \
-    static void name##_##size(const unsigned char *panel, int k, const unsigned char *group, int rows, float *out,     \
-                              size_t ldo)                                                                              \
-    {                                                                                                                  \
-        fn(__VA_ARGS__, size, panel, k, group, rows, out, ldo);                                                        \
+#define MICRO(name, size, fn, ...)                                                           \
+    static void name##_##size(const unsigned char *panel, int k, const unsigned char *group, \
+                              int rows, float *out, size_t ldo)                              \
+    {                                                                                        \
+        fn(__VA_ARGS__, size, panel, k, group, rows, out, ldo);                              \
     }
-#define MICROS(name, ...)                                                                                              \
-    MICRO(name, 1, __VA_ARGS__) MICRO(name, 2, __VA_ARGS__) MICRO(name, 3, __VA_ARGS__) MICRO(name, 4, __VA_ARGS__)    \
-    MICRO(name, 6, __VA_ARGS__) MICRO(name, 8, __VA_ARGS__) MICRO(name, 12, __VA_ARGS__) MICRO(name, 16, __VA_ARGS__)
+#define MICROS(name, ...)                                                                    \
+    MICRO(name, 1, __VA_ARGS__)                                                              \
+    MICRO(name, 2, __VA_ARGS__) MICRO(name, 3, __VA_ARGS__) MICRO(name, 4, __VA_ARGS__)      \
+        MICRO(name, 6, __VA_ARGS__) MICRO(name, 8, __VA_ARGS__) MICRO(name, 12, __VA_ARGS__) \
+            MICRO(name, 16, __VA_ARGS__)
 
 MICROS(f32, micro_float, GGUF_TYPE_F32)
 MICROS(f16, micro_float, GGUF_TYPE_F16)
@@ -350,15 +375,16 @@ MICROS(q4_k, micro_256, GGUF_TYPE_Q4_K, 32, 0, true, sizeof(struct q4_k_panel))
 MICROS(q5_k, micro_256, GGUF_TYPE_Q5_K, 32, 0, true, sizeof(struct q5_k_panel))
 MICROS(q6_k, micro_256, GGUF_TYPE_Q6_K, 16, Q6_K_SHIFT, false, sizeof(struct q6_k_panel))
 
-#define ROW(name)                                                                                                      \
-    {                                                                                                                  \
-        [1] = name##_1, [2] = name##_2, [3] = name##_3, [4] = name##_4, [6] = name##_6, [8] = name##_8,                \
-        [12] = name##_12, [16] = name##_16                                                                             \
+#define ROW(name)                                                                       \
+    {                                                                                   \
+        [1] = name##_1, [2] = name##_2, [3] = name##_3, [4] = name##_4, [6] = name##_6, \
+        [8] = name##_8, [12] = name##_12, [16] = name##_16                              \
     }
 static matmul_micro *const MICRO_TABLE[SLOTS][ACT_GROUP_ROWS_MAX + 1] = {
-    [SLOT_F32] = ROW(f32),   [SLOT_F16] = ROW(f16),   [SLOT_BF16] = ROW(bf16), [SLOT_Q8_0] = ROW(q8_0),
-    [SLOT_Q4_0] = ROW(q4_0), [SLOT_Q4_1] = ROW(q4_1), [SLOT_Q5_0] = ROW(q5_0), [SLOT_Q5_1] = ROW(q5_1),
-    [SLOT_Q2_K] = ROW(q2_k), [SLOT_Q3_K] = ROW(q3_k), [SLOT_Q4_K] = ROW(q4_k), [SLOT_Q5_K] = ROW(q5_k),
+    [SLOT_F32] = ROW(f32),   [SLOT_F16] = ROW(f16),   [SLOT_BF16] = ROW(bf16),
+    [SLOT_Q8_0] = ROW(q8_0), [SLOT_Q4_0] = ROW(q4_0), [SLOT_Q4_1] = ROW(q4_1),
+    [SLOT_Q5_0] = ROW(q5_0), [SLOT_Q5_1] = ROW(q5_1), [SLOT_Q2_K] = ROW(q2_k),
+    [SLOT_Q3_K] = ROW(q3_k), [SLOT_Q4_K] = ROW(q4_k), [SLOT_Q5_K] = ROW(q5_k),
     [SLOT_Q6_K] = ROW(q6_k),
 };
 

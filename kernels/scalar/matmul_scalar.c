@@ -40,12 +40,13 @@ static void decode_bits(const uint8_t strip[STRIP], int shift, struct decoded *o
 {
     for (int e = 0; e < 32; e++)
         for (int r = 0; r < LANES; r++)
-            out->q[e][r] = (int16_t)(out->q[e][r] + ((strip[4 * r + e % 4] >> (e / 4) & 1) << shift));
+            out->q[e][r] =
+                (int16_t)(out->q[e][r] + ((strip[4 * r + e % 4] >> (e / 4) & 1) << shift));
 }
 
 /* isum[lane] over elements [begin, end) of a sub-block; act points at its q[8][R][4], for row m. */
-static void integer_dot(const struct decoded *w, const int8_t *act, int size, int m, int begin, int end,
-                        int32_t isum[LANES])
+static void integer_dot(const struct decoded *w, const int8_t *act, int size, int m, int begin,
+                        int end, int32_t isum[LANES])
 {
     memset(isum, 0, sizeof(int32_t) * LANES);
     for (int e = begin; e < end; e++) {
@@ -70,12 +71,13 @@ static void decode_32(enum gguf_type type, const unsigned char *quants, struct d
         return;
     }
     decode_nibbles(((const struct q4_quants *)quants)->nibbles, w);
-    if (type == GGUF_TYPE_Q5_0 || type == GGUF_TYPE_Q5_1) decode_bits(((const struct q5_quants *)quants)->bits, 4, w);
+    if (type == GGUF_TYPE_Q5_0 || type == GGUF_TYPE_Q5_1)
+        decode_bits(((const struct q5_quants *)quants)->bits, 4, w);
 }
 
 static inline void micro_32(enum gguf_type type, int offset, size_t quant_bytes, int vectors,
-                            const unsigned char *panel, int k, const unsigned char *group, int size, int rows,
-                            float *out, size_t ldo)
+                            const unsigned char *panel, int k, const unsigned char *group, int size,
+                            int rows, float *out, size_t ldo)
 {
     int blocks = k / 32;
     const uint16_t *scales = (const uint16_t *)panel;
@@ -114,7 +116,8 @@ static void decode_halves(const uint16_t half[LANES], float out[LANES])
     for (int r = 0; r < LANES; r++) out[r] = quant_f16_to_f32(half[r]);
 }
 
-static void decode_scales_256(enum gguf_type type, const unsigned char *block, struct decoded_scales *s)
+static void decode_scales_256(enum gguf_type type, const unsigned char *block,
+                              struct decoded_scales *s)
 {
     decode_halves((const uint16_t *)block, s->d);
     decode_halves((const uint16_t *)block + LANES, s->dmin);
@@ -127,10 +130,15 @@ static void decode_scales_256(enum gguf_type type, const unsigned char *block, s
                 s->min[i][r] = byte >> 4;
                 break;
             }
-            case GGUF_TYPE_Q3_K: s->scale[i][r] = ((const struct q3_k_panel *)block)->scales[i / 2][r][i % 2]; break;
-            case GGUF_TYPE_Q6_K: s->scale[i][r] = ((const struct q6_k_panel *)block)->scales[i / 2][r][i % 2]; break;
+            case GGUF_TYPE_Q3_K:
+                s->scale[i][r] = ((const struct q3_k_panel *)block)->scales[i / 2][r][i % 2];
+                break;
+            case GGUF_TYPE_Q6_K:
+                s->scale[i][r] = ((const struct q6_k_panel *)block)->scales[i / 2][r][i % 2];
+                break;
             default: {
-                const struct q4_k_panel *p = (const struct q4_k_panel *)block; /* Q5_K has the same header */
+                const struct q4_k_panel *p =
+                    (const struct q4_k_panel *)block; /* Q5_K has the same header */
                 s->scale[i][r] = i < 8 ? p->scales[i / 2][r][i % 2] : 0;
                 s->min[i][r] = i < 8 ? p->mins[i / 2][r][i % 2] : 0;
             }
@@ -138,16 +146,21 @@ static void decode_scales_256(enum gguf_type type, const unsigned char *block, s
         }
 }
 
-static void decode_sub_256(enum gguf_type type, const unsigned char *block, int sub, struct decoded *w)
+static void decode_sub_256(enum gguf_type type, const unsigned char *block, int sub,
+                           struct decoded *w)
 {
     memset(w, 0, sizeof *w);
     switch (type) {
-    case GGUF_TYPE_Q2_K: decode_pairs(((const struct q2_k_panel *)block)->sub[sub].pairs, 0, w); break;
+    case GGUF_TYPE_Q2_K:
+        decode_pairs(((const struct q2_k_panel *)block)->sub[sub].pairs, 0, w);
+        break;
     case GGUF_TYPE_Q3_K:
         decode_pairs(((const struct q3_k_panel *)block)->sub[sub].pairs, 0, w);
         decode_bits(((const struct q3_k_panel *)block)->sub[sub].bits, 2, w);
         break;
-    case GGUF_TYPE_Q4_K: decode_nibbles(((const struct q4_k_panel *)block)->sub[sub].nibbles, w); break;
+    case GGUF_TYPE_Q4_K:
+        decode_nibbles(((const struct q4_k_panel *)block)->sub[sub].nibbles, w);
+        break;
     case GGUF_TYPE_Q5_K:
         decode_nibbles(((const struct q5_k_panel *)block)->sub[sub].nibbles, w);
         decode_bits(((const struct q5_k_panel *)block)->sub[sub].bits, 4, w);
@@ -163,9 +176,9 @@ static void decode_sub_256(enum gguf_type type, const unsigned char *block, int 
  * width: elements per sub-block scale (16 or 32); offset: value = (q - offset) * scale; mins: the type has minima. The
  * sums of activations come from the group: s16 for width 16, s32 for width 32.
  */
-static inline void micro_256(enum gguf_type type, int width, int offset, bool mins, size_t block_bytes,
-                             const unsigned char *panel, int k, const unsigned char *group, int size, int rows,
-                             float *out, size_t ldo)
+static inline void micro_256(enum gguf_type type, int width, int offset, bool mins,
+                             size_t block_bytes, const unsigned char *panel, int k,
+                             const unsigned char *group, int size, int rows, float *out, size_t ldo)
 {
     float acc[SCALAR_GROUP_MAX][LANES] = {{0}};
     for (int b = 0; b < k / 256; b++, panel += block_bytes, group += (size_t)size * 308) {
@@ -181,8 +194,8 @@ static inline void micro_256(enum gguf_type type, int width, int offset, bool mi
                 int32_t isum[LANES];
                 const int16_t *sums = (const int16_t *)(group + size * (width == 16 ? 256 : 288));
                 int32_t sum = sums[(i / 2 * size + m) * 2 + i % 2];
-                integer_dot(&w, (const int8_t *)group + (size_t)sub * 32 * (size_t)size, size, m, begin, begin + width,
-                            isum);
+                integer_dot(&w, (const int8_t *)group + (size_t)sub * 32 * (size_t)size, size, m,
+                            begin, begin + width, isum);
                 for (int r = 0; r < LANES; r++) {
                     total[m][r] += s.scale[i][r] * isum[r];
                     correction[m][r] += (mins ? s.min[i][r] : s.scale[i][r]) * sum;
@@ -194,7 +207,8 @@ static inline void micro_256(enum gguf_type type, int width, int offset, bool mi
             for (int r = 0; r < LANES; r++) {
                 int32_t isum = total[m][r] - (mins ? 0 : offset * correction[m][r]);
                 acc[m][r] = fmaf(s.d[r] * d_act[m], (float)isum, acc[m][r]);
-                if (mins) acc[m][r] = fmaf(-(s.dmin[r] * d_act[m]), (float)correction[m][r], acc[m][r]);
+                if (mins)
+                    acc[m][r] = fmaf(-(s.dmin[r] * d_act[m]), (float)correction[m][r], acc[m][r]);
             }
     }
     store_rows(acc, rows, out, ldo);
@@ -209,8 +223,9 @@ static float decode_float(enum gguf_type type, const unsigned char *panel, int e
     return type == GGUF_TYPE_F16 ? quant_f16_to_f32(bits) : quant_bf16_to_f32(bits);
 }
 
-static inline void micro_float(enum gguf_type type, const unsigned char *panel, int k, const unsigned char *group,
-                               int size, int rows, float *out, size_t ldo)
+static inline void micro_float(enum gguf_type type, const unsigned char *panel, int k,
+                               const unsigned char *group, int size, int rows, float *out,
+                               size_t ldo)
 {
     const float *x = (const float *)group;
     float acc[SCALAR_GROUP_MAX][LANES] = {{0}};
@@ -229,14 +244,15 @@ static inline void micro_float(enum gguf_type type, const unsigned char *panel, 
 }
 
 /* One function per type and group size: `fn` with the type's constants, then the arguments of matmul_micro. */
-#define MICRO(name, size, fn, ...)                                                                                     \
-    static void name##_##size(const unsigned char *panel, int k, const unsigned char *group, int rows, float *out,     \
-                              size_t ldo)                                                                              \
-    {                                                                                                                  \
-        fn(__VA_ARGS__, panel, k, group, size, rows, out, ldo);                                                        \
+#define MICRO(name, size, fn, ...)                                                           \
+    static void name##_##size(const unsigned char *panel, int k, const unsigned char *group, \
+                              int rows, float *out, size_t ldo)                              \
+    {                                                                                        \
+        fn(__VA_ARGS__, panel, k, group, size, rows, out, ldo);                              \
     }
-#define MICROS(name, ...)                                                                                              \
-    MICRO(name, 1, __VA_ARGS__) MICRO(name, 2, __VA_ARGS__) MICRO(name, 3, __VA_ARGS__) MICRO(name, 4, __VA_ARGS__)
+#define MICROS(name, ...)       \
+    MICRO(name, 1, __VA_ARGS__) \
+    MICRO(name, 2, __VA_ARGS__) MICRO(name, 3, __VA_ARGS__) MICRO(name, 4, __VA_ARGS__)
 
 MICROS(f32, micro_float, GGUF_TYPE_F32)
 MICROS(f16, micro_float, GGUF_TYPE_F16)
@@ -252,11 +268,15 @@ MICROS(q4_k, micro_256, GGUF_TYPE_Q4_K, 32, 0, true, sizeof(struct q4_k_panel))
 MICROS(q5_k, micro_256, GGUF_TYPE_Q5_K, 32, 0, true, sizeof(struct q5_k_panel))
 MICROS(q6_k, micro_256, GGUF_TYPE_Q6_K, 16, 1 << Q6_K_SHIFT, false, sizeof(struct q6_k_panel))
 
-#define ROW(name) {NULL, name##_1, name##_2, name##_3, name##_4}
+#define ROW(name)                                    \
+    {                                                \
+        NULL, name##_1, name##_2, name##_3, name##_4 \
+    }
 static matmul_micro *const MICRO_TABLE[SLOTS][ACT_GROUP_ROWS_MAX + 1] = {
-    [SLOT_F32] = ROW(f32),   [SLOT_F16] = ROW(f16),   [SLOT_BF16] = ROW(bf16), [SLOT_Q8_0] = ROW(q8_0),
-    [SLOT_Q4_0] = ROW(q4_0), [SLOT_Q4_1] = ROW(q4_1), [SLOT_Q5_0] = ROW(q5_0), [SLOT_Q5_1] = ROW(q5_1),
-    [SLOT_Q2_K] = ROW(q2_k), [SLOT_Q3_K] = ROW(q3_k), [SLOT_Q4_K] = ROW(q4_k), [SLOT_Q5_K] = ROW(q5_k),
+    [SLOT_F32] = ROW(f32),   [SLOT_F16] = ROW(f16),   [SLOT_BF16] = ROW(bf16),
+    [SLOT_Q8_0] = ROW(q8_0), [SLOT_Q4_0] = ROW(q4_0), [SLOT_Q4_1] = ROW(q4_1),
+    [SLOT_Q5_0] = ROW(q5_0), [SLOT_Q5_1] = ROW(q5_1), [SLOT_Q2_K] = ROW(q2_k),
+    [SLOT_Q3_K] = ROW(q3_k), [SLOT_Q4_K] = ROW(q4_k), [SLOT_Q5_K] = ROW(q5_k),
     [SLOT_Q6_K] = ROW(q6_k),
 };
 
