@@ -239,6 +239,46 @@ static void test_a_released_job_is_cancelled_and_not_notified_again(void **state
     reader_free(&reader);
 }
 
+struct line_taker {
+    atomic_int lines;
+    atomic_bool over;
+    atomic_int late;
+};
+
+static void take_line(void *user, int position, const float *logits, int vocab)
+{
+    (void)position;
+    (void)logits;
+    (void)vocab;
+    struct line_taker *t = user;
+    atomic_fetch_add(&t->lines, 1);
+    if (atomic_load(&t->over)) atomic_fetch_add(&t->late, 1);
+    poll(NULL, 0, 1); /* the step is in the middle of its lines when the job is released */
+}
+
+static void test_a_released_job_gets_no_more_prompt_logits(void **state)
+{
+    (void)state;
+    struct engine *engine = start_engine(1, 8);
+    int32_t prompt[30];
+    static struct fixture_result r;
+    fixture_prompt(prompt, 30, 10);
+    struct line_taker taker = {0};
+    struct engine_request request = fixture_request(prompt, 30, 5);
+    request.prompt_logits = take_line;
+    request.prompt_logits_user = &taker;
+    struct engine_job *job = fixture_submit(engine, &request);
+    while (atomic_load(&taker.lines) < 3) poll(NULL, 0, 1);
+    engine_job_release(job);
+    atomic_store(&taker.over, true);
+    request.prompt_logits = NULL;
+    fixture_run(engine, &request, &r); /* the released one's step is over */
+    assert_int_equal(r.finish, ENGINE_FINISH_LENGTH);
+    assert_int_equal(atomic_load(&taker.late), 0);
+    assert_in_range(atomic_load(&taker.lines), 3, 29);
+    engine_free(engine);
+}
+
 static void test_a_full_queue_refuses_and_recovers(void **state)
 {
     (void)state;
@@ -436,6 +476,7 @@ int main(void)
         cmocka_unit_test(test_a_cancelled_job_ends_within_a_step),
         cmocka_unit_test(test_a_waiting_job_can_be_cancelled),
         cmocka_unit_test(test_a_released_job_is_cancelled_and_not_notified_again),
+        cmocka_unit_test(test_a_released_job_gets_no_more_prompt_logits),
         cmocka_unit_test(test_a_full_queue_refuses_and_recovers),
         cmocka_unit_test(test_waiting_has_a_limit_and_an_ended_job_does_not_wait),
         cmocka_unit_test(test_stopping_at_once_fails_what_runs_and_what_waits),
