@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Request bodies from anyone. The first byte picks the route, the rest is the body. Whatever comes is either refused
- * with a 4xx that renders as JSON, or a request whose every field is within the ranges the engine accepts.
+ * Request bodies from anyone. The first byte picks the route, the rest is the body. Whatever comes
+ * is either refused with a 4xx that renders as JSON, or a request whose every field is within the
+ * ranges the engine accepts.
  */
 #include <jansson.h>
 #include <stdint.h>

@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * From the bytes of a request body to a checked request, as pure functions: no sockets, no engine, no clock. Everything
- * wrong with a body is found here and reported as OpenAI's error object, with the field in "param".
+ * From the bytes of a request body to a checked request, as pure functions: no sockets, no engine,
+ * no clock. Everything wrong with a body is found here and reported as OpenAI's error object, with
+ * the field in "param".
  *
- * JSON is strict (RFC 8259): UTF-8, one value, no duplicate keys, no trailing bytes, at most API_DEPTH_MAX levels and
- * API_VALUES_MAX values (so that a small body cannot become a large tree). Unknown fields are ignored; a known field
- * with null counts as absent, as OpenAI's clients send it.
+ * JSON is strict (RFC 8259): UTF-8, one value, no duplicate keys, no trailing bytes, at most
+ * API_DEPTH_MAX levels and API_VALUES_MAX values (so that a small body cannot become a large tree).
+ * Unknown fields are ignored; a known field with null counts as absent, as OpenAI's clients send
+ * it.
  *
  * Texts in a parsed request point into its JSON tree, which the request owns.
  */
@@ -42,13 +44,17 @@ struct api_error {
     int retry_after_s; /* 0: no Retry-After header */
 };
 
-/* Fills err and returns false, so that a parser may end with it. A 400 of type invalid_request_error. */
+/*
+ * Fills err and returns false, so that a parser may end with it. A 400 of type
+ * invalid_request_error.
+ */
 bool api_fail(struct api_error *err, const char *param, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 /* Any status; code may be NULL. Type follows from the status. */
 bool api_fail_status(struct api_error *err, int status, const char *code, const char *param,
                      const char *format, ...) __attribute__((format(printf, 5, 6)));
-/* From an engine's or tokenizer's error: status, type, code and Retry-After follow from its kind. */
+/* From an engine's or tokenizer's error: status, type, code and Retry-After follow from its kind.
+ */
 bool api_fail_from(struct api_error *err, enum sov_error error, const char *param,
                    const char *message);
 /* {"error":{"message":...,"type":...,"param":...,"code":...}} */

@@ -5,7 +5,10 @@
 
 #include "server/api.h"
 
-/* Seconds a client should wait before it tries again when the queue is full or the server is not ready. */
+/*
+ * Seconds a client should wait before it tries again when the queue is full or the server is not
+ * ready.
+ */
 enum { API_RETRY_AFTER_S = 1 };
 
 static const char *api_error_type(int status)

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Reading one field of a request body. Each function leaves *out alone when the field is absent or null, and fails with
- * the field's name when it has the wrong type or is out of range. Private to the parsers of server/api*.c.
+ * Reading one field of a request body. Each function leaves *out alone when the field is absent or
+ * null, and fails with the field's name when it has the wrong type or is out of range. Private to
+ * the parsers of server/api*.c.
  */
 #ifndef SOV_SERVER_API_FIELDS_H
 #define SOV_SERVER_API_FIELDS_H

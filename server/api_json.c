@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Strict JSON in front of jansson. Depth and the number of values are counted first, in one pass over the bytes, so
- * that neither recursion nor a tree a hundred times the size of its text can be provoked from outside. jansson then
- * refuses everything else: invalid UTF-8, lone surrogates, duplicate keys, trailing bytes, NaN, numbers out of range.
+ * Strict JSON in front of jansson. Depth and the number of values are counted first, in one pass
+ * over the bytes, so that neither recursion nor a tree a hundred times the size of its text can be
+ * provoked from outside. jansson then refuses everything else: invalid UTF-8, lone surrogates,
+ * duplicate keys, trailing bytes, NaN, numbers out of range.
  */
 #include <pthread.h>
 #include <stdio.h>
@@ -27,7 +28,10 @@ static void api_json_init(void)
     json_set_alloc_funcs(api_json_alloc, sov_free);
 }
 
-/* Counts brackets and commas outside strings. Malformed text passes: jansson will say what is wrong with it. */
+/*
+ * Counts brackets and commas outside strings. Malformed text passes: jansson will say what is wrong
+ * with it.
+ */
 static bool api_json_bounded(const char *body, size_t length, struct api_error *err)
 {
     long depth = 0;

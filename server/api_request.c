@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * /v1/chat/completions and /v1/completions. Both share sampling, stop, logit_bias, n, stream; they differ in how the
- * prompt is given, in logprobs, and in echo. Ranges are OpenAI's where OpenAI has the field, else those that make sense
- * of it, so that every refusal names the field and what it takes.
+ * /v1/chat/completions and /v1/completions. Both share sampling, stop, logit_bias, n, stream; they
+ * differ in how the prompt is given, in logprobs, and in echo. Ranges are OpenAI's where OpenAI has
+ * the field, else those that make sense of it, so that every refusal names the field and what it
+ * takes.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -144,7 +145,8 @@ static bool api_read_stream(const json_t *root, struct api_request *out, struct 
     return true;
 }
 
-/* Fields whose meaning we cannot honour: ignoring them would give an answer that was not asked for. */
+/* Fields whose meaning we cannot honour: ignoring them would give an answer that was not asked for.
+ */
 static bool api_refuse_unsupported(const json_t *root, struct api_error *err)
 {
     static const char *const LISTS[] = {"tools", "functions"};

@@ -84,7 +84,8 @@ static enum sov_error auth_read(struct auth *auth, FILE *file, const char *path,
                                 unsigned char (*hashes)[AUTH_HASH_BYTES], size_t *count,
                                 struct sov_errbuf *err)
 {
-    /* Blanks around a key of the greatest length, one character too many, the line end, the zero. */
+    /* Blanks around a key of the greatest length, one character too many, the line end, the zero.
+     */
     char line[2 * AUTH_KEY_BYTES_MAX];
     enum sov_error rc = SOV_OK;
     for (int number = 1; rc == SOV_OK && fgets(line, sizeof line, file) != NULL; number++) {

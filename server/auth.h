@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * API keys from a file: one per line, blank lines and lines starting with # skipped, surrounding blanks ignored. Only
- * BLAKE2b hashes under a random key of this process are kept; a presented key is hashed and compared with all of them
- * in constant time, so that neither timing nor a core dump tells a key.
+ * API keys from a file: one per line, blank lines and lines starting with # skipped, surrounding
+ * blanks ignored. Only BLAKE2b hashes under a random key of this process are kept; a presented key
+ * is hashed and compared with all of them in constant time, so that neither timing nor a core dump
+ * tells a key.
  *
  * Threads: auth_check may run on many threads beside auth_load.
  */
@@ -21,8 +22,8 @@ struct auth;
 enum sov_error auth_create(struct auth **out, struct sov_errbuf *err);
 void auth_free(struct auth *auth);
 /*
- * Replaces the keys by those of the file. On an error (unreadable; no keys; a key that is too long or has characters
- * that no header can carry: says the line) the keys stay as they were.
+ * Replaces the keys by those of the file. On an error (unreadable; no keys; a key that is too long
+ * or has characters that no header can carry: says the line) the keys stay as they were.
  */
 enum sov_error auth_load(struct auth *auth, const char *path, struct sov_errbuf *err);
 /* From the value of an Authorization header, "Bearer KEY"; NULL when there is none. */

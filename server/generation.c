@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A choice holds back the logprobs of tokens whose text is not all out yet: the engine holds back text that might
- * become a stop string, and the logprobs must not give away what the text may never show. A token is released when
- * as many bytes were emitted as it and the tokens before it make; the one that ends the answer never is.
+ * A choice holds back the logprobs of tokens whose text is not all out yet: the engine holds back
+ * text that might become a stop string, and the logprobs must not give away what the text may never
+ * show. A token is released when as many bytes were emitted as it and the tokens before it make;
+ * the one that ends the answer never is.
  */
 #include "server/generation.h"
 
@@ -190,7 +191,10 @@ bool generation_create(const struct server_model *model, bool chat, const char *
     return true;
 }
 
-/* Engine thread: the logits after prompt position `position` give the probability of the prompt's next token. */
+/*
+ * Engine thread: the logits after prompt position `position` give the probability of the prompt's
+ * next token.
+ */
 static void generation_on_prompt_logits(void *user, int position, const float *logits, int vocab)
 {
     struct generation_choice *c = user;

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * One completion request from its body to its answer: parse, tokenize, submit one engine job per choice, and turn the
- * jobs' events into the answer's bytes. Knows no sockets: the HTTP side gives it a place to write and asks again when
- * the engine has called notify.
+ * One completion request from its body to its answer: parse, tokenize, submit one engine job per
+ * choice, and turn the jobs' events into the answer's bytes. Knows no sockets: the HTTP side gives
+ * it a place to write and asks again when the engine has called notify.
  *
- * Threads: one thread at a time uses a generation; the engine's thread only calls notify and, for an echoed prompt with
- * logprobs, fills numbers that are read after the job's first event.
+ * Threads: one thread at a time uses a generation; the engine's thread only calls notify and, for
+ * an echoed prompt with logprobs, fills numbers that are read after the job's first event.
  */
 #ifndef SOV_SERVER_GENERATION_H
 #define SOV_SERVER_GENERATION_H
@@ -16,8 +16,8 @@
 struct generation;
 
 /*
- * Parses and tokenizes: the costly part, without the engine. id (at most GENERATION_ID_MAX bytes) names the answer. The
- * model must outlive the generation. False with err filled.
+ * Parses and tokenizes: the costly part, without the engine. id (at most GENERATION_ID_MAX bytes)
+ * names the answer. The model must outlive the generation. False with err filled.
  */
 enum { GENERATION_ID_MAX = 40 };
 bool generation_create(const struct server_model *model, bool chat, const char *body, size_t length,
@@ -36,8 +36,9 @@ enum generation_state {
     GENERATION_FAILED,  /* err says why; in a stream the error event was written */
 };
 /*
- * Takes the events there are. A stream appends its server-sent events to out, and at its end the usage (if asked for)
- * and [DONE]; otherwise the whole answer is appended when it is DONE. Not to be called again after DONE or FAILED.
+ * Takes the events there are. A stream appends its server-sent events to out, and at its end the
+ * usage (if asked for) and [DONE]; otherwise the whole answer is appended when it is DONE. Not to
+ * be called again after DONE or FAILED.
  */
 enum generation_state generation_pump(struct generation *g, struct strbuf *out,
                                       struct api_error *err);

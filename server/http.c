@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * From the socket to a route. What can be refused by the headers alone (no key, no such path, a body that is too long)
- * is refused before the body is read; all else is collected and handed to request.c.
+ * From the socket to a route. What can be refused by the headers alone (no key, no such path, a
+ * body that is too long) is refused before the body is read; all else is collected and handed to
+ * request.c.
  */
 #include "server/http.h"
 
@@ -129,8 +130,8 @@ static int http_count_header(void *cls, enum MHD_ValueKind kind, const char *key
 }
 
 /*
- * How long the body is must be beyond doubt: two servers in a row that disagree about it can be made to see different
- * requests (RFC 9112, section 11.2, request smuggling).
+ * How long the body is must be beyond doubt: two servers in a row that disagree about it can be
+ * made to see different requests (RFC 9112, section 11.2, request smuggling).
  */
 static bool http_check_framing(struct request *r, struct api_error *err)
 {
@@ -280,9 +281,10 @@ static bool http_has_body(struct request *r)
 }
 
 /*
- * Answers what needs no body, and refuses what can be refused by its headers. *answered is false for a request that
- * waits for its body. A response queued before the body was read ends the connection (libmicrohttpd would not know
- * where the next request begins); so for requests without a body this runs when they are complete.
+ * Answers what needs no body, and refuses what can be refused by its headers. *answered is false
+ * for a request that waits for its body. A response queued before the body was read ends the
+ * connection (libmicrohttpd would not know where the next request begins); so for requests without
+ * a body this runs when they are complete.
  */
 static enum MHD_Result http_on_headers(struct request *r, const char *url, const char *method,
                                        bool *answered)
@@ -321,7 +323,10 @@ static enum MHD_Result http_on_headers(struct request *r, const char *url, const
     return method_ok ? http_answer_get(r, url) : respond_method_not_allowed(r, allow);
 }
 
-/* Part of the body. What is refused is still read, within bounds, so that the client gets to read why. */
+/*
+ * Part of the body. What is refused is still read, within bounds, so that the client gets to read
+ * why.
+ */
 static enum MHD_Result http_on_body(struct request *r, const char *bytes, size_t length)
 {
     struct server *server = r->server;

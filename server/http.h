@@ -2,16 +2,18 @@
 /*
  * Private to the room: the server's own state, one connection, one request, and who may touch what.
  *
- * Threads. The event thread is libmicrohttpd's: it runs every callback and owns a request except while the worker has
- * it. The worker (worker.c) parses and tokenizes large bodies. The watcher (watch.c) keeps time and notices clients
- * that leave. The engine's thread only wakes requests.
+ * Threads. The event thread is libmicrohttpd's: it runs every callback and owns a request except
+ * while the worker has it. The worker (worker.c) parses and tokenizes large bodies. The watcher
+ * (watch.c) keeps time and notices clients that leave. The engine's thread only wakes requests.
  *
- * Waiting. A request with nothing to do suspends its connection. Whoever has news calls request_wake; the event thread
- * looks again. `woken` is set before a resume and cleared before looking, both under the request's lock, and a suspend
- * happens only while it is clear: no wake-up is lost, and no connection is resumed that was not suspended.
+ * Waiting. A request with nothing to do suspends its connection. Whoever has news calls
+ * request_wake; the event thread looks again. `woken` is set before a resume and cleared before
+ * looking, both under the request's lock, and a suspend happens only while it is clear: no wake-up
+ * is lost, and no connection is resumed that was not suspended.
  *
- * Locks, in the order they nest: server.lock or server.work_lock, request.lock, libmicrohttpd's own. Engine functions
- * are called with none of them held: engine_job_release waits for a notify in progress, which takes request.lock.
+ * Locks, in the order they nest: server.lock or server.work_lock, request.lock, libmicrohttpd's
+ * own. Engine functions are called with none of them held: engine_job_release waits for a notify in
+ * progress, which takes request.lock.
  */
 #ifndef SOV_SERVER_HTTP_H
 #define SOV_SERVER_HTTP_H
@@ -186,7 +188,10 @@ void watch_kick(struct server *server);
 /* Begin and end noticing that the client leaves; server.lock is held. */
 void watch_add(struct server *server, struct conn *conn);
 void watch_remove(struct server *server, struct conn *conn);
-/* Keeps a duplicate of the connection's socket to read what the client still sends; server.lock is held. */
+/*
+ * Keeps a duplicate of the connection's socket to read what the client still sends; server.lock is
+ * held.
+ */
 void watch_linger(struct server *server, int fd);
 
 /* page.c: the chat page. */

@@ -78,7 +78,10 @@ static int listen_try(const struct addrinfo *info, struct listen_socket *out, co
     return 0;
 }
 
-/* Only an address that this machine does not have is passed over: another program on the port is worth knowing. */
+/*
+ * Only an address that this machine does not have is passed over: another program on the port is
+ * worth knowing.
+ */
 static bool listen_may_skip(int error)
 {
     return error == EADDRNOTAVAIL || error == EAFNOSUPPORT;

@@ -16,7 +16,10 @@ struct listen_socket {
     char url[LISTEN_URL_MAX];
 };
 
-/* Binds the first address of host that can be bound. "" is not a host; "0.0.0.0" and "::" are all addresses. */
+/*
+ * Binds the first address of host that can be bound. "" is not a host; "0.0.0.0" and "::" are all
+ * addresses.
+ */
 enum sov_error listen_open(const char *host, int port, struct listen_socket *out,
                            struct sov_errbuf *err);
 void listen_close(struct listen_socket *s);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What /metrics says, in Prometheus' text format 0.0.4: requests by route and status, latency histograms, and the
- * engine's own counters. Counting is lock-free and may happen on any thread.
+ * What /metrics says, in Prometheus' text format 0.0.4: requests by route and status, latency
+ * histograms, and the engine's own counters. Counting is lock-free and may happen on any thread.
  */
 #ifndef SOV_SERVER_METRICS_H
 #define SOV_SERVER_METRICS_H
@@ -51,7 +51,10 @@ struct metrics {
 void metrics_init(struct metrics *m);
 void metrics_count_request(struct metrics *m, enum server_route route, int status);
 void metrics_observe(struct metrics_histogram *h, int64_t ns);
-/* engine may be NULL while the model loads; isa and model as in struct server_model, "" while unknown. */
+/*
+ * engine may be NULL while the model loads; isa and model as in struct server_model, "" while
+ * unknown.
+ */
 void metrics_write(struct metrics *m, struct engine *engine, const char *model, const char *isa,
                    struct strbuf *out);
 

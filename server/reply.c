@@ -104,7 +104,10 @@ static void reply_add_chat(struct reply_logprobs *l, const char *piece, size_t l
     strbuf_puts(&l->tokens, "]}");
 }
 
-/* The keys of this object are texts: of tokens that look the same only the likeliest, which comes first, is shown. */
+/*
+ * The keys of this object are texts: of tokens that look the same only the likeliest, which comes
+ * first, is shown.
+ */
 static void reply_add_tops(struct reply_logprobs *l, const struct engine_token_logprob *top,
                            int top_count)
 {

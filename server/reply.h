@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Writing OpenAI's answers: whole objects, and the events of a stream. Pure functions from tokens and text to bytes; no
- * sockets, no engine. Streams are server-sent events (https://html.spec.whatwg.org/multipage/server-sent-events.html):
- * "data: {json}\n\n", ended by "data: [DONE]\n\n".
+ * Writing OpenAI's answers: whole objects, and the events of a stream. Pure functions from tokens
+ * and text to bytes; no sockets, no engine. Streams are server-sent events
+ * (https://html.spec.whatwg.org/multipage/server-sent-events.html): "data: {json}\n\n", ended by
+ * "data: [DONE]\n\n".
  */
 #ifndef SOV_SERVER_REPLY_H
 #define SOV_SERVER_REPLY_H
@@ -16,7 +17,10 @@
 #include "server/api.h"
 #include "tokenizer/tokenizer.h"
 
-/* What every object of one answer begins with: {"id":...,"object":...,"created":...,"model":...,"system_fingerprint":... */
+/*
+ * What every object of one answer begins with:
+ * {"id":...,"object":...,"created":...,"model":...,"system_fingerprint":...
+ */
 struct reply_head {
     bool chat;
     bool include_usage; /* in a stream: every event carries "usage", null but in the last */
@@ -29,8 +33,9 @@ bool reply_head_init(struct reply_head *head, bool chat, bool include_usage, con
 void reply_head_free(struct reply_head *head);
 
 /*
- * The "logprobs" member of a choice, collected token by token. Chat and completions write different shapes; in both,
- * text of a token that is not valid UTF-8 by itself shows U+FFFD (chat adds the exact bytes).
+ * The "logprobs" member of a choice, collected token by token. Chat and completions write different
+ * shapes; in both, text of a token that is not valid UTF-8 by itself shows U+FFFD (chat adds the
+ * exact bytes).
  */
 struct reply_logprobs {
     bool chat;
@@ -51,7 +56,8 @@ void reply_logprobs_add(struct reply_logprobs *l, int32_t token, const float *lo
 /* Appends the object and empties the collection. */
 void reply_logprobs_write(struct reply_logprobs *l, struct strbuf *out);
 
-/* The finish_reason of an end that is not an error; "null" without quotes when there is none yet. */
+/* The finish_reason of an end that is not an error; "null" without quotes when there is none yet.
+ */
 const char *reply_finish_json(enum engine_finish finish);
 
 /* One event of a stream. logprobs: NULL when none were asked for. */
@@ -64,13 +70,17 @@ void reply_chunk_usage(const struct reply_head *head, const struct engine_usage 
 void reply_chunk_error(const struct api_error *err, struct strbuf *out);
 void reply_done(struct strbuf *out);
 
-/* A whole answer: begin, one choice after the other (first for all but the first takes a comma), end. */
+/*
+ * A whole answer: begin, one choice after the other (first for all but the first takes a comma),
+ * end.
+ */
 void reply_begin(const struct reply_head *head, struct strbuf *out);
 void reply_choice(const struct reply_head *head, int index, const char *text, size_t length,
                   struct reply_logprobs *logprobs, enum engine_finish finish, struct strbuf *out);
 void reply_end(const struct engine_usage *usage, struct strbuf *out);
 
-/* {"tokens":[1,2]} or, with pieces, {"tokens":[{"id":1,"piece":"a"},{"id":2,"piece":[226,130]}]}. */
+/* {"tokens":[1,2]} or, with pieces, {"tokens":[{"id":1,"piece":"a"},{"id":2,"piece":[226,130]}]}.
+ */
 void reply_tokens(const struct tokenizer *tok, const int32_t *ids, size_t count, bool with_pieces,
                   struct strbuf *out);
 

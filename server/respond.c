@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Responses, with the headers that all of them have: the request's id, CORS, and no guessing of content types. */
+/*
+ * Responses, with the headers that all of them have: the request's id, CORS, and no guessing of
+ * content types.
+ */
 #include <stdio.h>
 #include <string.h>
 
@@ -32,7 +35,10 @@ static void respond_add_cors(struct request *r, struct MHD_Response *response)
     MHD_add_response_header(response, "Access-Control-Expose-Headers", RESPOND_EXPOSED);
 }
 
-/* Queues the response and gives up our reference to it. NULL: out of memory, so the connection is closed. */
+/*
+ * Queues the response and gives up our reference to it. NULL: out of memory, so the connection is
+ * closed.
+ */
 static enum MHD_Result respond_queue(struct request *r, int status, const char *content_type,
                                      struct MHD_Response *response)
 {
@@ -153,12 +159,14 @@ enum MHD_Result respond_preflight(struct request *r, const char *allow)
     snprintf(seconds, sizeof seconds, "%d", RESPOND_PREFLIGHT_SECONDS);
     MHD_add_response_header(response, MHD_HTTP_HEADER_ALLOW, allow);
     MHD_add_response_header(response, MHD_HTTP_HEADER_ACCESS_CONTROL_ALLOW_METHODS, allow);
-    /* Clients send headers of their own; none of them changes what we do, so those asked for are allowed. */
+    /* Clients send headers of their own; none of them changes what we do, so those asked for are
+     * allowed. */
     MHD_add_response_header(
         response, MHD_HTTP_HEADER_ACCESS_CONTROL_ALLOW_HEADERS,
         asked != NULL && cors_header_list_valid(asked) ? asked : "Authorization, Content-Type");
     MHD_add_response_header(response, MHD_HTTP_HEADER_ACCESS_CONTROL_MAX_AGE, seconds);
-    /* A page on the internet asks for this before it may talk to an address of the private network. */
+    /* A page on the internet asks for this before it may talk to an address of the private network.
+     */
     if (respond_request_header(r, "Access-Control-Request-Private-Network") != NULL)
         MHD_add_response_header(response, "Access-Control-Allow-Private-Network", "true");
     return respond_queue(r, 204, NULL, response);

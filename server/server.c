@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Starting and stopping. Stopping has an order: first no new connections and no new work; then the grace for what runs;
- * then the worker is joined, every waiting request is woken and ends with an error (none suspends again), since
- * libmicrohttpd may only be stopped when nothing is suspended; last the event thread and the watcher.
+ * Starting and stopping. Stopping has an order: first no new connections and no new work; then the
+ * grace for what runs; then the worker is joined, every waiting request is woken and ends with an
+ * error (none suspends again), since libmicrohttpd may only be stopped when nothing is suspended;
+ * last the event thread and the watcher.
  */
 #include "server/server.h"
 
@@ -75,7 +76,10 @@ static void server_log_http(void *cls, const char *format, va_list args)
     log_debug("http: %s", message);
 }
 
-/* Every connection is a descriptor; the usual soft limit of 1024 leaves no room for files and the model. */
+/*
+ * Every connection is a descriptor; the usual soft limit of 1024 leaves no room for files and the
+ * model.
+ */
 static void server_raise_fd_limit(int connections)
 {
     struct rlimit limit;
@@ -233,7 +237,8 @@ void server_stop(struct server *server, int grace_ms)
     if (server->daemon == NULL) return;
     atomic_store(&server->draining, true);
     MHD_quiesce_daemon(server->daemon);
-    /* The event thread may still look at the socket, so it is not closed yet; but nobody gets in any more. */
+    /* The event thread may still look at the socket, so it is not closed yet; but nobody gets in
+     * any more. */
     shutdown(server->listen.fd, SHUT_RDWR);
     pthread_mutex_lock(&server->lock);
     server_wait_idle(server, grace_ms > 0 ? grace_ms : 0);

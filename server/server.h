@@ -1,23 +1,27 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The HTTP face of Sovereign: the OpenAI-compatible API, /tokenize, /detokenize, /health, /metrics and a small chat page
- * at /. The server may be started before the model is loaded: until server_set_ready, /health answers 503 with
+ * The HTTP face of Sovereign: the OpenAI-compatible API, /tokenize, /detokenize, /health, /metrics
+ * and a small chat page at /. The server may be started before the model is loaded: until
+ * server_set_ready, /health answers 503 with
  * {"status":"loading model"} and the API answers 503 with Retry-After.
  *
- * Threads: one event thread carries every connection (a waiting connection costs no thread), one worker parses and
- * tokenizes large requests, one watcher keeps time (keep-alive comments, slow senders) and notices clients that left.
- * None of them runs the model. All functions here may be called from any thread, except that server_stop and
- * server_free are called once, by one thread, and not from a signal handler.
+ * Threads: one event thread carries every connection (a waiting connection costs no thread), one
+ * worker parses and tokenizes large requests, one watcher keeps time (keep-alive comments, slow
+ * senders) and notices clients that left. None of them runs the model. All functions here may be
+ * called from any thread, except that server_stop and server_free are called once, by one thread,
+ * and not from a signal handler.
  *
  * Decisions that clients see (docs of the API):
- * - Unknown fields are ignored, as clients send new ones every month; known fields are checked strictly. Fields that
- *   ask for what we cannot do (tools, response_format other than text, images, ...) are refused by name.
+ * - Unknown fields are ignored, as clients send new ones every month; known fields are checked
+ *   strictly. Fields that ask for what we cannot do (tools, response_format other than text, images,
+ *   ...) are refused by name.
  * - "model" may be any string: one model is served, and the answer says which.
- * - A request without a seed gets a random one, returned in the header x-sovereign-seed; choice i of a request uses
- *   seed + i.
- * - max_tokens defaults to what the context holds in chat, and to 16 in /v1/completions, as OpenAI's API does.
- * - The prompt of /v1/completions is encoded with the model's BOS, and special-token text in it becomes special tokens;
- *   text inside chat messages never does.
+ * - A request without a seed gets a random one, returned in the header x-sovereign-seed; choice i
+ *   of a request uses seed + i.
+ * - max_tokens defaults to what the context holds in chat, and to 16 in /v1/completions, as
+ *   OpenAI's API does.
+ * - The prompt of /v1/completions is encoded with the model's BOS, and special-token text in it
+ *   becomes special tokens; text inside chat messages never does.
  * - A client that shuts down its sending side while it waits is taken to have left (as nginx does).
  * - With API keys, every route but / and /health asks for one.
  */
@@ -48,11 +52,11 @@ enum {
 struct server_options {
     const char *host; /* address or name to bind, "127.0.0.1", "::1", "0.0.0.0", "localhost" */
     int port;         /* 0: the system picks one, see server_port */
-    const char *
-        api_key_file; /* NULL: no keys. One key per line; blank lines and lines starting with # are skipped */
-    const char *
-        cors_origin; /* "*": any web page; "none"; or origins separated by commas (others get 403) */
-    bool access_log; /* one line per request on stderr, in the format of base/log.h */
+    const char *api_key_file; /* NULL: no keys. One key per line; blank lines and lines starting
+                                 with # are skipped */
+    const char *cors_origin;  /* "*": any web page; "none"; or origins separated by commas (others
+                                 get 403) */
+    bool access_log;          /* one line per request on stderr, in the format of base/log.h */
     size_t body_bytes_max;
     size_t bodies_bytes_max;
     size_t header_bytes_max;
@@ -82,16 +86,20 @@ struct server_model {
 struct server;
 
 /*
- * Binds, starts the threads and begins to answer. Options are copied. Errors: SOV_ERR_IO for an address that cannot be
- * bound (says which, and what to change when the port is in use), SOV_ERR_INVALID for options out of range or a key
- * file without keys. Logs one warning when the address is reachable from other machines and no keys are set. SIGPIPE is
- * set to ignored for the process.
+ * Binds, starts the threads and begins to answer. Options are copied. Errors: SOV_ERR_IO for an
+ * address that cannot be bound (says which, and what to change when the port is in use),
+ * SOV_ERR_INVALID for options out of range or a key file without keys. Logs one warning when the
+ * address is reachable from other machines and no keys are set. SIGPIPE is set to ignored for the
+ * process.
  */
 enum sov_error server_start(const struct server_options *options, struct server **out,
                             struct sov_errbuf *err);
 /* The port that was bound. */
 int server_port(const struct server *server);
-/* "http://127.0.0.1:8080", with brackets around an IPv6 address; for people. Lives as long as the server. */
+/*
+ * "http://127.0.0.1:8080", with brackets around an IPv6 address; for people. Lives as long as the
+ * server.
+ */
 const char *server_url(const struct server *server);
 
 /* While loading: what /health reports as "progress", 0 to 1. */
@@ -104,9 +112,10 @@ enum sov_error server_set_ready(struct server *server, const struct server_model
 enum sov_error server_reload_keys(struct server *server, struct sov_errbuf *err);
 
 /*
- * Stops listening, lets the requests in progress run for up to grace_ms, then ends the rest with an error that says so
- * (503, or an error event in a stream), and joins all threads. Afterwards no engine job is held. The handle stays
- * valid for server_free, which calls server_stop(server, 0) if that was not done.
+ * Stops listening, lets the requests in progress run for up to grace_ms, then ends the rest with an
+ * error that says so (503, or an error event in a stream), and joins all threads. Afterwards no
+ * engine job is held. The handle stays valid for server_free, which calls server_stop(server, 0) if
+ * that was not done.
  */
 void server_stop(struct server *server, int grace_ms);
 void server_free(struct server *server);

@@ -1,13 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * libmicrohttpd looks at neither the clock nor the socket of a suspended connection, and its own timeout counts silence
- * only. So one thread does for all connections what it does not:
+ * libmicrohttpd looks at neither the clock nor the socket of a suspended connection, and its own
+ * timeout counts silence only. So one thread does for all connections what it does not:
  *
- * - an epoll set of the sockets of waiting requests, for their closing only (EPOLLRDHUP): a client that leaves is
- *   noticed at once, and its request ended;
- * - a tick, while there are connections: comments into streams that have been silent, and an end to senders that drip;
- * - reading to the end what a refused client still sends (RFC 9112, section 9.6, "Tear-down"): closing a socket with
- *   unread bytes would reset the connection, and the client would lose our answer.
+ * - an epoll set of the sockets of waiting requests, for their closing only (EPOLLRDHUP): a client
+ *   that leaves is noticed at once, and its request ended;
+ * - a tick, while there are connections: comments into streams that have been silent, and an end to
+ *   senders that drip;
+ * - reading to the end what a refused client still sends (RFC 9112, section 9.6, "Tear-down"):
+ *   closing a socket with unread bytes would reset the connection, and the client would lose our
+ *   answer.
  */
 #include <errno.h>
 #include <fcntl.h>

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * One thread for what would hold up the event thread: a body of megabytes takes tens of milliseconds to parse and longer
- * to tokenize. One at a time also bounds the memory that large JSON trees take together.
+ * One thread for what would hold up the event thread: a body of megabytes takes tens of
+ * milliseconds to parse and longer to tokenize. One at a time also bounds the memory that large
+ * JSON trees take together.
  */
 #include <string.h>
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * For the server's tests: a small random model behind a real server on a port of its own, and an HTTP client that
- * writes exactly the bytes it is told to. Everything that waits has a bound.
+ * For the server's tests: a small random model behind a real server on a port of its own, and an
+ * HTTP client that writes exactly the bytes it is told to. Everything that waits has a bound.
  */
 #ifndef SOV_TESTS_SERVER_FIXTURE_H
 #define SOV_TESTS_SERVER_FIXTURE_H
@@ -53,7 +53,8 @@ struct fixture {
     int port;
 };
 
-/* A model of the same shape and seed every time; big enough that thousands of tokens take seconds. */
+/* A model of the same shape and seed every time; big enough that thousands of tokens take seconds.
+ */
 static UNUSED_OK void fixture_make_model(struct fixture *f)
 {
     const char *build = getenv("BUILD"), *tmp = getenv("TMPDIR");
@@ -224,7 +225,8 @@ static UNUSED_OK void response_free(struct response *r)
     *r = (struct response){0};
 }
 
-/* The value of a header, in a buffer that the next call of this thread overwrites; NULL if absent. */
+/* The value of a header, in a buffer that the next call of this thread overwrites; NULL if absent.
+ */
 static UNUSED_OK const char *response_header(const struct response *r, const char *name)
 {
     static _Thread_local char value[1024];

@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* run-tests: seconds=300 */
-/* Clients that leave, many at once, those that do not read, a full queue, an end of the server, and no memory. */
+/*
+ * Clients that leave, many at once, those that do not read, a full queue, an end of the server, and
+ * no memory.
+ */
 #include "tests/server_fixture.h"
 
 #include <pthread.h>
@@ -44,7 +47,10 @@ static double cancelled(void)
     return metric(f.port, "sovereign_sequences_cancelled_total");
 }
 
-/* A client leaves in the middle, by closing or by crashing; its sequences end and their pages are free. */
+/*
+ * A client leaves in the middle, by closing or by crashing; its sequences end and their pages are
+ * free.
+ */
 static void leave(const char *body, int sequences, bool reset)
 {
     double before = cancelled();
@@ -74,8 +80,8 @@ static void test_clients_leave(void **state)
 }
 
 /*
- * While a long prompt is read there is nothing to write, so only the watcher can notice. The second request's prompt is
- * being scored on the engine's thread when its client leaves.
+ * While a long prompt is read there is nothing to write, so only the watcher can notice. The second
+ * request's prompt is being scored on the engine's thread when its client leaves.
  */
 static void test_client_leaves_during_prefill(void **state)
 {
@@ -306,7 +312,10 @@ static void test_stop_without_grace(void **state)
     fixture_stop(&f);
 }
 
-/* Wherever an allocation fails, the client gets an error or a closed connection, and the next one gets its answer. */
+/*
+ * Wherever an allocation fails, the client gets an error or a closed connection, and the next one
+ * gets its answer.
+ */
 static void fail_allocations(const char *path, const char *body)
 {
     enum { ALLOCATIONS = 160 };

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* run-tests: seconds=300 */
 /*
- * What chat and completions answer: whole and streamed, usage, logprobs, stop, echo, choices, seeds. The model is
- * random, so its text makes no sense; but it is the same text whichever way it is asked for.
+ * What chat and completions answer: whole and streamed, usage, logprobs, stop, echo, choices,
+ * seeds. The model is random, so its text makes no sense; but it is the same text whichever way it
+ * is asked for.
  */
 #include "tests/server_fixture.h"
 
@@ -218,7 +219,10 @@ static void test_default_length(void **state)
     json_decref(root);
 }
 
-/* Choice i of a request is the only choice of the same request with seed + i, and a prompt counts once. */
+/*
+ * Choice i of a request is the only choice of the same request with seed + i, and a prompt counts
+ * once.
+ */
 static void test_choices_and_seeds(void **state)
 {
     (void)state;
@@ -279,7 +283,8 @@ static void test_prompts_in_all_forms(void **state)
     json_decref(four);
 }
 
-/* A stop string cut out of what the model says anyway: the answer ends before it, streamed or not. */
+/* A stop string cut out of what the model says anyway: the answer ends before it, streamed or not.
+ */
 static void test_stop(void **state)
 {
     (void)state;
@@ -360,8 +365,9 @@ static void test_chat_logprobs(void **state)
 }
 
 /*
- * Echo with logprobs scores a text: generate greedily from ids, then give prompt and answer back as one prompt. The
- * numbers of the answer's tokens are the same, to the last digit, whether they were sampled or read.
+ * Echo with logprobs scores a text: generate greedily from ids, then give prompt and answer back as
+ * one prompt. The numbers of the answer's tokens are the same, to the last digit, whether they were
+ * sampled or read.
  */
 static void test_echo_scores_the_prompt(void **state)
 {

@@ -168,7 +168,10 @@ static void test_deep_json(void **state)
     strbuf_free(&body);
 }
 
-/* The client writes a hundred megabytes before it looks for an answer; it is told why they were refused. */
+/*
+ * The client writes a hundred megabytes before it looks for an answer; it is told why they were
+ * refused.
+ */
 static void push_100_megabytes(const char *framing, bool chunked)
 {
     enum { MEGABYTE = 1 << 20, COUNT = 100 };
@@ -437,7 +440,10 @@ static void test_api_keys(void **state)
     unlink(path);
 }
 
-/* A client that drips is cut off: in the headers, and in the body. Each byte it sends would reset a mere idle timer. */
+/*
+ * A client that drips is cut off: in the headers, and in the body. Each byte it sends would reset a
+ * mere idle timer.
+ */
 static void drip_until_closed(const char *text)
 {
     struct client c = client_open(f.port);

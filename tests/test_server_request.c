@@ -342,7 +342,10 @@ static void test_detokenize(void **state)
     assert_string_equal(err.param, "tokens");
 }
 
-/* Every allocation on the way fails once: an error each time, and nothing is lost (the leak checker watches). */
+/*
+ * Every allocation on the way fails once: an error each time, and nothing is lost (the leak checker
+ * watches).
+ */
 static void test_out_of_memory(void **state)
 {
     (void)state;
