@@ -86,6 +86,7 @@ void model_plan_free(struct model_plan *plan);
 enum sov_error model_metadata_read(const struct gguf *gguf, struct model_config *c,
                                    struct model_rope *rope, struct sov_errbuf *err);
 
+enum { MODEL_LAYER_LINEARS = 7 };
 struct model_linear {
     struct matmul_weights w;
     float *bias; /* NULL if there is none */

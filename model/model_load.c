@@ -212,9 +212,9 @@ void model_free(struct model *model)
     if (model == NULL) return;
     for (int i = 0; model->layers != NULL && i < model->config.layers; i++) {
         struct model_layer *layer = &model->layers[i];
-        struct model_linear *linears[] = {&layer->q,    &layer->k,  &layer->v,   &layer->o,
-                                          &layer->gate, &layer->up, &layer->down};
-        for (size_t j = 0; j < sizeof linears / sizeof *linears; j++) free_linear(linears[j]);
+        struct model_linear *linears[MODEL_LAYER_LINEARS] = {
+            &layer->q, &layer->k, &layer->v, &layer->o, &layer->gate, &layer->up, &layer->down};
+        for (int j = 0; j < MODEL_LAYER_LINEARS; j++) free_linear(linears[j]);
         sov_free_aligned(layer->attn_norm);
         sov_free_aligned(layer->ffn_norm);
         sov_free_aligned(layer->q_norm);

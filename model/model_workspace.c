@@ -46,9 +46,9 @@ static void longest_rows(const struct model *model, int k_max[MATMUL_ACT_KINDS])
     widen(k_max, &model->output);
     for (int i = 0; i < model->config.layers; i++) {
         const struct model_layer *l = &model->layers[i];
-        const struct model_linear *linears[] = {&l->q,    &l->k,  &l->v,   &l->o,
-                                                &l->gate, &l->up, &l->down};
-        for (size_t j = 0; j < sizeof linears / sizeof *linears; j++) widen(k_max, linears[j]);
+        const struct model_linear *linears[MODEL_LAYER_LINEARS] = {&l->q,    &l->k,  &l->v,   &l->o,
+                                                                   &l->gate, &l->up, &l->down};
+        for (int j = 0; j < MODEL_LAYER_LINEARS; j++) widen(k_max, linears[j]);
     }
 }
 
@@ -76,7 +76,8 @@ static int group_rows(const struct model_workspace *ws)
 size_t pass_private_layout(const struct model_workspace *ws, unsigned char *base,
                            struct pass_private *out)
 {
-    struct slab s = {.base = base};
+    struct slab s = {.base = NULL};
+    s.base = base;
     int rows = group_rows(ws), k_max[MATMUL_ACT_KINDS];
     longest_rows(ws->model, k_max);
     out->h = slab_take(&s, (size_t)rows * ws->ld_embedding, sizeof(float));

@@ -149,11 +149,18 @@ static void run_among(struct runner *r, const int32_t *tokens, int neighbours, f
     sequence_end(&s);
 }
 
+static uint32_t bits_of(float x)
+{
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    return bits;
+}
+
 static void assert_same_logits(const float *expected, const float *got, size_t line,
                                const char *what)
 {
     for (size_t i = 0; i < PROMPT * line; i++)
-        if (memcmp(&expected[i], &got[i], sizeof *got) != 0)
+        if (bits_of(expected[i]) != bits_of(got[i]))
             fail_msg("%s: logit %zu of position %zu is %a, expected %a", what, i % line, i / line,
                      (double)got[i], (double)expected[i]);
 }

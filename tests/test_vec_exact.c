@@ -69,11 +69,18 @@ static void fill(float *x, int n, enum flavour flavour)
     if (flavour == WITH_NAN && n > 0) x[random_u32() % (uint32_t)n] = NAN;
 }
 
+static uint32_t bits_of(float x)
+{
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    return bits;
+}
+
 static void assert_same_floats(const float *a, const float *b, int n, const char *what, int isa)
 {
     for (int i = 0; i < n; i++) {
         if (a[i] != a[i] && b[i] != b[i]) continue;
-        if (memcmp(&a[i], &b[i], sizeof a[i]) != 0)
+        if (bits_of(a[i]) != bits_of(b[i]))
             fail_msg("%s on %s: element %d of %d is %a, the scalar kernel gives %a", what,
                      kern_isa_name((enum kern_isa)isa), i, n, (double)b[i], (double)a[i]);
     }

@@ -22,6 +22,14 @@
 #include "gguf/gguf.h"
 #include "gguf/quant.h"
 
+/* count values of size bytes; a test without memory ends here. */
+static void *reference_memory(size_t count, size_t size)
+{
+    void *p = calloc(count, size);
+    if (p == NULL) abort();
+    return p;
+}
+
 struct reference {
     const struct gguf *gguf;
     char arch[32];
@@ -48,9 +56,8 @@ static double *reference_tensor(const struct reference *r, const char *name)
     const struct gguf_tensor *t = gguf_find_tensor(r->gguf, name);
     if (t == NULL) return NULL;
     size_t n = (size_t)(t->dims[0] * t->dims[1]);
-    float *values = malloc(n * sizeof *values);
-    double *out = malloc(n * sizeof *out);
-    assert_true(values != NULL && out != NULL);
+    float *values = reference_memory(n, sizeof *values);
+    double *out = reference_memory(n, sizeof *out);
     quant_dequantize((enum gguf_type)t->type, t->data, values, n);
     for (size_t i = 0; i < n; i++) out[i] = (double)values[i];
     free(values);
@@ -82,8 +89,7 @@ static void reference_rope(struct reference *r)
     double slow = ceil(d * log(original / (1.0 * 2.0 * M_PI)) / (2.0 * log(base)));
     fast = fmax(0.0, fast);
     slow = fmin(d - 1.0, slow);
-    r->frequency = malloc((size_t)pairs * sizeof(double));
-    assert_non_null(r->frequency);
+    r->frequency = reference_memory((size_t)pairs, sizeof(double));
     for (int i = 0; i < pairs; i++) {
         double f = pow(base, -2.0 * i / d) / (factors != NULL ? factors[i] : 1.0);
         double keep =
@@ -106,7 +112,8 @@ static void reference_open(struct reference *r, const struct gguf *gguf)
     r->ffn = (int)reference_number(r, "feed_forward_length", 0);
     r->heads = (int)reference_number(r, "attention.head_count", 0);
     r->kv_heads = (int)reference_number(r, "attention.head_count_kv", r->heads);
-    r->head_dim = (int)reference_number(r, "attention.key_length", r->width / r->heads);
+    int equal_share = r->width / r->heads;
+    r->head_dim = (int)reference_number(r, "attention.key_length", equal_share);
     r->eps = reference_number(r, "attention.layer_norm_rms_epsilon", 0);
     r->vocab = (int)gguf_find_tensor(gguf, "token_embd.weight")->dims[1];
     reference_rope(r);
@@ -124,8 +131,7 @@ static void reference_norm(const double *x, const double *weight, double eps, in
 static double *reference_linear(const double *x, int tokens, int columns, const double *w, int rows,
                                 const double *bias)
 {
-    double *out = malloc((size_t)tokens * (size_t)rows * sizeof *out);
-    assert_non_null(out);
+    double *out = reference_memory((size_t)tokens * (size_t)rows, sizeof *out);
     for (int t = 0; t < tokens; t++)
         for (int i = 0; i < rows; i++) {
             double sum = 0.0;
@@ -181,8 +187,7 @@ static void reference_attend(const struct reference *r, const double *q, const d
                              const double *v, int tokens, double *out)
 {
     int d = r->head_dim, group = r->heads / r->kv_heads;
-    double *p = malloc((size_t)tokens * sizeof *p);
-    assert_non_null(p);
+    double *p = reference_memory((size_t)tokens, sizeof *p);
     for (int t = 0; t < tokens; t++)
         for (int h = 0; h < r->heads; h++) {
             double top = -INFINITY, sum = 0.0, *o = out + (t * r->heads + h) * d;
@@ -208,8 +213,8 @@ static void reference_attend(const struct reference *r, const double *q, const d
 static double *reference_norm_rows(const struct reference *r, const double *x, int tokens,
                                    double *weight)
 {
-    double *out = malloc((size_t)(tokens * r->width) * sizeof *out);
-    assert_true(out != NULL && weight != NULL);
+    double *out = reference_memory((size_t)tokens * (size_t)r->width, sizeof *out);
+    assert_non_null(weight);
     for (int t = 0; t < tokens; t++)
         reference_norm(x + t * r->width, weight, r->eps, r->width, out + t * r->width);
     free(weight);
@@ -226,8 +231,7 @@ static void reference_layer(const struct reference *r, int layer, double *x, int
     double *v = reference_apply(r, layer, "attn_v", n, tokens, r->width, kvw);
     reference_heads(r, layer, "attn_q_norm.weight", q, tokens, r->heads);
     reference_heads(r, layer, "attn_k_norm.weight", k, tokens, r->kv_heads);
-    double *a = malloc((size_t)(tokens * qw) * sizeof *a);
-    assert_non_null(a);
+    double *a = reference_memory((size_t)tokens * (size_t)qw, sizeof *a);
     reference_attend(r, q, k, v, tokens, a);
     double *o = reference_apply(r, layer, "attn_output", a, tokens, qw, r->width);
     for (int i = 0; i < tokens * r->width; i++) x[i] += o[i];
@@ -248,8 +252,8 @@ static double *reference_logits(const struct gguf *gguf, const int32_t *ids, int
     struct reference r;
     reference_open(&r, gguf);
     double *table = reference_tensor(&r, "token_embd.weight");
-    double *x = malloc((size_t)(tokens * r.width) * sizeof *x);
-    assert_true(table != NULL && x != NULL);
+    double *x = reference_memory((size_t)tokens * (size_t)r.width, sizeof *x);
+    if (table == NULL) abort();
     for (int t = 0; t < tokens; t++)
         memcpy(x + t * r.width, table + (size_t)ids[t] * (size_t)r.width,
                (size_t)r.width * sizeof *x);

@@ -86,8 +86,7 @@ static float *sovereign_logits(const struct gguf *gguf, const int32_t *tokens, i
     const float *logits;
     if (model_forward(model, ws, rows, POSITIONS, &logits, &err) != SOV_OK)
         fail_msg("%s", err.message);
-    float *out = malloc((size_t)POSITIONS * (size_t)vocab * sizeof *out);
-    assert_non_null(out);
+    float *out = reference_memory((size_t)POSITIONS * (size_t)vocab, sizeof *out);
     for (int i = 0; i < POSITIONS; i++)
         memcpy(out + (size_t)i * (size_t)vocab,
                logits + (size_t)i * (size_t)model_config(model)->vocab_padded,
@@ -123,8 +122,7 @@ static float *llama_logits(const int32_t *tokens, int vocab)
     }
     batch.n_tokens = POSITIONS;
     assert_int_equal(llama_decode(context, batch), 0);
-    float *out = malloc((size_t)POSITIONS * (size_t)vocab * sizeof *out);
-    assert_non_null(out);
+    float *out = reference_memory((size_t)POSITIONS * (size_t)vocab, sizeof *out);
     for (int i = 0; i < POSITIONS; i++)
         memcpy(out + (size_t)i * (size_t)vocab, llama_get_logits_ith(context, i),
                (size_t)vocab * sizeof *out);
@@ -134,16 +132,24 @@ static float *llama_logits(const int32_t *tokens, int vocab)
     return out;
 }
 
-static double nmse(const float *a, const float *b, const double *exact, size_t n)
+static double nmse(const float *values, const double *references, size_t n)
 {
     double error = 0.0, power = 0.0;
     for (size_t i = 0; i < n; i++) {
-        double reference = exact != NULL ? exact[i] : (double)b[i],
-               difference = (double)a[i] - reference;
+        double difference = (double)values[i] - references[i];
         error += difference * difference;
-        power += reference * reference;
+        power += references[i] * references[i];
     }
     return error / power;
+}
+
+static double nmse_between(const float *values, const float *references, size_t n)
+{
+    double *wide = reference_memory(n, sizeof *wide);
+    for (size_t i = 0; i < n; i++) wide[i] = (double)references[i];
+    double result = nmse(values, wide, n);
+    free(wide);
+    return result;
 }
 
 /* One model made with these options. */
@@ -159,8 +165,8 @@ static void compare(const char *options, const char *type)
     double *exact = reference_logits(gguf, tokens, POSITIONS);
     float *ours = sovereign_logits(gguf, tokens, vocab), *theirs = llama_logits(tokens, vocab);
     size_t n = (size_t)POSITIONS * (size_t)vocab;
-    double between = nmse(ours, theirs, NULL, n), our_error = nmse(ours, NULL, exact, n);
-    double their_error = nmse(theirs, NULL, exact, n);
+    double between = nmse_between(ours, theirs, n);
+    double our_error = nmse(ours, exact, n), their_error = nmse(theirs, exact, n);
     print_message("%-72s llama %.2e; float64: ours %.2e, llama's %.2e, ratio %.3f\n", options,
                   between, our_error, their_error, our_error / their_error);
     if (!(between < bound_of(type)))
