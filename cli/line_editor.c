@@ -100,7 +100,8 @@ static bool line_start_editing(struct line_editor *editor)
     el_set(editor->edit, EL_HIST, history, editor->history);
     /* While a line is edited Ctrl-C is a key, so that libedit's state stays whole. */
     el_set(editor->edit, EL_SETTY, "-d", "-intr", NULL);
-    el_set(editor->edit, EL_ADDFN, "give-up", "Give the line up", line_give_up);
+    /* libedit keeps these two texts: given as narrow ones it would copy them and never free them. */
+    el_wset(editor->edit, EL_ADDFN, L"give-up", L"Give the line up", line_give_up);
     el_set(editor->edit, EL_BIND, "^C", "give-up", NULL);
     el_set(editor->edit, EL_BIND, "^R", "em-inc-search-prev", NULL);
     el_source(editor->edit, NULL);
