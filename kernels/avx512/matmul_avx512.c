@@ -14,6 +14,14 @@
 
 enum { R_MAX = ACT_GROUP_ROWS_MAX };
 
+/*
+ * A panel of 32-element blocks is read as two streams, scales and quants, and at its end the quants
+ * jump over the next panel's scales: the CPU's own prefetcher loses its way there (without this, a
+ * batch of 8 rows takes a quarter longer). Far enough to cover that jump. Panels of 256-element
+ * blocks are one stream and do better left alone.
+ */
+enum { PREFETCH_BYTES = 8192 };
+
 /* The eight strips of 32 elements. */
 struct strips {
     __m512i v[8];
@@ -101,6 +109,12 @@ INLINE __m512i dot(__m512i sum, const struct strips *w, const unsigned char *q, 
     return sum;
 }
 
+INLINE void prefetch_quants(const unsigned char *quants, size_t bytes)
+{
+    for (size_t i = 0; i < bytes; i += STRIP)
+        _mm_prefetch((const char *)quants + PREFETCH_BYTES + i, _MM_HINT_T0);
+}
+
 /* ---- blocks of 32 ---- */
 
 INLINE void unpack_32(enum gguf_type type, const unsigned char *quants, struct strips *w)
@@ -128,6 +142,7 @@ INLINE void micro_32(enum gguf_type type, int shift, size_t quant_bytes, int vec
     for (int m = 0; m < size; m++) acc[m] = _mm512_setzero_ps();
     for (int b = 0; b < blocks; b++) {
         struct strips w;
+        prefetch_quants(quants, quant_bytes);
         unpack_32(type, quants, &w);
         __m512 d = load_halves(panel);
         __m512 min = vectors == 2 ? load_halves(panel + 32) : _mm512_setzero_ps();
