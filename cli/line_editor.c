@@ -140,6 +140,9 @@ enum line_result line_editor_read(struct line_editor *editor, const char *prompt
     editor->prompt = prompt;
     editor->given_up = false;
     int length = 0;
+    /* libedit would show the prompt first and change the terminal's mode then: a Ctrl-D or Ctrl-C
+     * between the two would be lost. */
+    el_set(editor->edit, EL_PREP_TERM, 1);
     const char *line = el_gets(editor->edit, &length);
     if (editor->given_up) return LINE_GIVEN_UP;
     if (line == NULL || length <= 0) return LINE_END;
