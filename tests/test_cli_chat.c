@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * sovereign chat in a terminal, with a person's keys: a pseudo-terminal is filled with what the
- * program writes until an expected text is seen, or a minute has passed.
+ * program writes until an expected text is seen, or 20 seconds have passed.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -18,6 +18,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <termios.h>
 #include <unistd.h>
@@ -26,7 +27,7 @@
 
 #include "base/clock.h"
 
-enum { SCREEN_MAX = 1 << 20, WAIT_MS = 60000, PATH_CHARS = 512, WORDS_MAX = 24 };
+enum { SCREEN_MAX = 1 << 20, WAIT_MS = 20000, PATH_CHARS = 512, WORDS_MAX = 24 };
 
 /* A chat that runs, and all that it wrote so far. */
 struct terminal {
@@ -108,6 +109,22 @@ static void chat_shows(const char *text)
     fail();
 }
 
+/*
+ * Waits for the prompt, and then until the program reads key by key: libedit writes the prompt just before it switches
+ * the terminal over, and a Ctrl-D that comes in between would be taken for a character.
+ */
+static void chat_asks(const char *prompt)
+{
+    struct termios mode;
+    chat_shows(prompt);
+    for (int64_t waited_ms = 0; waited_ms < WAIT_MS; waited_ms++) {
+        assert_int_equal(tcgetattr(terminal.fd, &mode), 0);
+        if ((mode.c_lflag & ICANON) == 0) return;
+        poll(NULL, 0, 1);
+    }
+    fail_msg("the terminal was not switched over after the prompt '%s'", prompt);
+}
+
 static void chat_types(const char *keys)
 {
     assert_int_equal(write(terminal.fd, keys, strlen(keys)), strlen(keys));
@@ -119,6 +136,9 @@ static void chat_leaves(void)
     int status = 0;
     chat_types("\004");
     while (chat_reads("never written by anything")) continue;
+    struct pollfd ended = {.fd = (int)syscall(SYS_pidfd_open, terminal.pid, 0), .events = POLLIN};
+    if (poll(&ended, 1, WAIT_MS) != 1) kill(terminal.pid, SIGKILL);
+    close(ended.fd);
     assert_int_equal(waitpid(terminal.pid, &status, 0), terminal.pid);
     assert_true(WIFEXITED(status));
     assert_int_equal(WEXITSTATUS(status), 0);
@@ -130,14 +150,14 @@ static void test_question_and_answer(void **state)
     (void)state;
     chat_start("--quiet");
     chat_shows("/help lists the commands");
-    chat_shows("> ");
+    chat_asks("> ");
     chat_types("What is Sovereign?\r");
     chat_shows("What is Sovereign?");
     chat_shows("Sovereign is");
-    chat_shows("> ");
+    chat_asks("> ");
     chat_types("/stats\r");
     chat_shows("temperature 0");
-    chat_shows("> ");
+    chat_asks("> ");
     chat_leaves();
 }
 
@@ -145,10 +165,10 @@ static void test_history_is_kept_between_runs(void **state)
 {
     (void)state;
     chat_start_with("--quiet", small_model);
-    chat_shows("> ");
+    chat_asks("> ");
     chat_types("/system first line\r");
     chat_shows("begins anew");
-    chat_shows("> ");
+    chat_asks("> ");
     chat_leaves();
     char path[PATH_CHARS * 2];
     struct stat st;
@@ -156,12 +176,12 @@ static void test_history_is_kept_between_runs(void **state)
     assert_int_equal(stat(path, &st), 0);
     assert_int_equal(st.st_mode & 0777, 0600);
     chat_start_with("--quiet", small_model);
-    chat_shows("> ");
+    chat_asks("> ");
     chat_types("\033[A");
     chat_shows("/system first line");
     chat_types("\r");
     chat_shows("begins anew");
-    chat_shows("> ");
+    chat_asks("> ");
     chat_leaves();
 }
 
@@ -169,7 +189,7 @@ static void test_interrupt_stops_the_answer(void **state)
 {
     (void)state;
     chat_start_with("--quiet --isa scalar --threads 1 --seed 1 --ctx 4096", slow_model);
-    chat_shows("> ");
+    chat_asks("> ");
     chat_types("Go on for ever\r");
     chat_shows("Go on for ever\r\n");
     /* Some of the answer is there. */
@@ -184,16 +204,16 @@ static void test_interrupt_stops_the_answer(void **state)
     }
     chat_types("\003");
     chat_shows("[stopped]");
-    chat_shows("> ");
+    chat_asks("> ");
     /* The program goes on, and so does the conversation. */
     chat_types("/save ");
     chat_types(folder);
     chat_types("/stopped.json\r");
     chat_shows("(2 messages in");
-    chat_shows("> ");
+    chat_asks("> ");
     chat_types("/clear\r");
     chat_shows("(forgotten)");
-    chat_shows("> ");
+    chat_asks("> ");
     chat_leaves();
 }
 
@@ -201,21 +221,21 @@ static void test_interrupt_gives_a_line_up(void **state)
 {
     (void)state;
     chat_start("--quiet");
-    chat_shows("> ");
+    chat_asks("> ");
     chat_types("half a question");
     chat_shows("half a question");
     chat_types("\003");
     chat_shows("^C");
-    chat_shows("> ");
+    chat_asks("> ");
     chat_types("first \\\r");
-    chat_shows(". ");
+    chat_asks(". ");
     chat_types("\003");
-    chat_shows("> ");
+    chat_asks("> ");
     chat_types("/save ");
     chat_types(folder);
     chat_types("/nothing.json\r");
     chat_shows("(0 messages in");
-    chat_shows("> ");
+    chat_asks("> ");
     chat_leaves();
 }
 
@@ -227,7 +247,7 @@ static void test_utf8_and_resizing(void **state)
     char path[PATH_CHARS * 2];
     char text[PATH_CHARS] = "";
     chat_start_with("--quiet", small_model);
-    chat_shows("> ");
+    chat_asks("> ");
     chat_types("/system n\303\251\303\251\177 \346\227\245\346\234\254\177");
     for (int columns = 20; columns <= 120; columns += 100) {
         struct winsize size = {.ws_row = 24, .ws_col = (unsigned short)columns};
@@ -235,13 +255,13 @@ static void test_utf8_and_resizing(void **state)
     }
     chat_types(" and so on\r");
     chat_shows("begins anew");
-    chat_shows("> ");
+    chat_asks("> ");
     snprintf(path, sizeof path, "%s/utf8.json", folder);
     chat_types("/save ");
     chat_types(path);
     chat_types("\r");
     chat_shows("(0 messages in");
-    chat_shows("> ");
+    chat_asks("> ");
     chat_leaves();
     FILE *file = fopen(path, "rb");
     assert_non_null(file);
@@ -262,7 +282,7 @@ static void test_terminal_is_put_right(void **state)
     assert_int_equal(ptsname_r(terminal.fd, name, sizeof name), 0);
     keep = open(name, O_RDWR | O_NOCTTY);
     assert_true(keep >= 0);
-    chat_shows("> ");
+    chat_asks("> ");
     int status = 0;
     chat_types("half a line");
     chat_shows("half a line");
