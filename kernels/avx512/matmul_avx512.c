@@ -370,11 +370,14 @@ INLINE void micro_float(enum gguf_type type, int size, const unsigned char *pane
     {                                                                                        \
         fn(__VA_ARGS__, size, panel, k, group, rows, out, ldo);                              \
     }
-#define MICROS(name, ...)                                                                    \
-    MICRO(name, 1, __VA_ARGS__)                                                              \
-    MICRO(name, 2, __VA_ARGS__) MICRO(name, 3, __VA_ARGS__) MICRO(name, 4, __VA_ARGS__)      \
-        MICRO(name, 6, __VA_ARGS__) MICRO(name, 8, __VA_ARGS__) MICRO(name, 12, __VA_ARGS__) \
-            MICRO(name, 16, __VA_ARGS__)
+/* clang-format changes its mind about a list of declarations at every run. */
+/* clang-format off */
+#define MICROS(name, ...) \
+    MICRO(name, 1, __VA_ARGS__) MICRO(name, 2, __VA_ARGS__) \
+    MICRO(name, 3, __VA_ARGS__) MICRO(name, 4, __VA_ARGS__) \
+    MICRO(name, 6, __VA_ARGS__) MICRO(name, 8, __VA_ARGS__) \
+    MICRO(name, 12, __VA_ARGS__) MICRO(name, 16, __VA_ARGS__)
+/* clang-format on */
 
 MICROS(f32, micro_float, GGUF_TYPE_F32)
 MICROS(f16, micro_float, GGUF_TYPE_F16)
