@@ -23,6 +23,7 @@ VERSION := 0.1.0
 PACKAGES := libmicrohttpd libsodium libxxhash jansson libpcre2-8 libedit
 PACKAGE_CFLAGS := $(shell pkg-config --cflags $(PACKAGES) 2>/dev/null)
 LIBS := $(shell pkg-config --libs $(PACKAGES) 2>/dev/null) -lpthread -lm
+TEST_LIBS := -lcmocka
 
 CFLAGS ?= -O2 -g
 WARN := -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wpointer-arith
@@ -34,13 +35,20 @@ KERNEL_CFLAGS := $(if $(SAN),-O1,-O3)
 AVX2_CFLAGS := -mavx2 -mfma -mf16c -mbmi2
 AVX512_CFLAGS := -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vbmi -mavx512vnni -mfma -mf16c -mbmi2 \
 	-mprefer-vector-width=512
+NEON_DOT_CFLAGS := -march=armv8.2-a+dotprod
 ORACLE_CFLAGS := $(if $(wildcard $(DEPS_DIR)/llama/lib),-I$(DEPS_DIR)/llama/include,$(shell pkg-config --cflags llama 2>/dev/null))
 file_cflags = $(if $(filter kernels/%,$1),$(KERNEL_CFLAGS)) $(if $(filter kernels/avx2/%,$1),$(AVX2_CFLAGS)) \
-	$(if $(filter kernels/avx512/%,$1),$(AVX512_CFLAGS)) $(if $(filter tests/oracle/% bench/%,$1),$(ORACLE_CFLAGS))
+	$(if $(filter kernels/avx512/%,$1),$(AVX512_CFLAGS)) $(if $(filter kernels/neon/%_dot.c,$1),$(NEON_DOT_CFLAGS)) \
+	$(if $(filter tests/oracle/% bench/%,$1),$(ORACLE_CFLAGS))
 
 ROOMS := base gguf kernels kernels/scalar tokenizer model engine server cli
-ifeq ($(shell uname -m),x86_64)
+# The compiler's machine, which is not this one when it is a cross compiler.
+MACHINE := $(firstword $(subst -, ,$(shell $(CC) -dumpmachine 2>/dev/null)))
+ifeq ($(MACHINE),x86_64)
 ROOMS += kernels/avx2 kernels/avx512
+endif
+ifeq ($(MACHINE),aarch64)
+ROOMS += kernels/neon
 endif
 MAIN := cli/main.c
 LIB_SRCS := $(filter-out $(MAIN),$(foreach room,$(ROOMS),$(wildcard $(room)/*.c)))
@@ -50,7 +58,9 @@ ORACLE_SRCS := $(wildcard tests/oracle/*.c)
 FUZZ_SRCS := $(wildcard fuzz/fuzz_*.c)
 BENCH_SRCS := $(wildcard bench/*.c)
 MKMODEL_SRCS := $(wildcard tools/mkmodel/*.c)
-ALL_SRCS := $(LIB_SRCS) $(wildcard $(MAIN)) $(TOOL_SRCS) $(MKMODEL_SRCS) $(TEST_SRCS) $(ORACLE_SRCS) $(FUZZ_SRCS) $(BENCH_SRCS)
+# The last two are another machine's, to be formatted on every one.
+ALL_SRCS := $(LIB_SRCS) $(wildcard $(MAIN)) $(TOOL_SRCS) $(MKMODEL_SRCS) $(TEST_SRCS) $(ORACLE_SRCS) $(FUZZ_SRCS) $(BENCH_SRCS) \
+	$(wildcard kernels/neon/*.c tests/aarch64/*.c)
 GUIDE := $(wildcard models/guide.gguf)
 
 LIB := $(BUILD)/libsovereign.a
@@ -68,7 +78,7 @@ SUB = --no-print-directory $(if $(filter -j% --jobserver%,$(MAKEFLAGS)),,-j$(she
 export SETUP
 
 .PHONY: all run chat test fuzz bench install format lint clean distclean
-.PHONY: binaries tests oracles oracle fuzzers fuzz-binaries benches lint-files FORCE
+.PHONY: binaries tests aarch64 oracles oracle fuzzers fuzz-binaries benches lint-files FORCE
 .SECONDARY:
 .DELETE_ON_ERROR:
 
@@ -90,7 +100,7 @@ chat:
 # have their own.
 test:
 	@scripts/setup test
-	@$(MAKE) $(SUB) binaries tests $(if $(SAN),,fuzzers oracle)
+	@$(MAKE) $(SUB) binaries tests $(if $(SAN),,fuzzers oracle aarch64)
 	@$(if $(SAN),,$(MAKE) $(SUB) oracles)
 	@BUILD=$(BUILD) SAN=$(SAN) SOVEREIGN_DEPS=$(DEPS_DIR) scripts/run-tests $(TEST)
 
@@ -116,6 +126,16 @@ benches: $(BENCHES)
 fuzz-binaries: $(FUZZERS)
 oracle:
 	@scripts/oracle
+# The tests of tests/aarch64, for an emulated CPU: of what needs no library but the C library. xxhash is all in its
+# header. mkmodel is this machine's: the emulator runs its system's programs.
+AARCH64_CC := aarch64-linux-gnu-gcc
+AARCH64_LIBC = $(if $(filter aarch64,$(MACHINE)),,$(wildcard $(shell $(AARCH64_CC) -print-file-name=libc.a 2>/dev/null)))
+AARCH64_TESTS := $(patsubst %,tests/test_%.c,matmul vec_exact vec_accuracy quant model_exact arithmetic_spec)
+aarch64:
+	$(if $(AARCH64_LIBC),@$(MAKE) $(SUB) BUILD=build/aarch64 CC=$(AARCH64_CC) AR=aarch64-linux-gnu-ar \
+		ROOMS='base gguf kernels kernels/scalar kernels/neon model' LIBS='-static -lpthread -lm' TEST_LIBS= \
+		PACKAGE_CFLAGS='-Itests/aarch64 -DXXH_INLINE_ALL' \
+		TEST_SRCS='$(AARCH64_TESTS) $(wildcard tests/aarch64/*.c)' tests && ln -sfn ../mkmodel build/aarch64/mkmodel)
 # The kernels are only linked, never reached: they need no sanitizers.
 fuzzers:
 	@$(MAKE) $(SUB) BUILD=build/fuzz CC=clang CFLAGS='-O1 -g' KERNEL_CFLAGS='-O0 -fno-sanitize=all' \
@@ -127,7 +147,7 @@ $(BUILD)/flags: FORCE
 	@mkdir -p $(@D)
 	@printf '%s\n' "$$FLAGS_TEXT" | cmp -s - $@ || printf '%s\n' "$$FLAGS_TEXT" >$@
 $(BUILD)/flags: export FLAGS_TEXT = $(shell $(CC) --version | head -n 1) $(ALL_CFLAGS) $(KERNEL_CFLAGS) $(AVX2_CFLAGS) \
-	$(AVX512_CFLAGS) $(LIBS)
+	$(AVX512_CFLAGS) $(NEON_DOT_CFLAGS) $(LIBS)
 $(BUILD)/sources: FORCE
 	@mkdir -p $(@D)
 	@echo '$(LIB_SRCS) $(GUIDE)' | cmp -s - $@ || echo '$(LIB_SRCS) $(GUIDE)' >$@
@@ -163,7 +183,7 @@ $(TOOL_SRCS:tools/%.c=$(BUILD)/%): $(BUILD)/%: $(BUILD)/obj/tools/%.o $(LIB)
 	$(call link,$(CC),,$(LIBS))
 $(BUILD)/mkmodel: $(MKMODEL_SRCS:%.c=$(BUILD)/obj/%.o)
 $(BUILD)/tests/%: $(BUILD)/obj/tests/%.o $(LIB)
-	$(call link,$(CC),,$(LIBS) -lcmocka)
+	$(call link,$(CC),,$(LIBS) $(TEST_LIBS))
 $(BUILD)/bin/fuzz_%: $(BUILD)/obj/fuzz/fuzz_%.o $(LIB)
 	$(call link,$(CC),-fsanitize=fuzzer,$(LIBS))
 

@@ -6,7 +6,7 @@
 #include <cpuid.h>
 #endif
 
-static const char *const ISA_NAMES[KERN_ISAS] = {"scalar", "avx2", "avx512"};
+static const char *const ISA_NAMES[KERN_ISAS] = {"scalar", "avx2", "avx512", "neon"};
 
 #if defined(__x86_64__)
 /* clang's __builtin_cpu_supports does not know "f16c" before version 16. */
@@ -30,6 +30,8 @@ bool kern_isa_available(enum kern_isa isa)
                __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
                __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vbmi") &&
                __builtin_cpu_supports("avx512vnni");
+#elif defined(__aarch64__)
+    case KERN_ISA_NEON: return true;
 #endif
     default: return false;
     }

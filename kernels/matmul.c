@@ -42,6 +42,8 @@ static const struct matmul_isa_table *table_for(enum kern_isa isa)
 #if defined(__x86_64__)
     case KERN_ISA_AVX2: return &matmul_table_avx2;
     case KERN_ISA_AVX512: return &matmul_table_avx512;
+#elif defined(__aarch64__)
+    case KERN_ISA_NEON: return matmul_neon_table();
 #endif
     default: return &matmul_table_scalar;
     }

@@ -133,5 +133,6 @@ struct matmul_isa_table {
 extern const struct matmul_isa_table matmul_table_scalar;
 extern const struct matmul_isa_table matmul_table_avx2;
 extern const struct matmul_isa_table matmul_table_avx512;
+const struct matmul_isa_table *matmul_neon_table(void); /* the best for this CPU */
 
 #endif

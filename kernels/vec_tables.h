@@ -8,5 +8,6 @@
 extern const struct vec_kernels vec_kernels_scalar;
 extern const struct vec_kernels vec_kernels_avx2;
 extern const struct vec_kernels vec_kernels_avx512;
+extern const struct vec_kernels vec_kernels_neon;
 
 #endif

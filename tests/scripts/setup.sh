@@ -26,6 +26,18 @@ check "and says what to do" has "$output" "no apt-get"
 
 run test
 check "the tests need more" has "$output" "libcmocka-dev"
+if [ "$(uname -m)" != aarch64 ]; then
+    check "and would like an emulator" has "$output" "qemu-user: emulates that CPU"
+    mkdir "$TMPDIR/all"
+    for command in "$bin"/* make pkg-config g++ cmake git node npm curl; do
+        printf '#!/bin/sh\n' >"$TMPDIR/all/${command##*/}"
+    done
+    for command in cc clang; do echo 'echo /' >"$TMPDIR/all/$command"; done
+    chmod +x "$TMPDIR"/all/*
+    output=$(PATH=$TMPDIR/all:$bin CC=cc /bin/sh scripts/setup test 2>&1 </dev/null)
+    check "but does without one" has "$? $output" "0 setup: missing for 'make test'"
+    check "and says so" has "$output" "setup: going on without"
+fi
 
 run nonsense
 check "an unknown group is refused" has "$status $output" "2 scripts/setup: unknown group 'nonsense'"

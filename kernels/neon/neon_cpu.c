@@ -1,0 +1,15 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Which matrix kernels this CPU runs, as the kernel tells programs what the CPU has. The auxiliary vector is in memory:
+ * asking costs a few instructions.
+ */
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
+
+#include "kernels/neon/neon_tables.h"
+
+const struct matmul_isa_table *matmul_neon_table(void)
+{
+    bool dot = (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0;
+    return dot ? &matmul_table_neon_dot : &matmul_table_neon_plain;
+}
