@@ -2,8 +2,12 @@
 /*
  * The engine's life, its queue and its thread. The thread sleeps while nothing runs and nothing
  * waits; otherwise it goes round: look at the phase, drop what was cancelled, admit from the head
- * of the queue while a slot and the worst case of its KV pages are there, run one step (step.c).
- * The head is never overtaken, so nobody starves.
+ * of the queue while a slot and the KV pages it is expected to need are there, run one step
+ * (step.c).
+ *
+ * The head is never overtaken, and who is preempted becomes the head again: at any time those that
+ * run came before those that wait, and the oldest is never preempted. So each gets its turn and
+ * ends, also when pages hold only one.
  */
 #include <assert.h>
 #include <errno.h>
@@ -18,6 +22,9 @@
 
 static const double ENGINE_MIB = 1048576.0;
 
+/* Of what is known about the length of answers, how much one more answer is worth. */
+static const double ENGINE_ANSWER_WEIGHT = 0.125;
+
 void engine_memory_message(const struct engine *e, const struct sequence *s, struct sov_errbuf *err)
 {
     double needed = (double)sequence_pages_worst(s) * (double)e->kv.page_bytes / ENGINE_MIB;
@@ -26,6 +33,14 @@ void engine_memory_message(const struct engine *e, const struct sequence *s, str
              "and %d to generate) "
              "and the system has no more; lower --ctx or --parallel, or max_tokens",
              needed, s->prompt_count, s->max_tokens);
+}
+
+/* With the lock. */
+static void engine_publish_pages(struct engine *e)
+{
+    e->stats.kv_pages_used = (size_t)e->kv.held;
+    e->stats.kv_pages_cached = (size_t)e->prefix.unused;
+    e->stats.prefix_evictions_total = e->prefix.evicted;
 }
 
 void engine_count_step(struct engine *e, const struct engine_stats *gained)
@@ -38,8 +53,10 @@ void engine_count_step(struct engine *e, const struct engine_stats *gained)
     e->stats.step_rows_total += gained->step_rows_total;
     e->stats.step_ns_total += gained->step_ns_total;
     e->stats.model_ns_total += gained->model_ns_total;
-    e->stats.kv_pages_used = (size_t)e->kv.held;
-    e->stats.kv_pages_cached = (size_t)e->prefix.unused;
+    e->stats.recomputed_tokens_total += gained->recomputed_tokens_total;
+    e->stats.prefix_lookups_total += gained->prefix_lookups_total;
+    e->stats.prefix_hits_total += gained->prefix_hits_total;
+    engine_publish_pages(e);
     pthread_mutex_unlock(&e->lock);
 }
 
@@ -86,22 +103,47 @@ void engine_end_job(struct engine *e, struct engine_job *job, enum engine_finish
     engine_fill_usage(s, &job->usage);
     if (s->digest != NULL) crypto_generichash_final(s->digest, job->digest, sizeof job->digest);
     sequence_release_pages(s, &e->prefix);
+    if (finish != ENGINE_FINISH_ERROR)
+        e->answer_tokens += ENGINE_ANSWER_WEIGHT * (sequence_generated(s) - e->answer_tokens);
     pthread_mutex_lock(&e->lock);
-    if (s->admitted_ns != 0) e->stats.running--;
+    if (job->running) e->stats.running--;
     if (error == SOV_ERR_CANCELLED)
         e->stats.requests_cancelled_total++;
     else if (error != SOV_OK)
         e->stats.requests_failed_total++;
-    e->stats.kv_pages_used = (size_t)e->kv.held;
-    e->stats.kv_pages_cached = (size_t)e->prefix.unused;
+    engine_publish_pages(e);
     pthread_mutex_unlock(&e->lock);
     job_end(job, finish, error, message, strbuf_text(&e->text), text_length);
     job_notify(job);
     job_unref(job);
 }
 
-/* Takes jobs out of the waiting list, all or only cancelled ones, and ends them. */
-static void engine_drop_waiting(struct engine *e, bool all, enum sov_error error,
+void engine_preempt_job(struct engine *e, struct engine_job *job)
+{
+    sequence_preempt(&job->sequence, &e->prefix);
+    pthread_mutex_lock(&e->lock);
+    job->running = false;
+    job->next = e->waiting_first;
+    e->waiting_first = job;
+    if (e->waiting_last == NULL) e->waiting_last = job;
+    e->stats.running--;
+    e->stats.waiting++;
+    e->stats.preemptions_total++;
+    engine_publish_pages(e);
+    pthread_mutex_unlock(&e->lock);
+}
+
+enum engine_drop { ENGINE_DROP_CANCELLED, ENGINE_DROP_UNSTARTED, ENGINE_DROP_ALL };
+
+static bool engine_drops(const struct engine_job *job, enum engine_drop which)
+{
+    if (which == ENGINE_DROP_ALL) return true;
+    if (which == ENGINE_DROP_UNSTARTED) return job->sequence.admitted_ns == 0;
+    return atomic_load_explicit(&job->cancelled, memory_order_acquire);
+}
+
+/* Takes jobs out of the waiting list and ends them. */
+static void engine_drop_waiting(struct engine *e, enum engine_drop which, enum sov_error error,
                                 const char *message)
 {
     struct engine_job *dropped = NULL, **dropped_end = &dropped;
@@ -111,7 +153,7 @@ static void engine_drop_waiting(struct engine *e, bool all, enum sov_error error
     while (job != NULL) {
         struct engine_job *next = job->next;
         job->next = NULL;
-        if (all || atomic_load_explicit(&job->cancelled, memory_order_acquire)) {
+        if (engine_drops(job, which)) {
             *dropped_end = job;
             dropped_end = &job->next;
             e->stats.waiting--;
@@ -132,13 +174,13 @@ static void engine_drop_waiting(struct engine *e, bool all, enum sov_error error
     }
 }
 
-static void engine_drop_running(struct engine *e, bool all, enum sov_error error,
+static void engine_drop_running(struct engine *e, enum engine_drop which, enum sov_error error,
                                 const char *message)
 {
     int kept = 0;
     for (int i = 0; i < e->running_count; i++) {
         struct engine_job *job = e->running[i];
-        if (all || atomic_load_explicit(&job->cancelled, memory_order_acquire))
+        if (engine_drops(job, which))
             engine_end_job(e, job, ENGINE_FINISH_ERROR, error, message);
         else
             e->running[kept++] = job;
@@ -153,11 +195,29 @@ static struct engine_job *engine_pop_waiting(struct engine *e, int64_t now)
     e->waiting_first = job->next;
     if (e->waiting_first == NULL) e->waiting_last = NULL;
     job->next = NULL;
-    job->sequence.admitted_ns = now;
+    if (job->sequence.admitted_ns == 0) job->sequence.admitted_ns = now;
+    job->running = true;
     e->stats.waiting--;
     e->stats.running++;
     pthread_mutex_unlock(&e->lock);
     return job;
+}
+
+/*
+ * Whether the pages that the running sequences and this one are expected to need are there. The
+ * only one always fits: the budget holds a whole context.
+ */
+static bool engine_has_pages(const struct engine *e, const struct sequence *s)
+{
+    if (e->running_count == 0) return true;
+    int answer =
+        e->answer_tokens < (double)e->options.context ? (int)e->answer_tokens : e->options.context;
+    int missing = sequence_pages_missing(s, &e->prefix, answer);
+    for (int i = 0; i < e->running_count; i++) {
+        const struct sequence *other = &e->running[i]->sequence;
+        missing += sequence_pages_expected(other, answer) - other->page_count;
+    }
+    return missing <= kv_pool_spare(&e->kv);
 }
 
 static void engine_admit(struct engine *e)
@@ -166,9 +226,9 @@ static void engine_admit(struct engine *e)
         pthread_mutex_lock(&e->lock);
         struct engine_job *head = e->waiting_first; /* only this thread takes jobs out */
         pthread_mutex_unlock(&e->lock);
-        if (head == NULL || !sequence_fits(&head->sequence, &e->prefix)) return;
+        if (head == NULL || !engine_has_pages(e, &head->sequence)) return;
         engine_pop_waiting(e, clock_monotonic_ns());
-        if (sequence_admit(&head->sequence, &e->prefix)) {
+        if (sequence_admit(&head->sequence)) {
             e->running[e->running_count++] = head;
             continue;
         }
@@ -187,14 +247,19 @@ static bool engine_gather(struct engine *e)
     enum engine_phase phase = e->phase;
     pthread_mutex_unlock(&e->lock);
     if (atomic_exchange(&e->cancels, false)) {
-        engine_drop_waiting(e, false, SOV_ERR_CANCELLED, "the request was cancelled");
-        engine_drop_running(e, false, SOV_ERR_CANCELLED, "the request was cancelled");
+        engine_drop_waiting(e, ENGINE_DROP_CANCELLED, SOV_ERR_CANCELLED,
+                            "the request was cancelled");
+        engine_drop_running(e, ENGINE_DROP_CANCELLED, SOV_ERR_CANCELLED,
+                            "the request was cancelled");
     }
     if (phase != ENGINE_ABORTING) engine_admit(e);
-    if (phase != ENGINE_OPEN)
-        engine_drop_waiting(e, true, SOV_ERR_SHUTDOWN, "the server is stopping");
-    if (phase == ENGINE_ABORTING)
-        engine_drop_running(e, true, SOV_ERR_SHUTDOWN, "the server is stopping");
+    if (phase == ENGINE_DRAINING)
+        engine_drop_waiting(e, ENGINE_DROP_UNSTARTED, SOV_ERR_SHUTDOWN, "the server is stopping");
+    if (phase == ENGINE_ABORTING) {
+        engine_drop_waiting(e, ENGINE_DROP_ALL, SOV_ERR_SHUTDOWN, "the server is stopping");
+        engine_drop_running(e, ENGINE_DROP_ALL, SOV_ERR_SHUTDOWN, "the server is stopping");
+    }
+    /* What was preempted is still waiting only while something runs. */
     return phase == ENGINE_OPEN || e->running_count > 0;
 }
 
@@ -273,9 +338,10 @@ static enum sov_error engine_init_scratch(struct engine *e, struct sov_errbuf *e
     e->rows = sov_calloc((size_t)rows_max, sizeof *e->rows);
     e->running = sov_calloc((size_t)o->parallel, sizeof(struct engine_job *));
     e->batch = sov_calloc((size_t)o->parallel, sizeof(struct engine_job *));
+    e->readers = sov_calloc((size_t)o->parallel, sizeof(struct sequence *));
     e->samplers = sov_calloc((size_t)pool_threads(o->pool), sizeof(struct sampler *));
-    if (e->rows == NULL || e->running == NULL || e->batch == NULL || e->samplers == NULL ||
-        !prefix_init(&e->prefix, &e->kv))
+    if (e->rows == NULL || e->running == NULL || e->batch == NULL || e->readers == NULL ||
+        e->samplers == NULL || !prefix_init(&e->prefix, &e->kv))
         return sov_fail(err, SOV_ERR_NOMEM,
                         "out of memory for the tables of %d sequences; lower --parallel or --ctx",
                         o->parallel);
@@ -291,6 +357,7 @@ static void engine_free_memory(struct engine *e)
     sov_free(e->rows);
     sov_free(e->running);
     sov_free(e->batch);
+    sov_free(e->readers);
     strbuf_free(&e->piece);
     strbuf_free(&e->text);
     prefix_free(&e->prefix);

@@ -1,9 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Continuous batching over one model. The engine owns one thread that runs the batch loop: at every
- * step it admits waiting requests when a slot and their KV pages are there, takes one decode row of
- * every running sequence plus prefill chunks of those that are still reading their prompt, runs the
- * model once, samples, and hands out events.
+ * step it admits waiting requests when a slot and KV pages are there, takes one decode row of every
+ * running sequence plus prefill chunks of those that are still reading their prompt, runs the model
+ * once, samples, and hands out events.
+ *
+ * KV memory may be promised more than once: a request is admitted when there is room for its prompt
+ * and an answer of the usual length. When pages run out the youngest running request gives its own
+ * back and is computed again later; whoever reads its events sees a pause and nothing else.
  *
  * What a request gets depends on the model, its tokens and its parameters only: not on what runs
  * beside it.
@@ -209,8 +213,13 @@ struct engine_stats {
     uint64_t step_ns_total;
     uint64_t model_ns_total; /* inside model_forward */
     size_t kv_pages_total;
-    size_t kv_pages_used;   /* held by running sequences */
-    size_t kv_pages_cached; /* held by the prefix cache only */
+    uint64_t preemptions_total;       /* sequences that gave their KV pages back */
+    uint64_t recomputed_tokens_total; /* that were read again because of it */
+    uint64_t prefix_lookups_total;    /* prompts read that may share pages */
+    uint64_t prefix_hits_total;       /* of them, those that were spared at least one token */
+    uint64_t prefix_evictions_total;  /* unused pages whose memory was wanted */
+    size_t kv_pages_used;             /* held by running sequences */
+    size_t kv_pages_cached;           /* held by the prefix cache only */
     size_t kv_page_bytes;
 };
 void engine_stats_read(struct engine *engine, struct engine_stats *out);

@@ -31,6 +31,7 @@ struct job_event {
 struct engine_job {
     struct engine *engine;
     struct engine_job *next; /* in the engine's waiting list */
+    bool running;            /* in the engine's count of running ones */
     atomic_int refs;
     atomic_bool cancelled;
     engine_notify *notify;

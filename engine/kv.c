@@ -42,6 +42,7 @@ static void kv_pool_grow(struct kv_pool *pool)
     size_t left = (size_t)(pool->pages_max - pool->pages);
     if (count < 1) count = 1;
     if (count > left) count = left;
+    pool->refused = true;
     struct kv_slab *slab = sov_calloc(1, sizeof *slab + count * sizeof slab->pages[0]);
     if (slab == NULL) return;
     slab->data = sov_alloc_aligned(count * pool->page_bytes);
@@ -56,16 +57,20 @@ static void kv_pool_grow(struct kv_pool *pool)
     slab->next = pool->slabs;
     pool->slabs = slab;
     pool->pages += (int)count;
+    pool->refused = false;
 }
 
-struct kv_page *kv_pool_take(struct kv_pool *pool)
+struct kv_page *kv_pool_take(struct kv_pool *pool, const struct kv_page *source)
 {
     if (pool->free == NULL && pool->pages < pool->pages_max) kv_pool_grow(pool);
     struct kv_page *page = pool->free;
     if (page == NULL) return NULL;
     pool->free = page->next_free;
     page->next_free = NULL;
-    if (page->dirty) memset(page->data, 0, pool->page_bytes);
+    if (source != NULL)
+        memcpy(page->data, source->data, pool->page_bytes);
+    else if (page->dirty)
+        memset(page->data, 0, pool->page_bytes);
     page->dirty = true;
     kv_page_ref(pool, page);
     return page;

@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * KV pages that several sequences may share, because the tokens up to and including them are the
- * same. A page is indexed once all its positions are written, under its parent (the indexed page
- * before it; NULL for the first) and its tokens. A hit compares parent and tokens, and the parent
- * was found in the same way, so a hit means that the whole prefix is equal; hashes only find the
- * bucket. What such a page holds is the same to the bit whoever computed it (docs/arithmetic.md),
- * so sharing changes no result.
+ * KV pages that several sequences may use, because the tokens up to and including them are the
+ * same. A page is indexed under its parent (the indexed page before it; NULL for the first) and its
+ * tokens: once all its positions are written, and then sequences share the page itself; or with its
+ * first positions only, when the sequence that wrote them lets it go, and then the positions are
+ * copied (copy on write, at the one page where two sequences part). A hit compares parent and
+ * tokens, and the parent was found in the same way, so a hit means that the whole prefix is equal;
+ * hashes only find the bucket. What such a page holds is the same to the bit whoever computed it
+ * (docs/arithmetic.md), so sharing changes no result.
  *
  * Pages that no sequence holds stay until their memory is wanted; the one that has been unused for
  * longest goes first. A sequence holds all pages of its prefix and lets them go from the last to
@@ -24,10 +26,12 @@
 
 struct prefix_cache {
     struct kv_pool *pool;
-    struct kv_page **buckets;
+    struct kv_page **buckets; /* complete pages by hash */
     uint64_t bucket_mask;
+    struct kv_page *roots;           /* pages without a parent, as kv_page.children */
     struct kv_page *oldest, *newest; /* indexed pages without references */
     int unused;                      /* how many those are */
+    uint64_t evicted;                /* pages that made room, in all */
 };
 
 /* False when memory is out. */
@@ -38,11 +42,18 @@ void prefix_free(struct prefix_cache *cache);
 uint64_t prefix_hash(uint64_t parent_hash, const int32_t tokens[KV_PAGE_POSITIONS]);
 
 /*
- * The indexed page for these tokens after parent, or NULL. hash is prefix_hash of both. Takes no
+ * The complete page for these tokens after parent, or NULL. hash is prefix_hash of both. Takes no
  * reference.
  */
 struct kv_page *prefix_find(const struct prefix_cache *cache, const struct kv_page *parent,
                             uint64_t hash, const int32_t tokens[KV_PAGE_POSITIONS]);
+/*
+ * Of the pages after parent (those of latest use; a bounded number is looked at) the one that
+ * begins with most of tokens[0 .. count), complete or not; *common says with how many. NULL when
+ * none has the first. Takes no reference.
+ */
+struct kv_page *prefix_find_part(struct prefix_cache *cache, struct kv_page *parent,
+                                 const int32_t *tokens, int count, int *common);
 /* One more sequence holds the page. */
 void prefix_hold(struct prefix_cache *cache, struct kv_page *page);
 /* One sequence fewer holds the page; an unused one is kept if it is indexed and freed if not. */
@@ -55,12 +66,19 @@ void prefix_release(struct prefix_cache *cache, struct kv_page *page);
  */
 struct kv_page *prefix_insert(struct prefix_cache *cache, struct kv_page *parent, uint64_t hash,
                               const int32_t tokens[KV_PAGE_POSITIONS], struct kv_page *page);
+/*
+ * Indexes a page of which tokens[0 .. filled) are written, fewer than all, and which the caller,
+ * its only holder, is about to release. Not when an indexed page says as much.
+ */
+void prefix_keep_part(struct prefix_cache *cache, struct kv_page *parent, const int32_t *tokens,
+                      int filled, struct kv_page *page);
 
 /*
- * A zeroed page with one reference for a sequence it was promised to: free, new, or the least
- * recently used of the unused ones. NULL only when the system has no memory for what the budget
- * allows.
+ * A zeroed page with one reference: free, new, or the least recently used of the unused ones. NULL
+ * when every page of the budget is held, or the system has no memory for more.
  */
 struct kv_page *prefix_take_page(struct prefix_cache *cache);
+/* The same with the content of source instead of zeros. */
+struct kv_page *prefix_take_copy(struct prefix_cache *cache, struct kv_page *source);
 
 #endif

@@ -5,6 +5,12 @@
 
 #include "base/mem.h"
 
+/*
+ * Waiting for another sequence to write positions costs a step. Fewer positions than this are not
+ * worth it: prompts of one chat template always have a few in common.
+ */
+enum { SEQUENCE_FOLLOW_MIN = 8 };
+
 int sequence_pages_worst(const struct sequence *s)
 {
     /* The last token of the answer is never run, so its position needs no page. */
@@ -12,10 +18,19 @@ int sequence_pages_worst(const struct sequence *s)
     return kv_pages_for(s->prompt_count + answer);
 }
 
-/* Full pages whose use leaves at least one prompt token to compute. */
+int sequence_pages_expected(const struct sequence *s, int answer)
+{
+    int worst = sequence_pages_worst(s), more = sequence_generated(s) + KV_PAGE_POSITIONS;
+    if (answer < more) answer = more;
+    if (answer > s->max_tokens) return worst;
+    int pages = kv_pages_for(s->prompt_count + answer);
+    return pages < worst ? pages : worst;
+}
+
+/* Full pages whose use leaves at least one token to compute. */
 static int sequence_pages_shareable(const struct sequence *s)
 {
-    return s->hashes != NULL ? (s->prompt_count - 1) / KV_PAGE_POSITIONS : 0;
+    return s->hashes != NULL ? (s->read_count - 1) / KV_PAGE_POSITIONS : 0;
 }
 
 static bool sequence_copy_bias(struct sequence *s)
@@ -32,11 +47,11 @@ static bool sequence_copy_bias(struct sequence *s)
 
 static bool sequence_hash_prompt(struct sequence *s)
 {
-    s->prompt_pages = s->prompt_count / KV_PAGE_POSITIONS;
-    s->hashes = sov_alloc((size_t)s->prompt_pages, sizeof *s->hashes);
+    s->hash_count = s->prompt_count / KV_PAGE_POSITIONS;
+    s->hashes = sov_alloc((size_t)s->hash_count, sizeof *s->hashes);
     if (s->hashes == NULL) return false;
     uint64_t hash = 0;
-    for (int i = 0; i < s->prompt_pages; i++) {
+    for (int i = 0; i < s->hash_count; i++) {
         hash = prefix_hash(hash, s->tokens + (size_t)i * KV_PAGE_POSITIONS);
         s->hashes[i] = hash;
     }
@@ -49,7 +64,7 @@ enum sov_error sequence_init(struct sequence *s, const struct engine_request *re
 {
     memset(s, 0, sizeof *s);
     int room = context - request->prompt_count;
-    s->prompt_count = s->token_count = request->prompt_count;
+    s->prompt_count = s->token_count = s->read_count = request->prompt_count;
     s->max_tokens = request->max_tokens < room ? request->max_tokens : room;
     s->sampling = request->sampling;
     s->ignore_eos = request->ignore_eos;
@@ -88,9 +103,9 @@ void sequence_free(struct sequence *s)
     memset(s, 0, sizeof *s);
 }
 
-bool sequence_fits(const struct sequence *s, const struct prefix_cache *cache)
+int sequence_pages_missing(const struct sequence *s, const struct prefix_cache *cache, int answer)
 {
-    /* An unused page that is shared becomes held: it costs the budget after all. */
+    /* A page that nobody holds and that is shared becomes held: it costs the budget after all. */
     int shared = 0, unused = 0;
     const struct kv_page *parent = NULL;
     for (int limit = sequence_pages_shareable(s); shared < limit; shared++) {
@@ -100,36 +115,59 @@ bool sequence_fits(const struct sequence *s, const struct prefix_cache *cache)
         if (page->refs == 0) unused++;
         parent = page;
     }
-    return sequence_pages_worst(s) - shared + unused <= kv_pool_spare(cache->pool);
+    return sequence_pages_expected(s, answer) - shared + unused;
 }
 
-bool sequence_admit(struct sequence *s, struct prefix_cache *cache)
+bool sequence_admit(struct sequence *s)
 {
-    int worst = sequence_pages_worst(s);
+    if (s->pages != NULL) return true;
+    size_t worst = (size_t)sequence_pages_worst(s);
     int32_t *tokens =
         sov_realloc(s->tokens, (size_t)s->prompt_count + (size_t)s->max_tokens, sizeof *tokens);
     if (tokens != NULL) s->tokens = tokens;
-    s->pages = sov_alloc((size_t)worst, sizeof(struct kv_page *));
-    s->data = sov_alloc((size_t)worst, sizeof *s->data);
-    if (tokens == NULL || s->pages == NULL || s->data == NULL) return false;
-    s->pages_max = worst;
-    cache->pool->promised += worst;
-    return true;
+    uint64_t *hashes = s->reuse ? sov_realloc(s->hashes, worst, sizeof *hashes) : NULL;
+    if (hashes != NULL) s->hashes = hashes;
+    s->data = sov_alloc(worst, sizeof *s->data);
+    if (tokens == NULL || (s->reuse && hashes == NULL) || s->data == NULL) return false;
+    s->pages = sov_alloc(worst, sizeof(struct kv_page *));
+    return s->pages != NULL;
+}
+
+/* The last page, when it is not complete: its positions may serve the next turn of a chat. */
+static void sequence_keep_part(struct sequence *s, struct prefix_cache *cache)
+{
+    int page = s->computed / KV_PAGE_POSITIONS, filled = s->computed % KV_PAGE_POSITIONS;
+    if (!s->reuse || filled == 0 || s->indexed < page || s->page_count != page + 1) return;
+    prefix_keep_part(cache, page > 0 ? s->pages[page - 1] : NULL,
+                     s->tokens + (size_t)page * KV_PAGE_POSITIONS, filled, s->pages[page]);
 }
 
 void sequence_release_pages(struct sequence *s, struct prefix_cache *cache)
 {
-    cache->pool->promised -= s->pages_max - s->page_count;
+    sequence_keep_part(s, cache);
     while (s->page_count > 0) prefix_release(cache, s->pages[--s->page_count]);
-    s->pages_max = s->indexed = 0;
+    s->indexed = 0;
 }
 
-static void sequence_append_page(struct sequence *s, struct prefix_cache *cache,
-                                 struct kv_page *page)
+void sequence_preempt(struct sequence *s, struct prefix_cache *cache)
+{
+    sequence_release_pages(s, cache);
+    s->computed = 0;
+    s->read_count = s->token_count;
+    s->preemptions++;
+}
+
+static void sequence_append_page(struct sequence *s, struct kv_page *page)
 {
     s->pages[s->page_count] = page;
     s->data[s->page_count++] = page->data;
-    cache->pool->promised--;
+}
+
+/* What a request is told it was spared; reading again after preemption is nothing of its own. */
+static void sequence_skip(struct sequence *s, int positions)
+{
+    s->computed += positions;
+    if (s->preemptions == 0) s->cached_tokens += positions;
 }
 
 void sequence_adopt(struct sequence *s, struct prefix_cache *cache)
@@ -141,20 +179,60 @@ void sequence_adopt(struct sequence *s, struct prefix_cache *cache)
                                            s->tokens + (size_t)i * KV_PAGE_POSITIONS);
         if (page == NULL) return;
         prefix_hold(cache, page);
-        sequence_append_page(s, cache, page);
+        sequence_append_page(s, page);
         s->indexed = s->page_count;
-        s->computed += KV_PAGE_POSITIONS;
-        s->cached_tokens += KV_PAGE_POSITIONS;
+        sequence_skip(s, KV_PAGE_POSITIONS);
     }
+}
+
+/*
+ * How many tokens of the page that s is at the beginning of are the same in other, which has read
+ * the same pages before it; of those s may skip (not its last), and up to position `end` of other.
+ */
+static int sequence_common(const struct sequence *s, const struct sequence *other, int end)
+{
+    int page = s->page_count, base = s->computed;
+    if (other->hashes == NULL || other->page_count < page || end <= base) return 0;
+    if (page > 0 && other->pages[page - 1] != s->pages[page - 1]) return 0;
+    int limit = s->read_count - 1 < end ? s->read_count - 1 : end;
+    if (limit > base + KV_PAGE_POSITIONS) limit = base + KV_PAGE_POSITIONS;
+    int n = base;
+    while (n < limit && s->tokens[n] == other->tokens[n]) n++;
+    return n - base;
 }
 
 bool sequence_follows(const struct sequence *s, const struct sequence *ahead)
 {
     int page = s->computed / KV_PAGE_POSITIONS;
-    if (s->computed % KV_PAGE_POSITIONS != 0 || page >= sequence_pages_shareable(s)) return false;
-    if (ahead->hashes == NULL || page >= ahead->prompt_pages) return false;
-    return ahead->computed < (page + 1) * KV_PAGE_POSITIONS &&
-           ahead->hashes[page] == s->hashes[page];
+    if (s->hashes == NULL || ahead->hashes == NULL || s->computed % KV_PAGE_POSITIONS != 0)
+        return false;
+    if (page < sequence_pages_shareable(s) && page < ahead->hash_count &&
+        ahead->hashes[page] == s->hashes[page])
+        return ahead->computed < (page + 1) * KV_PAGE_POSITIONS;
+    int common = sequence_common(s, ahead, ahead->read_count);
+    return common >= SEQUENCE_FOLLOW_MIN && ahead->computed < s->computed + common;
+}
+
+void sequence_adopt_part(struct sequence *s, struct prefix_cache *cache,
+                         const struct sequence *const *running, int count)
+{
+    int limit = s->read_count - 1 - s->computed, most;
+    if (s->hashes == NULL || s->computed % KV_PAGE_POSITIONS != 0 || limit <= 0) return;
+    if (limit > KV_PAGE_POSITIONS) limit = KV_PAGE_POSITIONS;
+    int at = s->page_count;
+    struct kv_page *source = prefix_find_part(cache, at > 0 ? s->pages[at - 1] : NULL,
+                                              s->tokens + s->computed, limit, &most);
+    for (int i = 0; i < count; i++) {
+        int common = sequence_common(s, running[i], running[i]->computed);
+        if (common <= most) continue;
+        most = common;
+        source = running[i]->pages[at];
+    }
+    if (most == 0) return;
+    struct kv_page *page = prefix_take_copy(cache, source);
+    if (page == NULL) return;
+    sequence_append_page(s, page);
+    sequence_skip(s, most);
 }
 
 bool sequence_reach(struct sequence *s, struct prefix_cache *cache, int end)
@@ -162,7 +240,7 @@ bool sequence_reach(struct sequence *s, struct prefix_cache *cache, int end)
     while (s->page_count < kv_pages_for(end)) {
         struct kv_page *page = prefix_take_page(cache);
         if (page == NULL) return false;
-        sequence_append_page(s, cache, page);
+        sequence_append_page(s, page);
     }
     return true;
 }
@@ -175,8 +253,9 @@ void sequence_advance(struct sequence *s, struct prefix_cache *cache, int rows)
         int i = s->indexed;
         struct kv_page *parent = i > 0 ? s->pages[i - 1] : NULL;
         const int32_t *tokens = s->tokens + (size_t)i * KV_PAGE_POSITIONS;
-        uint64_t hash = prefix_hash(parent != NULL ? parent->hash : 0, tokens);
-        s->pages[i] = prefix_insert(cache, parent, hash, tokens, s->pages[i]);
+        if (i == s->hash_count)
+            s->hashes[s->hash_count++] = prefix_hash(parent != NULL ? parent->hash : 0, tokens);
+        s->pages[i] = prefix_insert(cache, parent, s->hashes[i], tokens, s->pages[i]);
         s->data[i] = s->pages[i]->data;
     }
 }

@@ -3,7 +3,8 @@
  * One request being computed: its tokens, the KV pages they are written to, and what turns picked
  * tokens into text. Positions 0 .. computed-1 are in the pages; tokens computed .. token_count-1
  * are known and still to be run: many while the prompt is read (prefill), exactly one after that
- * (decode).
+ * (decode). A sequence that is preempted gives its pages back and is read again from its first
+ * token, with the tokens it has made by then as a part of what is read; no token is picked twice.
  *
  * Threads: made by the thread that submits; from then on the engine's thread only.
  */
@@ -35,21 +36,20 @@ struct sequence {
     int32_t *tokens;
     int token_count;
     int computed;
+    int read_count;  /* to be read before a token is picked: the prompt; after preemption, all */
+    int preemptions; /* how often it had to give its pages back */
+    int lines_given; /* prompt positions whose logits were handed out */
 
     /* Text. */
     struct detokenizer detokenizer;
     struct stop_matcher stop;
 
-    /*
-     * KV. pages[i] and data[i] for i < page_count; pages_max were promised, pages_max - page_count
-     * still are.
-     */
+    /* KV. pages[i] and data[i] for i < page_count; the arrays have room for the worst case. */
     struct kv_page **pages;
     unsigned char **data;
     int page_count;
-    int pages_max;
     int indexed;      /* pages before this one are in the prefix cache */
-    int prompt_pages; /* full pages of the prompt */
+    int hash_count;   /* full pages whose tokens are known: at first those of the prompt */
     uint64_t *hashes; /* prefix_hash of each of them; NULL without reuse */
 
     crypto_generichash_state *digest; /* NULL unless asked for */
@@ -67,7 +67,8 @@ struct sequence {
 
     /* Figures for engine_usage. */
     int cached_tokens;
-    int64_t submitted_ns, admitted_ns, first_token_ns, last_token_ns;
+    int64_t submitted_ns, admitted_ns, first_token_ns,
+        last_token_ns; /* admitted for the first time */
 };
 
 /* SOV_ERR_INVALID or SOV_ERR_LIMIT for a request that can never run. */
@@ -82,36 +83,56 @@ void sequence_free(struct sequence *s);
 
 static inline bool sequence_prefilling(const struct sequence *s)
 {
-    return s->computed < s->prompt_count;
+    return s->computed < s->read_count;
 }
 static inline int sequence_generated(const struct sequence *s)
 {
     return s->token_count - s->prompt_count;
 }
+/* Whether the logits after a position are wanted: for their own sake or to pick a token from. */
+static inline bool sequence_wants_line(const struct sequence *s, int position)
+{
+    return s->prompt_logits != NULL && position < s->prompt_count && position >= s->lines_given;
+}
+static inline bool sequence_picks(const struct sequence *s, int position)
+{
+    return position == s->token_count - 1 && s->max_tokens > 0;
+}
 /* The most pages the request can come to need. */
 int sequence_pages_worst(const struct sequence *s);
-
 /*
- * Whether the worst case fits into what is neither held nor promised, counting pages it can share
- * now.
+ * The pages it is taken to need: for an answer of that many tokens, or a page more than it has now,
+ * and never more than the worst case.
  */
-bool sequence_fits(const struct sequence *s, const struct prefix_cache *cache);
-/* Makes the page table and room for the answer and takes the promise; false when memory is out. */
-bool sequence_admit(struct sequence *s, struct prefix_cache *cache);
-/* Gives pages and promise back. May be called at any time, also again. */
+int sequence_pages_expected(const struct sequence *s, int answer);
+
+/* Of the pages it is expected to need, those that the budget has to spare for it if it starts now:
+ * without what it can share with running sequences. */
+int sequence_pages_missing(const struct sequence *s, const struct prefix_cache *cache, int answer);
+/* Makes the page table and room for the answer; again after preemption. False without memory. */
+bool sequence_admit(struct sequence *s);
+/* Gives the pages back; what they hold is kept for others while memory lasts. */
 void sequence_release_pages(struct sequence *s, struct prefix_cache *cache);
+/* Gives the pages back and goes back to the first token. */
+void sequence_preempt(struct sequence *s, struct prefix_cache *cache);
 
 /*
  * Moves a prefilling sequence forward over pages that others have computed, as far as they go. The
- * last token of the prompt is always left to compute: its logits are wanted.
+ * last token is always left to compute: its logits are wanted.
  */
 void sequence_adopt(struct sequence *s, struct prefix_cache *cache);
 /*
- * Whether `ahead`, if it goes on, will write the very page that s would write next: then waiting
- * for it is cheaper.
+ * Whether `ahead`, if it goes on, will write the very page that s would write next, or enough of
+ * its first positions: then waiting for it is cheaper.
  */
 bool sequence_follows(const struct sequence *s, const struct sequence *ahead);
-/* Takes pages for the positions before `end`; false when the system has no memory. */
+/*
+ * A sequence at the beginning of a page that nobody has whole takes over the positions at which the
+ * page of another is the same: of an indexed one, or of one in running[0 .. count).
+ */
+void sequence_adopt_part(struct sequence *s, struct prefix_cache *cache,
+                         const struct sequence *const *running, int count);
+/* Takes pages for the positions before `end`; false when there are none left. */
 bool sequence_reach(struct sequence *s, struct prefix_cache *cache, int end);
 /* `rows` more positions are written: lets others share the pages that became complete. */
 void sequence_advance(struct sequence *s, struct prefix_cache *cache, int rows);

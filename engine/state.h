@@ -53,9 +53,11 @@ struct engine {
     struct model_workspace *workspace;
     struct model_row *rows;
     int row_count;
-    struct engine_job **batch; /* scratch: the jobs a part of the step is about */
-    unsigned turn;             /* rotates who gets the odd prompt rows */
-    struct sampler **samplers; /* one per worker of the pool */
+    struct engine_job **batch;       /* scratch: the jobs a part of the step is about */
+    const struct sequence **readers; /* scratch: running sequences */
+    unsigned turn;                   /* rotates who gets the odd prompt rows */
+    double answer_tokens;            /* how long an answer is taken to become */
+    struct sampler **samplers;       /* one per worker of the pool */
     int sampler_count;
     struct strbuf piece, text; /* a token's text before and after the stop matcher */
 };
@@ -73,6 +75,11 @@ void engine_step(struct engine *e);
  */
 void engine_end_job(struct engine *e, struct engine_job *job, enum engine_finish finish,
                     enum sov_error error, const char *message);
+/*
+ * Takes the pages of a job that left `running` before its time and puts it at the head of the
+ * queue.
+ */
+void engine_preempt_job(struct engine *e, struct engine_job *job);
 /* Adds the totals of a step to the published figures. */
 void engine_count_step(struct engine *e, const struct engine_stats *gained);
 /* The message for a sequence whose KV pages the system has no memory for. */

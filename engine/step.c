@@ -8,6 +8,9 @@
  * does not wait behind a long one. What one does not need goes to the rest. A sequence whose next
  * page is being computed by one ahead of it waits for that page.
  *
+ * A sequence that needs a page when none is left gets it from the youngest one, which leaves the
+ * batch and is computed again later.
+ *
  * None of this can be seen in a result: a row's logits depend on the sequence's own tokens only.
  */
 #include <string.h>
@@ -32,6 +35,7 @@ static int step_collect_prefills(struct engine *e)
     int count = 0, spare_lines = ENGINE_PROMPT_LOGITS_ROWS;
     for (int i = 0; i < e->running_count; i++) {
         struct sequence *s = &e->running[i]->sequence;
+        e->readers[i] = s;
         s->rows = s->wanted = 0;
         if (!sequence_prefilling(s)) continue;
         sequence_adopt(s, &e->prefix);
@@ -39,7 +43,8 @@ static int step_collect_prefills(struct engine *e)
         for (int j = 0; j < i && !follows; j++)
             follows = sequence_follows(s, &e->running[j]->sequence);
         if (follows) continue;
-        s->wanted = s->prompt_count - s->computed;
+        sequence_adopt_part(s, &e->prefix, e->readers, i);
+        s->wanted = s->read_count - s->computed;
         if (s->prompt_logits != NULL) {
             s->wanted = step_min(s->wanted, spare_lines);
             spare_lines -= s->wanted;
@@ -88,12 +93,11 @@ static void step_add_rows(struct engine *e, struct sequence *s)
 {
     for (int i = 0; i < s->rows; i++) {
         int position = s->computed + i;
-        bool last = position == s->token_count - 1;
         e->rows[e->row_count++] = (struct model_row){
             .token = s->tokens[position],
             .position = position,
             .pages = s->data,
-            .want_logits = s->prompt_logits != NULL || (last && s->max_tokens > 0),
+            .want_logits = sequence_wants_line(s, position) || sequence_picks(s, position),
         };
     }
 }
@@ -115,22 +119,49 @@ static void step_close_gaps(struct engine *e)
     e->running_count = kept;
 }
 
+/* Takes the running job at index out of the batch and leaves a gap. */
+static void step_preempt(struct engine *e, int index)
+{
+    struct engine_job *job = e->running[index];
+    int made = sequence_generated(&e->running[0]->sequence); /* answers are this long at least */
+    if (e->answer_tokens < made) e->answer_tokens = made;
+    e->running[index] = NULL;
+    engine_preempt_job(e, job);
+}
+
+/*
+ * Gets the pages for the rows of the job at index, from younger ones if need be. False when there
+ * are none for it: it is then not in the batch any more.
+ */
+static bool step_reach(struct engine *e, int index)
+{
+    struct sequence *s = &e->running[index]->sequence;
+    int youngest = e->running_count - 1;
+    while (!sequence_reach(s, &e->prefix, s->computed + s->rows)) {
+        while (youngest > index && e->running[youngest] == NULL) youngest--;
+        if (youngest > 0) {
+            step_preempt(e, youngest);
+            if (youngest == index) return false;
+            continue;
+        }
+        struct sov_errbuf err;
+        engine_memory_message(e, s, &err);
+        step_remove(e, index, ENGINE_FINISH_ERROR, SOV_ERR_NOMEM, err.message);
+        return false;
+    }
+    return true;
+}
+
 static void step_plan(struct engine *e)
 {
     e->row_count = 0;
     int prefills = step_collect_prefills(e);
     if (prefills > 0) step_share_prompt_rows(e, prefills);
     for (int i = 0; i < e->running_count; i++) {
+        if (e->running[i] == NULL) continue;
         struct sequence *s = &e->running[i]->sequence;
         if (!sequence_prefilling(s)) s->rows = 1;
-        if (s->rows == 0) continue;
-        if (sequence_reach(s, &e->prefix, s->computed + s->rows)) {
-            step_add_rows(e, s);
-            continue;
-        }
-        struct sov_errbuf err;
-        engine_memory_message(e, s, &err);
-        step_remove(e, i, ENGINE_FINISH_ERROR, SOV_ERR_NOMEM, err.message);
+        if (s->rows > 0 && step_reach(e, i)) step_add_rows(e, s);
     }
     step_close_gaps(e);
 }
@@ -147,12 +178,13 @@ static int step_place_logits(struct engine *e, const float *lines)
         s->logits = NULL;
         for (int r = 0; r < s->rows; r++) {
             int position = s->computed + r;
-            bool last = position == s->token_count - 1;
-            bool picks = last && s->max_tokens > 0;
-            if (s->prompt_logits != NULL && position < s->prompt_count)
+            bool wants = sequence_wants_line(s, position), picks = sequence_picks(s, position);
+            if (wants) {
                 job_prompt_logits(e->running[i], position, lines, e->vocab);
+                s->lines_given = position + 1;
+            }
             if (picks) s->logits = lines;
-            if (picks || s->prompt_logits != NULL) lines += e->vocab_padded;
+            if (picks || wants) lines += e->vocab_padded;
         }
         if (s->logits != NULL) e->batch[count++] = e->running[i];
     }
@@ -239,18 +271,25 @@ static bool step_take_token(struct engine *e, struct engine_job *job, enum engin
     return false;
 }
 
+static void step_count_read(const struct sequence *s, struct engine_stats *gained)
+{
+    if (s->preemptions > 0) gained->recomputed_tokens_total += (uint64_t)s->rows;
+    if (sequence_prefilling(s) || sequence_generated(s) > 0) return;
+    gained->prompt_tokens_total += (uint64_t)s->prompt_count;
+    gained->cached_tokens_total += (uint64_t)s->cached_tokens;
+    gained->prefix_lookups_total += s->reuse;
+    gained->prefix_hits_total += s->cached_tokens > 0;
+}
+
 static void step_accept(struct engine *e, struct engine_stats *gained)
 {
     for (int i = 0; i < e->running_count; i++) {
         struct engine_job *job = e->running[i];
         struct sequence *s = &job->sequence;
         if (s->rows == 0) continue;
-        bool read_prompt = sequence_prefilling(s);
+        bool reads = sequence_prefilling(s);
         sequence_advance(s, &e->prefix, s->rows);
-        if (read_prompt && !sequence_prefilling(s)) {
-            gained->prompt_tokens_total += (uint64_t)s->prompt_count;
-            gained->cached_tokens_total += (uint64_t)s->cached_tokens;
-        }
+        if (reads) step_count_read(s, gained);
         if (atomic_load_explicit(&job->cancelled, memory_order_acquire)) {
             step_remove(e, i, ENGINE_FINISH_ERROR, SOV_ERR_CANCELLED, "the request was cancelled");
         } else if (s->logits != NULL) {

@@ -6,6 +6,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
+#include "engine/kv.h"
 #include "tests/engine_fixture.h"
 
 static struct fixture_model model;
@@ -310,17 +311,14 @@ static void test_the_prefix_cache_spares_work_and_changes_nothing(void **state)
     fixture_expect_same(&first, &again);
     request.prompt_count = 128; /* the last token is always computed */
     fixture_run(engine, &request, &other);
-    assert_int_equal(other.usage.cached_tokens, 96);
+    assert_int_equal(other.usage.cached_tokens, 127);
     fixture_by_hand(&model, &request, &hand, NULL);
     fixture_expect_same(&other, &hand);
-    /*
-     * The next turn of a conversation: prompt, answer, more. 129 + 39 answer tokens were run: 160
-     * are whole pages.
-     */
+    /* The next turn of a conversation: prompt, answer, more. 129 + 39 answer tokens were run. */
     memcpy(prompt + 129, first.tokens, 40 * sizeof prompt[0]);
     request.prompt_count = 200;
     fixture_run(engine, &request, &longer);
-    assert_int_equal(longer.usage.cached_tokens, 160);
+    assert_int_equal(longer.usage.cached_tokens, 168);
     fixture_by_hand(&model, &request, &hand, NULL);
     fixture_expect_same(&longer, &hand);
     request.no_prefix_reuse = true;
@@ -329,7 +327,9 @@ static void test_the_prefix_cache_spares_work_and_changes_nothing(void **state)
     fixture_expect_same(&again, &hand);
     struct engine_stats stats;
     engine_stats_read(engine, &stats);
-    assert_int_equal(stats.cached_tokens_total, 128 + 96 + 160);
+    assert_int_equal(stats.cached_tokens_total, 128 + 127 + 168);
+    assert_int_equal(stats.prefix_lookups_total, 4);
+    assert_int_equal(stats.prefix_hits_total, 3);
     assert_int_equal(stats.prompt_tokens_total, 129 + 129 + 128 + 200 + 200);
     engine_free(engine);
 }
@@ -386,6 +386,70 @@ static void test_equal_prompts_at_once_are_computed_once(void **state)
     engine_free(engine);
 }
 
+/* Prompts that part in the middle of a page: what is equal before is computed once all the same. */
+static void test_prompts_share_their_beginning_to_the_token(void **state)
+{
+    (void)state;
+    enum { COPIES = 6, PROMPT = 90 };
+    static const int equal[] = {77, 64, 40, 31, 9};
+    for (size_t c = 0; c < sizeof equal / sizeof equal[0]; c++) {
+        struct engine_options options = fixture_options(&model);
+        options.parallel = COPIES;
+        options.prefill_chunk = c % 2 ? 13 : 200;
+        struct engine *engine = fixture_engine(&options);
+        int32_t prompts[COPIES][PROMPT];
+        struct engine_job *jobs[COPIES];
+        static struct fixture_result r, hand;
+        struct fixture_gate gate;
+        fixture_gate_close(&gate, engine);
+        for (int i = 0; i < COPIES; i++) {
+            fixture_prompt(prompts[i], PROMPT, 43);
+            for (int k = equal[c]; k < PROMPT; k++) prompts[i][k] = 5 + (k + 7 * i) % 200;
+            struct engine_request request = fixture_request(prompts[i], PROMPT, 8);
+            jobs[i] = fixture_submit(engine, &request);
+        }
+        fixture_gate_open(&gate);
+        for (int i = 0; i < COPIES; i++) {
+            struct engine_request request = fixture_request(prompts[i], PROMPT, 8);
+            fixture_finish(jobs[i], &r);
+            fixture_by_hand(&model, &request, &hand, NULL);
+            fixture_expect_same(&r, &hand);
+            assert_int_equal(r.usage.cached_tokens, i == 0 ? 0 : equal[c]);
+        }
+        engine_free(engine);
+    }
+}
+
+/* Turns of a conversation whose lengths are not those of pages; each is read where the last ended. */
+static void test_the_next_turn_reads_only_what_is_new(void **state)
+{
+    (void)state;
+    struct engine_options options = fixture_options(&model);
+    struct engine *engine = fixture_engine(&options);
+    static struct fixture_result r, hand;
+    int32_t tokens[512];
+    int count = 11, known = 0;
+    fixture_prompt(tokens, 512, 44);
+    for (int turn = 0; turn < 6; turn++) {
+        struct engine_request request = fixture_request(tokens, count, 17 + turn);
+        fixture_run(engine, &request, &r);
+        fixture_by_hand(&model, &request, &hand, NULL);
+        fixture_expect_same(&r, &hand);
+        assert_int_equal(r.usage.cached_tokens, known);
+        memcpy(tokens + count, r.tokens, (size_t)r.count * sizeof tokens[0]);
+        known = count + r.count - 1; /* the last token of an answer was not run */
+        count += r.count + 13;
+    }
+    struct engine_stats stats;
+    engine_stats_read(engine, &stats);
+    assert_int_equal(stats.prefix_lookups_total, 6);
+    assert_int_equal(stats.prefix_hits_total, 5);
+    assert_int_equal(stats.prefix_evictions_total, 0);
+    /* A page that was part full is not kept beside the page that says more. */
+    assert_int_equal(stats.kv_pages_cached, kv_pages_for(known));
+    engine_free(engine);
+}
+
 static void test_old_prefixes_make_room_for_new_ones(void **state)
 {
     (void)state;
@@ -413,6 +477,7 @@ static void test_old_prefixes_make_room_for_new_ones(void **state)
     engine_stats_read(engine, &stats);
     assert_int_equal(stats.kv_pages_total, 10);
     assert_in_range(stats.kv_pages_cached, 6, 10);
+    assert_true(stats.prefix_evictions_total > 30);
     engine_free(engine);
 }
 
@@ -599,6 +664,8 @@ int main(void)
         cmocka_unit_test(test_the_prefix_cache_spares_work_and_changes_nothing),
         cmocka_unit_test(test_a_request_that_opts_out_leaves_no_pages),
         cmocka_unit_test(test_equal_prompts_at_once_are_computed_once),
+        cmocka_unit_test(test_prompts_share_their_beginning_to_the_token),
+        cmocka_unit_test(test_the_next_turn_reads_only_what_is_new),
         cmocka_unit_test(test_old_prefixes_make_room_for_new_ones),
         cmocka_unit_test(test_a_short_prompt_does_not_wait_behind_a_long_one),
         cmocka_unit_test(test_requests_start_in_the_order_they_came),

@@ -464,7 +464,7 @@ static void test_figures_add_up(void **state)
     assert_true(stats.model_ns_total > 0 && stats.step_ns_total >= stats.model_ns_total);
     assert_int_equal(stats.kv_page_bytes, model_kv_page_bytes(model.model));
     assert_int_equal(stats.kv_pages_total, 4 * 512 / KV_PAGE_POSITIONS);
-    assert_int_equal(stats.kv_pages_cached, 80 / KV_PAGE_POSITIONS);
+    assert_int_equal(stats.kv_pages_cached, 80 / KV_PAGE_POSITIONS + 1); /* the last is part full */
     engine_free(engine);
 }
 

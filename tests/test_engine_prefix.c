@@ -218,6 +218,96 @@ static void test_without_memory_the_unused_are_taken_and_then_nothing(void **sta
     kv_pool_free(&f.pool);
 }
 
+/* Takes a page, keeps its first tokens (first, first + 1, ...) and lets it go. */
+static struct kv_page *keep(struct fixture *f, struct kv_page *parent, int32_t first, int filled)
+{
+    int32_t tokens[P];
+    for (int i = 0; i < filled; i++) tokens[i] = first + i;
+    struct kv_page *page = prefix_take_page(&f->cache);
+    assert_non_null(page);
+    prefix_keep_part(&f->cache, parent, tokens, filled, page);
+    prefix_release(&f->cache, page);
+    return page;
+}
+
+static struct kv_page *find_part(struct fixture *f, struct kv_page *parent, int32_t first,
+                                 int count, int *common)
+{
+    int32_t tokens[P];
+    for (int i = 0; i < count; i++) tokens[i] = first + i;
+    return prefix_find_part(&f->cache, parent, tokens, count, common);
+}
+
+static void test_the_page_with_most_equal_tokens_is_found(void **state)
+{
+    (void)state;
+    struct fixture f;
+    int common;
+    setup(&f, 8);
+    struct kv_page *a = add(&f, NULL, 1);
+    assert_null(find_part(&f, a, 100, 8, &common));
+    assert_int_equal(common, 0);
+    struct kv_page *other = keep(&f, a, 200, 9), *some = keep(&f, a, 100, 5);
+    assert_ptr_equal(find_part(&f, a, 100, 8, &common), some);
+    assert_int_equal(common, 5);
+    assert_ptr_equal(find_part(&f, a, 100, 3, &common), some);
+    assert_int_equal(common, 3);
+    assert_ptr_equal(find_part(&f, a, 200, 20, &common), other);
+    assert_int_equal(common, 9);
+    assert_null(find_part(&f, a, 101, 8, &common)); /* only from the first token on */
+    assert_null(find_part(&f, NULL, 100, 8, &common));
+    struct kv_page *b = add(&f, a, 100); /* complete: 100, 100, ... */
+    assert_ptr_equal(find_part(&f, a, 100, 1, &common), b);
+    assert_int_equal(common, 1);
+    prefix_release(&f.cache, b);
+    prefix_release(&f.cache, a);
+    teardown(&f);
+}
+
+static void test_a_part_makes_way_for_what_says_more(void **state)
+{
+    (void)state;
+    struct fixture f;
+    int common;
+    setup(&f, 8);
+    struct kv_page *a = add(&f, NULL, 1);
+    keep(&f, a, 100, 5);
+    struct kv_page *more = keep(&f, a, 100, 8);
+    assert_int_equal(f.cache.unused, 1);
+    keep(&f, a, 100, 6); /* says less */
+    assert_int_equal(f.cache.unused, 1);
+    assert_ptr_equal(find_part(&f, a, 100, P, &common), more);
+    assert_int_equal(common, 8);
+    int32_t tokens[P];
+    for (int i = 0; i < P; i++) tokens[i] = 100 + i;
+    struct kv_page *whole = prefix_take_page(&f.cache);
+    prefix_insert(&f.cache, a, prefix_hash(a->hash, tokens), tokens, whole);
+    assert_int_equal(f.cache.unused, 0);
+    assert_ptr_equal(find_part(&f, a, 100, P, &common), whole);
+    assert_int_equal(common, P);
+    prefix_release(&f.cache, whole);
+    prefix_release(&f.cache, a);
+    assert_int_equal(f.cache.evicted, 0); /* none of it was for want of memory */
+    teardown(&f);
+}
+
+static void test_a_copy_has_the_content_and_never_evicts_its_source(void **state)
+{
+    (void)state;
+    struct fixture f;
+    setup(&f, 2);
+    struct kv_page *source = keep(&f, NULL, 100, 5);
+    memset(source->data, 0x5A, PAGE_BYTES);
+    struct kv_page *copy = prefix_take_copy(&f.cache, source);
+    assert_non_null(copy);
+    assert_ptr_not_equal(copy, source);
+    assert_memory_equal(copy->data, source->data, PAGE_BYTES);
+    assert_null(prefix_take_copy(&f.cache, source)); /* the only page that could make room */
+    assert_int_equal(f.cache.unused, 1);
+    prefix_release(&f.cache, copy);
+    teardown(&f);
+}
+
 enum { SEQUENCES = 12, DEPTH = 6, BUDGET = 40 };
 
 struct walker {
@@ -255,6 +345,20 @@ static void walker_extend(struct fixture *f, struct walker *w)
     w->pages[w->count++] = page;
 }
 
+/* Sometimes with a part of a page after the last, as when an answer ends within one. */
+static void walker_leave(struct fixture *f, struct walker *w)
+{
+    struct kv_page *parent = w->count > 0 ? w->pages[w->count - 1] : NULL;
+    struct kv_page *part = test_below(2) == 0 ? prefix_take_page(&f->cache) : NULL;
+    if (part != NULL) {
+        int32_t tokens[P];
+        page_tokens(tokens, 1 + test_below(3));
+        prefix_keep_part(&f->cache, parent, tokens, 1 + test_below(P - 1), part);
+        prefix_release(&f->cache, part);
+    }
+    while (w->count > 0) prefix_release(&f->cache, w->pages[--w->count]);
+}
+
 /*
  * A few walkers over a small tree and a smaller budget: whoever finds a page finds the one of its
  * own prefix.
@@ -269,7 +373,7 @@ static void test_random_use_never_mixes_prefixes_up(void **state)
     for (int round = 0; round < 200000; round++) {
         struct walker *w = &walkers[test_below(SEQUENCES)];
         if (w->count == DEPTH || test_below(12) == 0) {
-            while (w->count > 0) prefix_release(&f.cache, w->pages[--w->count]);
+            walker_leave(&f, w);
         } else {
             int before = w->count;
             walker_extend(&f, w);
@@ -284,8 +388,7 @@ static void test_random_use_never_mixes_prefixes_up(void **state)
         assert_true(f.pool.pages <= BUDGET && f.pool.held + f.cache.unused <= BUDGET);
     }
     assert_in_range(full, 1, 100000); /* the budget was reached */
-    for (int i = 0; i < SEQUENCES; i++)
-        while (walkers[i].count > 0) prefix_release(&f.cache, walkers[i].pages[--walkers[i].count]);
+    for (int i = 0; i < SEQUENCES; i++) walker_leave(&f, &walkers[i]);
     teardown(&f);
 }
 
@@ -299,6 +402,9 @@ int main(void)
         cmocka_unit_test(test_the_longest_unused_page_goes_first_and_leaves_before_its_parent),
         cmocka_unit_test(test_pages_in_use_are_never_evicted),
         cmocka_unit_test(test_without_memory_the_unused_are_taken_and_then_nothing),
+        cmocka_unit_test(test_the_page_with_most_equal_tokens_is_found),
+        cmocka_unit_test(test_a_part_makes_way_for_what_says_more),
+        cmocka_unit_test(test_a_copy_has_the_content_and_never_evicts_its_source),
         cmocka_unit_test(test_random_use_never_mixes_prefixes_up),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
