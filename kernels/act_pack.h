@@ -46,7 +46,7 @@ static inline int act_sum(const int8_t *q, int n)
     return sum;
 }
 
-static void act_pack_q8_32(const float *x, size_t ldx, int rows, int size, int k,
+static void act_pack_q8_32(const float *x, size_t ldx, int rows, int size, int k, int shift,
                            unsigned char *out)
 {
     size_t block_bytes = (size_t)size * 40;
@@ -54,11 +54,11 @@ static void act_pack_q8_32(const float *x, size_t ldx, int rows, int size, int k
         for (int b = 0; b < k / 32; b++) {
             int8_t q[32];
             float d = act_quantize(x + (size_t)m * ldx + (size_t)b * 32, q, 32);
-            int32_t nsum = -act_sum(q, 32);
+            int32_t start = -(act_sum(q, 32) * (1 << shift));
             unsigned char *block = out + (size_t)b * block_bytes;
             for (int j = 0; j < 8; j++) memcpy(block + (j * size + m) * 4, q + 4 * j, 4);
             memcpy(block + size * 32 + m * 4, &d, 4);
-            memcpy(block + size * 36 + m * 4, &nsum, 4);
+            memcpy(block + size * 36 + m * 4, &start, 4);
         }
 }
 
@@ -96,8 +96,8 @@ static void act_pack_group(enum matmul_act_kind kind, const float *x, size_t ldx
 {
     if (rows < size) memset(out, 0, (size_t)size * layout_act_row_bytes(kind, k));
     switch (kind) {
-    case MATMUL_ACT_Q8_32: act_pack_q8_32(x, ldx, rows, size, k, out); break;
     case MATMUL_ACT_Q8_256: act_pack_q8_256(x, ldx, rows, size, k, out); break;
-    default: act_pack_f32(x, ldx, rows, size, k, out); break;
+    case MATMUL_ACT_F32: act_pack_f32(x, ldx, rows, size, k, out); break;
+    default: act_pack_q8_32(x, ldx, rows, size, k, layout_act_shift(kind), out); break;
     }
 }

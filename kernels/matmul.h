@@ -38,8 +38,19 @@ size_t matmul_weights_bytes(const struct matmul_weights *w);
 void matmul_weights_pack(struct matmul_weights *w, const void *rows, int panel_begin,
                          int panel_end);
 
-/* How a weight type wants its activations. */
-enum matmul_act_kind { MATMUL_ACT_Q8_32, MATMUL_ACT_Q8_256, MATMUL_ACT_F32, MATMUL_ACT_KINDS };
+/*
+ * How a weight type wants its activations. Blocks of 32 carry the sum that the offset of the type's
+ * quants takes from an integer dot product, so the kinds differ by that offset.
+ */
+enum matmul_act_kind {
+    MATMUL_ACT_Q8_32, /* no offset: q4_1, q5_1 */
+    MATMUL_ACT_Q8_32_LESS_8,
+    MATMUL_ACT_Q8_32_LESS_16,
+    MATMUL_ACT_Q8_32_LESS_128,
+    MATMUL_ACT_Q8_256,
+    MATMUL_ACT_F32,
+    MATMUL_ACT_KINDS
+};
 enum matmul_act_kind matmul_act_kind_for(enum gguf_type type);
 
 struct matmul_act {

@@ -16,7 +16,9 @@
  * Sub-block scales are bytes in pairs, [pair][row][2], so that a sign- or zero-extension gives pairs of int16.
  *
  * Activations come in groups of R rows that a micro-kernel takes together (R from the ISA's table; a group may be
- * padded by zero rows). Per block of 32: int8 q[8][R][4], float d[R], int32 nsum[R] (minus the sum of the q).
+ * padded by zero rows). Per block of 32: int8 q[8][R][4], float d[R], int32 start[R], where the integer sum of
+ * unsigned quants starts so that it ends as that of the signed ones: minus offset times the sum of the q; for types
+ * without an offset minus the sum of the q, which the minima are multiplied by.
  * Per block of 256: int8 q[64][R][4], int16 s16[8][R][2] (sums over 16 elements), int16 s32[4][R][2] (over 32),
  * float d[R]. Float activations: float x[k][R].
  */
@@ -79,10 +81,27 @@ struct q2_k_panel {
 /* Offset of the unsigned quants of a type: value = (quant - offset) * scale. A power of two, as a shift. */
 enum { Q4_0_SHIFT = 3, Q5_0_SHIFT = 4, Q8_0_SHIFT = 7, Q6_K_SHIFT = 5, Q3_K_SHIFT = 2 };
 
+/* The offset of the types that a kind of activations serves, as a shift. */
+static inline int layout_act_shift(enum matmul_act_kind kind)
+{
+    switch (kind) {
+    case MATMUL_ACT_Q8_32_LESS_8: return Q4_0_SHIFT;
+    case MATMUL_ACT_Q8_32_LESS_16: return Q5_0_SHIFT;
+    case MATMUL_ACT_Q8_32_LESS_128: return Q8_0_SHIFT;
+    default: return 0;
+    }
+}
+
 /* 32-element types: bytes of the scale region of a panel of `blocks` blocks, `vectors` 16-row scale vectors each. */
 static inline size_t layout_scales_bytes(int blocks, int vectors)
 {
     size_t bytes = (size_t)blocks * (size_t)vectors * 32;
+    return (bytes + 63) / 64 * 64;
+}
+
+static inline size_t layout_panel_32_bytes(int blocks, int vectors, size_t quant_bytes)
+{
+    size_t bytes = layout_scales_bytes(blocks, vectors) + (size_t)blocks * quant_bytes;
     return (bytes + 63) / 64 * 64;
 }
 
@@ -91,7 +110,10 @@ static inline size_t layout_act_row_bytes(enum matmul_act_kind kind, int k)
 {
     size_t n = (size_t)k;
     switch (kind) {
-    case MATMUL_ACT_Q8_32: return n / 32 * 40;
+    case MATMUL_ACT_Q8_32:
+    case MATMUL_ACT_Q8_32_LESS_8:
+    case MATMUL_ACT_Q8_32_LESS_16:
+    case MATMUL_ACT_Q8_32_LESS_128: return n / 32 * 40;
     case MATMUL_ACT_Q8_256: return n / 256 * 308;
     default: return n * sizeof(float);
     }

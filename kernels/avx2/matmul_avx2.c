@@ -138,7 +138,7 @@ INLINE void unpack_32(enum gguf_type type, const unsigned char *quants, int h, s
         add_bits(((const struct q5_quants *)quants)->bits, 4, h, w);
 }
 
-INLINE void half_32(enum gguf_type type, int shift, size_t quant_bytes, int vectors, int size,
+INLINE void half_32(enum gguf_type type, bool offset, size_t quant_bytes, int vectors, int size,
                     int h, const unsigned char *panel, int k, const unsigned char *group, int rows,
                     float *out, size_t ldo)
 {
@@ -154,14 +154,14 @@ INLINE void half_32(enum gguf_type type, int shift, size_t quant_bytes, int vect
         __m256 min = vectors == 2 ? load_halves(panel + 32 + 16 * h) : _mm256_setzero_ps();
 #pragma GCC unroll 4
         for (int m = 0; m < size; m++) {
-            __m256i nsum = broadcast(group + (size * 9 + m) * 4);
+            __m256i start = broadcast(group + (size * 9 + m) * 4);
             __m256 d_act = broadcast_f(group + (size * 8 + m) * 4);
-            __m256i start = shift == 0 ? _mm256_setzero_si256() : _mm256_slli_epi32(nsum, shift);
-            __m256i isum = dot(type, start, &w, group, size, m, 0, 8);
+            __m256i isum =
+                dot(type, offset ? start : _mm256_setzero_si256(), &w, group, size, m, 0, 8);
             acc[m] = _mm256_fmadd_ps(_mm256_mul_ps(d, d_act), _mm256_cvtepi32_ps(isum), acc[m]);
-            if (vectors == 2) /* + min * d_act * sum, as -(min * d_act) * nsum */
+            if (vectors == 2) /* + min * d_act * sum, as -(min * d_act) * -sum */
                 acc[m] =
-                    _mm256_fnmadd_ps(_mm256_mul_ps(min, d_act), _mm256_cvtepi32_ps(nsum), acc[m]);
+                    _mm256_fnmadd_ps(_mm256_mul_ps(min, d_act), _mm256_cvtepi32_ps(start), acc[m]);
         }
         panel += 32 * vectors;
         quants += quant_bytes;
@@ -170,12 +170,12 @@ INLINE void half_32(enum gguf_type type, int shift, size_t quant_bytes, int vect
     store_rows(acc, size, rows, out + 8 * h, ldo);
 }
 
-INLINE void micro_32(enum gguf_type type, int shift, size_t quant_bytes, int vectors, int size,
+INLINE void micro_32(enum gguf_type type, bool offset, size_t quant_bytes, int vectors, int size,
                      const unsigned char *panel, int k, const unsigned char *group, int rows,
                      float *out, size_t ldo)
 {
-    half_32(type, shift, quant_bytes, vectors, size, 0, panel, k, group, rows, out, ldo);
-    half_32(type, shift, quant_bytes, vectors, size, 1, panel, k, group, rows, out, ldo);
+    half_32(type, offset, quant_bytes, vectors, size, 0, panel, k, group, rows, out, ldo);
+    half_32(type, offset, quant_bytes, vectors, size, 1, panel, k, group, rows, out, ldo);
 }
 
 /* ---- blocks of 256 ---- */
@@ -408,11 +408,11 @@ INLINE void micro_float(enum gguf_type type, int size, const unsigned char *pane
 MICROS(f32, micro_float, GGUF_TYPE_F32)
 MICROS(f16, micro_float, GGUF_TYPE_F16)
 MICROS(bf16, micro_float, GGUF_TYPE_BF16)
-MICROS(q8_0, micro_32, GGUF_TYPE_Q8_0, 0, sizeof(struct q8_quants), 1)
-MICROS(q4_0, micro_32, GGUF_TYPE_Q4_0, Q4_0_SHIFT, sizeof(struct q4_quants), 1)
-MICROS(q4_1, micro_32, GGUF_TYPE_Q4_1, 0, sizeof(struct q4_quants), 2)
-MICROS(q5_0, micro_32, GGUF_TYPE_Q5_0, Q5_0_SHIFT, sizeof(struct q5_quants), 1)
-MICROS(q5_1, micro_32, GGUF_TYPE_Q5_1, 0, sizeof(struct q5_quants), 2)
+MICROS(q8_0, micro_32, GGUF_TYPE_Q8_0, false, sizeof(struct q8_quants), 1)
+MICROS(q4_0, micro_32, GGUF_TYPE_Q4_0, true, sizeof(struct q4_quants), 1)
+MICROS(q4_1, micro_32, GGUF_TYPE_Q4_1, false, sizeof(struct q4_quants), 2)
+MICROS(q5_0, micro_32, GGUF_TYPE_Q5_0, true, sizeof(struct q5_quants), 1)
+MICROS(q5_1, micro_32, GGUF_TYPE_Q5_1, false, sizeof(struct q5_quants), 2)
 MICROS(q2_k, micro_256, GGUF_TYPE_Q2_K, 16, 0, true, sizeof(struct q2_k_panel))
 MICROS(q3_k, micro_256, GGUF_TYPE_Q3_K, 16, Q3_K_SHIFT, false, sizeof(struct q3_k_panel))
 MICROS(q4_k, micro_256, GGUF_TYPE_Q4_K, 32, 0, true, sizeof(struct q4_k_panel))

@@ -15,12 +15,12 @@
 enum { R_MAX = ACT_GROUP_ROWS_MAX };
 
 /*
- * A panel of 32-element blocks is read as two streams, scales and quants, and at its end the quants
- * jump over the next panel's scales: the CPU's own prefetcher loses its way there (without this, a
- * batch of 8 rows takes a quarter longer). Far enough to cover that jump. Panels of 256-element
- * blocks are one stream and do better left alone.
+ * With several rows a block of weights takes long to use up, and the CPU's own prefetcher stops
+ * running ahead: it has to be told. First far ahead into the second-level cache, which can wait for
+ * more lines of memory at once than the first-level one can, then near ahead into the first.
+ * One or two rows stream as fast as memory gives with less help than that.
  */
-enum { PREFETCH_BYTES = 8192 };
+enum { PREFETCH_FAR = 16384, PREFETCH_NEAR = 1024, PREFETCH_FEW = 8192, FEW_ROWS = 2 };
 
 /* The eight strips of 32 elements. */
 struct strips {
@@ -109,10 +109,19 @@ INLINE __m512i dot(__m512i sum, const struct strips *w, const unsigned char *q, 
     return sum;
 }
 
-INLINE void prefetch_quants(const unsigned char *quants, size_t bytes)
+/* Of weights that are read next: `bytes` at `at`. */
+INLINE void prefetch_ahead(const unsigned char *at, size_t bytes)
+{
+    for (size_t i = 0; i < bytes; i += STRIP) {
+        _mm_prefetch((const char *)at + PREFETCH_FAR + i, _MM_HINT_T1);
+        _mm_prefetch((const char *)at + PREFETCH_NEAR + i, _MM_HINT_T0);
+    }
+}
+
+INLINE void prefetch_few(const unsigned char *at, size_t bytes)
 {
     for (size_t i = 0; i < bytes; i += STRIP)
-        _mm_prefetch((const char *)quants + PREFETCH_BYTES + i, _MM_HINT_T0);
+        _mm_prefetch((const char *)at + PREFETCH_FEW + i, _MM_HINT_T0);
 }
 
 /* ---- blocks of 32 ---- */
@@ -131,32 +140,37 @@ INLINE void unpack_32(enum gguf_type type, const unsigned char *quants, struct s
         add_bits(((const struct q5_quants *)quants)->bits, 4, w);
 }
 
-INLINE void micro_32(enum gguf_type type, int shift, size_t quant_bytes, int vectors, int size,
+INLINE void micro_32(enum gguf_type type, bool offset, size_t quant_bytes, int vectors, int size,
                      const unsigned char *panel, int k, const unsigned char *group, int rows,
                      float *out, size_t ldo)
 {
     int blocks = k / 32;
+    size_t panel_bytes = layout_panel_32_bytes(blocks, vectors, quant_bytes);
     const unsigned char *quants = panel + layout_scales_bytes(blocks, vectors);
     __m512 acc[R_MAX];
 #pragma GCC unroll 16
     for (int m = 0; m < size; m++) acc[m] = _mm512_setzero_ps();
     for (int b = 0; b < blocks; b++) {
         struct strips w;
-        prefetch_quants(quants, quant_bytes);
+        if (size > FEW_ROWS) {
+            prefetch_ahead(quants, quant_bytes);
+            if (b % 2 == 0) /* the next panel's scales, which the quants jump over */
+                _mm_prefetch((const char *)panel + panel_bytes, _MM_HINT_T1);
+        } else {
+            prefetch_few(quants, quant_bytes);
+        }
         unpack_32(type, quants, &w);
         __m512 d = load_halves(panel);
         __m512 min = vectors == 2 ? load_halves(panel + 32) : _mm512_setzero_ps();
 #pragma GCC unroll 16
         for (int m = 0; m < size; m++) {
-            __m512i nsum = broadcast(group + (size * 9 + m) * 4);
+            __m512i start = broadcast(group + (size * 9 + m) * 4);
             __m512 d_act = broadcast_f(group + (size * 8 + m) * 4);
-            __m512i start =
-                vectors == 2 ? _mm512_setzero_si512() : _mm512_slli_epi32(nsum, (unsigned)shift);
-            __m512i isum = dot(start, &w, group, size, m, 0, 8);
+            __m512i isum = dot(offset ? start : _mm512_setzero_si512(), &w, group, size, m, 0, 8);
             acc[m] = _mm512_fmadd_ps(_mm512_mul_ps(d, d_act), _mm512_cvtepi32_ps(isum), acc[m]);
-            if (vectors == 2) /* + min * d_act * sum, as -(min * d_act) * nsum */
+            if (vectors == 2) /* + min * d_act * sum, as -(min * d_act) * -sum */
                 acc[m] =
-                    _mm512_fnmadd_ps(_mm512_mul_ps(min, d_act), _mm512_cvtepi32_ps(nsum), acc[m]);
+                    _mm512_fnmadd_ps(_mm512_mul_ps(min, d_act), _mm512_cvtepi32_ps(start), acc[m]);
         }
         panel += 32 * vectors;
         quants += quant_bytes;
@@ -308,6 +322,8 @@ INLINE void micro_256(enum gguf_type type, int width, int shift, bool mins, size
         __m512i total[R_MAX];
         start_totals(type, shift, size, panel, sums16, total);
         for (int sub = 0; sub < 8; sub += 2) {
+            if (size > FEW_ROWS)
+                prefetch_ahead(panel + (size_t)sub * (block_bytes / 8), block_bytes / 4);
             add_sub_block(type, width, size, panel, sub, group + sub * size * 32, total);
             add_sub_block(type, width, size, panel, sub + 1, group + (sub + 1) * size * 32, total);
         }
@@ -382,11 +398,11 @@ INLINE void micro_float(enum gguf_type type, int size, const unsigned char *pane
 MICROS(f32, micro_float, GGUF_TYPE_F32)
 MICROS(f16, micro_float, GGUF_TYPE_F16)
 MICROS(bf16, micro_float, GGUF_TYPE_BF16)
-MICROS(q8_0, micro_32, GGUF_TYPE_Q8_0, Q8_0_SHIFT, sizeof(struct q8_quants), 1)
-MICROS(q4_0, micro_32, GGUF_TYPE_Q4_0, Q4_0_SHIFT, sizeof(struct q4_quants), 1)
-MICROS(q4_1, micro_32, GGUF_TYPE_Q4_1, 0, sizeof(struct q4_quants), 2)
-MICROS(q5_0, micro_32, GGUF_TYPE_Q5_0, Q5_0_SHIFT, sizeof(struct q5_quants), 1)
-MICROS(q5_1, micro_32, GGUF_TYPE_Q5_1, 0, sizeof(struct q5_quants), 2)
+MICROS(q8_0, micro_32, GGUF_TYPE_Q8_0, true, sizeof(struct q8_quants), 1)
+MICROS(q4_0, micro_32, GGUF_TYPE_Q4_0, true, sizeof(struct q4_quants), 1)
+MICROS(q4_1, micro_32, GGUF_TYPE_Q4_1, false, sizeof(struct q4_quants), 2)
+MICROS(q5_0, micro_32, GGUF_TYPE_Q5_0, true, sizeof(struct q5_quants), 1)
+MICROS(q5_1, micro_32, GGUF_TYPE_Q5_1, false, sizeof(struct q5_quants), 2)
 MICROS(q2_k, micro_256, GGUF_TYPE_Q2_K, 16, 0, true, sizeof(struct q2_k_panel))
 MICROS(q3_k, micro_256, GGUF_TYPE_Q3_K, 16, Q3_K_SHIFT, false, sizeof(struct q3_k_panel))
 MICROS(q4_k, micro_256, GGUF_TYPE_Q4_K, 32, 0, true, sizeof(struct q4_k_panel))

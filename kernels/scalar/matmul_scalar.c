@@ -75,7 +75,7 @@ static void decode_32(enum gguf_type type, const unsigned char *quants, struct d
         decode_bits(((const struct q5_quants *)quants)->bits, 4, w);
 }
 
-static inline void micro_32(enum gguf_type type, int offset, size_t quant_bytes, int vectors,
+static inline void micro_32(enum gguf_type type, bool offset, size_t quant_bytes, int vectors,
                             const unsigned char *panel, int k, const unsigned char *group, int size,
                             int rows, float *out, size_t ldo)
 {
@@ -87,16 +87,17 @@ static inline void micro_32(enum gguf_type type, int offset, size_t quant_bytes,
         struct decoded w;
         decode_32(type, quants, &w);
         const float *d_act = (const float *)(group + size * 32);
-        const int32_t *nsum = (const int32_t *)(group + size * 36);
+        const int32_t *start = (const int32_t *)(group + size * 36);
         for (int m = 0; m < size; m++) {
             int32_t isum[LANES];
             integer_dot(&w, (const int8_t *)group, size, m, 0, 32, isum);
             for (int r = 0; r < LANES; r++) {
                 float d = quant_f16_to_f32(scales[(b * vectors) * LANES + r]);
-                acc[m][r] = fmaf(d * d_act[m], (float)(isum[r] + offset * nsum[m]), acc[m][r]);
+                int32_t from = offset ? start[m] : 0;
+                acc[m][r] = fmaf(d * d_act[m], (float)(isum[r] + from), acc[m][r]);
                 if (vectors == 1) continue;
                 float min = quant_f16_to_f32(scales[(b * vectors + 1) * LANES + r]);
-                acc[m][r] = fmaf(min * d_act[m], (float)-nsum[m], acc[m][r]);
+                acc[m][r] = fmaf(min * d_act[m], (float)-start[m], acc[m][r]);
             }
         }
     }
@@ -257,11 +258,11 @@ static inline void micro_float(enum gguf_type type, const unsigned char *panel, 
 MICROS(f32, micro_float, GGUF_TYPE_F32)
 MICROS(f16, micro_float, GGUF_TYPE_F16)
 MICROS(bf16, micro_float, GGUF_TYPE_BF16)
-MICROS(q8_0, micro_32, GGUF_TYPE_Q8_0, 0, sizeof(struct q8_quants), 1)
-MICROS(q4_0, micro_32, GGUF_TYPE_Q4_0, 1 << Q4_0_SHIFT, sizeof(struct q4_quants), 1)
-MICROS(q4_1, micro_32, GGUF_TYPE_Q4_1, 0, sizeof(struct q4_quants), 2)
-MICROS(q5_0, micro_32, GGUF_TYPE_Q5_0, 1 << Q5_0_SHIFT, sizeof(struct q5_quants), 1)
-MICROS(q5_1, micro_32, GGUF_TYPE_Q5_1, 0, sizeof(struct q5_quants), 2)
+MICROS(q8_0, micro_32, GGUF_TYPE_Q8_0, false, sizeof(struct q8_quants), 1)
+MICROS(q4_0, micro_32, GGUF_TYPE_Q4_0, true, sizeof(struct q4_quants), 1)
+MICROS(q4_1, micro_32, GGUF_TYPE_Q4_1, false, sizeof(struct q4_quants), 2)
+MICROS(q5_0, micro_32, GGUF_TYPE_Q5_0, true, sizeof(struct q5_quants), 1)
+MICROS(q5_1, micro_32, GGUF_TYPE_Q5_1, false, sizeof(struct q5_quants), 2)
 MICROS(q2_k, micro_256, GGUF_TYPE_Q2_K, 16, 0, true, sizeof(struct q2_k_panel))
 MICROS(q3_k, micro_256, GGUF_TYPE_Q3_K, 16, 1 << Q3_K_SHIFT, false, sizeof(struct q3_k_panel))
 MICROS(q4_k, micro_256, GGUF_TYPE_Q4_K, 32, 0, true, sizeof(struct q4_k_panel))
