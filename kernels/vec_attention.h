@@ -1,16 +1,40 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The walk over KV pages that the SIMD kernels share. A query is one head of one row;
- * ATTENTION_QUERIES of them go through a page together, so that K and V are loaded and converted
- * once for all. The including file defines, each always inlined with a constant number n of
- * queries:
+ * Attention as the SIMD kernels share it. A query is one head of one row. There are two ways to lay
+ * the work into vectors, and both give the bits of docs/arithmetic.md, because a lane never mixes
+ * with another where the order of a sum matters:
  *
- *   isa_scores      p[i][j] = (sum over d of q[i][d] * k[d][j]) * scale, for all j of the page
- *   isa_softmax     scores p[j] to exp(p[j] - top) for j < valid and +0 beyond; updates m and l,
- *                   gives the correction
- *   isa_accumulate  o[i][d] = o[i][d] * correction[i], then + p[i][j] * v[j][d] for j < valid[i] in
- *                   order; least is the smallest valid
- *   isa_scale       x[d] *= factor
+ *   wide    lanes are queries (vec_attention_wide.h): many queries of a prompt chunk. A page of K
+ *           and V is converted to float32 once for a whole block of queries, and softmax has no
+ *           sums across lanes.
+ *   narrow  lanes are positions for the scores and dimensions for the output
+ *           (vec_attention_narrow.h): the few queries of a row that is being decoded. Several pages
+ *           are scored at once, so that one query alone still fills the pipeline.
+ *
+ * The including file defines, before it includes this one, the type isa_vec of ISA_LANES floats,
+ * the type isa_mask, and
+ *
+ *   isa_load, isa_store         unaligned
+ *   isa_set1, isa_add, isa_sub, isa_mul
+ *   isa_fma(a, b, c)            a * b + c, fused
+ *   isa_max(a, b)               b where they are unordered
+ *   isa_exp_falling(x)          the arithmetic's exp, of lanes that are at most +0 or NaN
+ *   isa_halves(p)               ISA_LANES halves to float32
+ *   isa_halves_part(p, n)       the first n of them, +0 beyond; reads no more than n
+ *   isa_attends(j, valid)       the lanes whose valid[lane] is above j
+ *   isa_select(mask, a, b)      a where mask is set, else b
+ *   isa_transpose(v)            ISA_LANES vectors, in place
+ *   isa_maxima(p, out)          out[u] = largest of p[u * 32 ..], u < 8
+ *   isa_sums(p, out)            the same of sums: element j plus element j + 16, then the reduction
+ *                               tree
+ *
+ * and the constants
+ *
+ *   NARROW_QUERIES        the most queries of a narrow walk (a macro): 4 or 8
+ *   NARROW_ACCUMULATORS   accumulators of the narrow loops
+ *   WIDE_LEAST            queries from which on a tile is faster than narrow walks
+ *   WIDE_VECTORS          vectors of queries in a tile
+ *   WIDE_BLOCK            positions (or dimensions) that a tile takes at once; a divisor of 32
  *
  * Private to kernels/.
  */
@@ -23,60 +47,51 @@
 #include "kernels/vec.h"
 
 #define VEC_INLINE static inline __attribute__((always_inline))
+/* For loops that need all registers: what is inlined beside them would take some. */
+#define VEC_APART static __attribute__((noinline))
 
-struct attention_chunk {
-    const float *q[ATTENTION_QUERIES];
-    float *o[ATTENTION_QUERIES];
-    int positions[ATTENTION_QUERIES];
-    int valid[ATTENTION_QUERIES]; /* positions of the current page that the query attends to */
-    float m[ATTENTION_QUERIES];
-    float l[ATTENTION_QUERIES];
-    float correction[ATTENTION_QUERIES];
-    _Alignas(64) float p[ATTENTION_QUERIES][KV_PAGE_POSITIONS];
-};
-
-VEC_INLINE void isa_scores(struct attention_chunk *c, const int n, int head_dim, float scale,
-                           const uint16_t *k);
-VEC_INLINE void isa_softmax(float *p, int valid, float *m, float *l, float *correction);
-VEC_INLINE void isa_accumulate(struct attention_chunk *c, const int n, int head_dim, int least,
-                               const uint16_t *v);
-VEC_INLINE void isa_scale(float *x, float factor, int n);
-
-/* The page beginning at position `start` joins every query's state. */
-VEC_INLINE void attention_page(struct attention_chunk *c, const int n,
-                               const struct vec_attention *a, int start)
+static inline int attention_least(int a, int b)
 {
-    const unsigned char *page = a->pages[start / KV_PAGE_POSITIONS];
-    isa_scores(c, n, a->head_dim, a->scale, (const uint16_t *)(page + a->k_offset));
-    int least = KV_PAGE_POSITIONS;
-    for (int i = 0; i < n; i++) {
-        int valid = c->positions[i] - start;
-        valid = valid < 0 ? 0 : valid > KV_PAGE_POSITIONS ? KV_PAGE_POSITIONS : valid;
-        c->valid[i] = valid;
-        if (valid < least) least = valid;
-        c->correction[i] = 1.0f;
-        if (valid > 0) isa_softmax(c->p[i], valid, &c->m[i], &c->l[i], &c->correction[i]);
-    }
-    isa_accumulate(c, n, a->head_dim, least, (const uint16_t *)(page + a->v_offset));
+    return a < b ? a : b;
 }
 
-/* Queries first .. first + n - 1, counted over rows and the heads within a row. */
-VEC_INLINE void attention_run(const struct vec_attention *a, int first, const int n)
+/* Of the page that begins at start, the positions below `positions`: 0 to all. */
+static inline int attention_valid(int positions, int start)
 {
-    struct attention_chunk c;
-    int last = 0;
-    for (int i = 0; i < n; i++) {
-        size_t row = (size_t)((first + i) / a->heads), head = (size_t)((first + i) % a->heads);
-        c.q[i] = a->q + row * a->q_row + head * a->q_head;
-        c.o[i] = a->out + row * a->out_row + head * a->out_head;
-        c.positions[i] = a->positions + (int)row;
-        c.m[i] = -INFINITY;
-        c.l[i] = 0.0f;
-        memset(c.o[i], 0, (size_t)a->head_dim * sizeof(float));
-        last = c.positions[i];
-    }
-    for (int start = 0; start < last; start += KV_PAGE_POSITIONS) attention_page(&c, n, a, start);
-    for (int i = 0; i < n; i++) isa_scale(c.o[i], 1.0f / c.l[i], a->head_dim);
+    int valid = positions - start;
+    return valid < 0 ? 0 : attention_least(valid, KV_PAGE_POSITIONS);
+}
+
+/* Where query number i of the call lies. */
+static inline const float *attention_q(const struct vec_attention *a, int i)
+{
+    return a->q + (size_t)(i / a->heads) * a->q_row + (size_t)(i % a->heads) * a->q_head;
+}
+static inline float *attention_out(const struct vec_attention *a, int i)
+{
+    return a->out + (size_t)(i / a->heads) * a->out_row + (size_t)(i % a->heads) * a->out_head;
+}
+static inline int attention_positions(const struct vec_attention *a, int i)
+{
+    return a->positions + i / a->heads;
+}
+static inline int attention_pages(int positions)
+{
+    return (positions + KV_PAGE_POSITIONS - 1) / KV_PAGE_POSITIONS;
+}
+
+enum { ATTENTION_UNITS = 16 };
+
+#include "kernels/vec_attention_narrow.h"
+#include "kernels/vec_attention_wide.h"
+
+/* All queries of the call: tiles while they are worth it, the rest narrow. */
+VEC_INLINE void attention_all(const struct vec_attention *a)
+{
+    int queries = a->rows * a->heads, first = 0;
+    while (queries - first >= WIDE_LEAST) first += wide_block(a, first, queries - first);
+    for (; first < queries; first += NARROW_QUERIES)
+        narrow_walk(a, first, attention_least(queries - first, NARROW_QUERIES));
 }
 
 #endif

@@ -2,13 +2,16 @@
 /*
  * Between the Q, K, V products and the output product: the work items are a row and a KV head when
  * positions are written, a block of rows and a KV head when they are read. A block is a run of
- * positions of one sequence, as many as fill a micro-kernel's queries, so that a prompt reads its
- * pages once for several rows.
+ * positions of one sequence, with as many queries as the kernels take through the pages together,
+ * so that a prompt reads its pages once for several rows.
  */
 #include "model/model_pass.h"
 
-/* Queries that the widest attention kernel takes at once. */
-enum { BLOCK_QUERIES = 8 };
+/*
+ * Queries of a block. More would share the reading and converting of pages further (64 already
+ * leave it at some 3% of the time), but leave fewer items to divide among the workers.
+ */
+enum { BLOCK_QUERIES = 64 };
 
 size_t model_kv_page_bytes(const struct model *model)
 {
@@ -62,6 +65,7 @@ void pass_plan_attention(struct pass *p)
         else
             wanted[m++] = (struct row_block){.row = row, .out_row = i, .count = 1};
     }
+    atomic_store(&p->ws->attended[0], 0);
     p->block_count = n;
     p->wanted_block_count = m;
 }
@@ -142,13 +146,15 @@ static void attend(const struct pass *p, int layer)
     bool last = layer == c->layers - 1;
     const struct row_block *blocks = last ? p->ws->wanted_blocks : p->ws->blocks;
     int items = (last ? p->wanted_block_count : p->block_count) * c->kv_heads;
-    int parts = parts_of_group(p, items);
+    int parts = parts_of_group(p, items), all = items * parts;
     /*
-     * Neighbouring items have similar lengths, so dealing them out in turn balances a prompt's
-     * growing rows.
+     * Whoever is free takes the next item, since items differ: the later rows of a prompt attend to
+     * more, so they come first. Who computes what changes no result.
      */
-    for (int i = p->worker; i < items * parts; i += p->workers) {
-        int begin, end;
+    for (;;) {
+        int taken = atomic_fetch_add_explicit(&p->ws->attended[layer % 2], 1, memory_order_relaxed);
+        if (taken >= all) return;
+        int i = all - 1 - taken, begin, end;
         pool_share(c->heads / c->kv_heads, i % parts, parts, &begin, &end);
         attend_block(p, layer, &blocks[i / parts / c->kv_heads], i / parts % c->kv_heads, begin,
                      end);
@@ -172,5 +178,7 @@ void pass_attention(struct pass *p, int layer, bool wanted)
     for (int i = begin; i < end; i++) write_head(p, l, layer, i / kv_heads, i % kv_heads);
     if (!wanted) return;
     pool_barrier(p->ws->pool);
+    /* Everyone is past the layer before, nobody yet in the next. */
+    if (p->worker == 0) atomic_store(&p->ws->attended[(layer + 1) % 2], 0);
     attend(p, layer);
 }

@@ -9,6 +9,8 @@
 #ifndef SOV_MODEL_PASS_H
 #define SOV_MODEL_PASS_H
 
+#include <stdatomic.h>
+
 #include "model/model_internal.h"
 
 /* Consecutive positions of one sequence whose attention is computed together. */
@@ -45,6 +47,7 @@ struct model_workspace {
     int *wanted; /* rows that want logits */
     struct row_block *blocks;
     struct row_block *wanted_blocks;
+    atomic_int attended[2]; /* items of attention given out, by layer modulo 2 */
 };
 
 /* A worker's own memory: normed rows and packed activations of a group. */

@@ -1,135 +1,141 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/*
- * Attention in AVX2. As in AVX-512, lanes are positions for the scores and dimensions for the
- * values; four queries and two registers each make eight accumulators, which leaves room for the
- * operands in 16 registers.
- */
-enum { ATTENTION_QUERIES = 4 };
-#include "kernels/vec_attention.h"
+/* Attention in AVX2: the vectors that vec_attention.h asks for. A canonical vector is two. */
+#include <immintrin.h>
+#include <string.h>
 
 #include "kernels/avx2/vec_avx2.h"
+#include "kernels/vec.h"
 
-VEC_INLINE __m256 avx2_load_half(const uint16_t *x)
+#define NARROW_QUERIES 4
+enum {
+    ISA_LANES = 8,
+    NARROW_ACCUMULATORS = 12,
+    WIDE_LEAST = 21,
+    WIDE_VECTORS = 3,
+    WIDE_BLOCK = 4,
+};
+typedef __m256 isa_vec;
+typedef __m256 isa_mask;
+#define ISA_INLINE static inline __attribute__((always_inline))
+
+ISA_INLINE isa_vec isa_load(const float *p)
 {
-    return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)x));
+    return _mm256_loadu_ps(p);
+}
+ISA_INLINE void isa_store(float *p, isa_vec x)
+{
+    _mm256_storeu_ps(p, x);
+}
+ISA_INLINE isa_vec isa_set1(float x)
+{
+    return _mm256_set1_ps(x);
+}
+ISA_INLINE isa_vec isa_add(isa_vec a, isa_vec b)
+{
+    return _mm256_add_ps(a, b);
+}
+ISA_INLINE isa_vec isa_sub(isa_vec a, isa_vec b)
+{
+    return _mm256_sub_ps(a, b);
+}
+ISA_INLINE isa_vec isa_mul(isa_vec a, isa_vec b)
+{
+    return _mm256_mul_ps(a, b);
+}
+ISA_INLINE isa_vec isa_div(isa_vec a, isa_vec b)
+{
+    return _mm256_div_ps(a, b);
+}
+ISA_INLINE isa_vec isa_max(isa_vec a, isa_vec b)
+{
+    return _mm256_max_ps(a, b);
+}
+ISA_INLINE isa_vec isa_fma(isa_vec a, isa_vec b, isa_vec c)
+{
+    return _mm256_fmadd_ps(a, b, c);
+}
+ISA_INLINE isa_vec isa_exp_falling(isa_vec x)
+{
+    return avx2_exp_falling(x);
+}
+ISA_INLINE isa_vec isa_halves(const uint16_t *p)
+{
+    return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p));
+}
+ISA_INLINE isa_vec isa_halves_part(const uint16_t *p, int n)
+{
+    uint16_t part[ISA_LANES] = {0};
+    memcpy(part, p, (size_t)n * sizeof *p);
+    return isa_halves(part);
+}
+ISA_INLINE isa_mask isa_attends(int j, const int *valid)
+{
+    __m256i v = _mm256_loadu_si256((const __m256i *)valid);
+    return _mm256_castsi256_ps(_mm256_cmpgt_epi32(v, _mm256_set1_epi32(j)));
+}
+ISA_INLINE isa_vec isa_select(isa_mask mask, isa_vec a, isa_vec b)
+{
+    return _mm256_blendv_ps(b, a, mask);
 }
 
-VEC_INLINE void avx2_scores16(struct attention_chunk *c, const int n, int head_dim, float scale,
-                              const uint16_t *k, int first)
+ISA_INLINE void isa_transpose(isa_vec v[ISA_LANES])
 {
-    __m256 low[ATTENTION_QUERIES], high[ATTENTION_QUERIES];
-    for (int i = 0; i < n; i++) low[i] = high[i] = _mm256_setzero_ps();
-    for (int d = 0; d < head_dim; d++) {
-        __m256 k0 = avx2_load_half(k + d * KV_PAGE_POSITIONS + first);
-        __m256 k1 = avx2_load_half(k + d * KV_PAGE_POSITIONS + first + 8);
-#pragma GCC unroll 4
-        for (int i = 0; i < n; i++) {
-            __m256 q = _mm256_set1_ps(c->q[i][d]);
-            low[i] = _mm256_fmadd_ps(q, k0, low[i]);
-            high[i] = _mm256_fmadd_ps(q, k1, high[i]);
+    __m256 t[8];
+    for (int i = 0; i < 8; i += 2) {
+        t[i] = _mm256_unpacklo_ps(v[i], v[i + 1]);
+        t[i + 1] = _mm256_unpackhi_ps(v[i], v[i + 1]);
+    }
+    for (int i = 0; i < 8; i += 4)
+        for (int h = 0; h < 2; h++) {
+            v[i + 2 * h] = _mm256_shuffle_ps(t[i + h], t[i + h + 2], 0x44);
+            v[i + 2 * h + 1] = _mm256_shuffle_ps(t[i + h], t[i + h + 2], 0xee);
         }
+    for (int c = 0; c < 4; c++) {
+        t[c] = _mm256_permute2f128_ps(v[c], v[4 + c], 0x20);
+        t[4 + c] = _mm256_permute2f128_ps(v[c], v[4 + c], 0x31);
     }
-    __m256 factor = _mm256_set1_ps(scale);
-    for (int i = 0; i < n; i++) {
-        _mm256_store_ps(c->p[i] + first, _mm256_mul_ps(low[i], factor));
-        _mm256_store_ps(c->p[i] + first + 8, _mm256_mul_ps(high[i], factor));
-    }
+    for (int i = 0; i < 8; i++) v[i] = t[i];
 }
 
-VEC_INLINE void isa_scores(struct attention_chunk *c, const int n, int head_dim, float scale,
-                           const uint16_t *k)
+/*
+ * Eight vectors to eight numbers: each step joins two vectors' halves, so that lanes l and l + 4,
+ * then + 2, + 1 of every vector meet, all vectors at once.
+ */
+#define AVX2_FOLD(v, op, out)                                                       \
+    do {                                                                            \
+        __m256 fold4[4], fold2[2];                                                  \
+        for (int i = 0; i < 4; i++)                                                 \
+            fold4[i] = op(_mm256_permute2f128_ps(v[i], v[4 + i], 0x20),             \
+                          _mm256_permute2f128_ps(v[i], v[4 + i], 0x31));            \
+        for (int i = 0; i < 2; i++)                                                 \
+            fold2[i] = op(_mm256_shuffle_ps(fold4[2 * i], fold4[2 * i + 1], 0x44),  \
+                          _mm256_shuffle_ps(fold4[2 * i], fold4[2 * i + 1], 0xee)); \
+        __m256 fold1 = op(_mm256_shuffle_ps(fold2[0], fold2[1], 0x88),              \
+                          _mm256_shuffle_ps(fold2[0], fold2[1], 0xdd));             \
+        _mm256_storeu_ps(out, fold1);                                               \
+    } while (0)
+
+ISA_INLINE void isa_maxima(const float *p, float *out)
 {
-    avx2_scores16(c, n, head_dim, scale, k, 0);
-    avx2_scores16(c, n, head_dim, scale, k, 16);
+    __m256 v[8];
+    for (int u = 0; u < 8; u++, p += 32)
+        v[u] = _mm256_max_ps(_mm256_max_ps(isa_load(p), isa_load(p + 16)),
+                             _mm256_max_ps(isa_load(p + 8), isa_load(p + 24)));
+    AVX2_FOLD(v, _mm256_max_ps, out);
 }
 
-VEC_INLINE void isa_softmax(float *p, int valid, float *m, float *l, float *correction)
+ISA_INLINE void isa_sums(const float *p, float *out)
 {
-    __m256 s[4], mask[4];
-    __m256 tops = _mm256_set1_ps(*m);
-    for (int i = 0; i < 4; i++) {
-        mask[i] = _mm256_castsi256_ps(avx2_mask(valid - 8 * i));
-        s[i] = _mm256_load_ps(p + 8 * i);
-        tops = _mm256_blendv_ps(tops, _mm256_max_ps(s[i], tops), mask[i]);
-    }
-    float lanes[8], top = *m;
-    _mm256_storeu_ps(lanes, tops);
-    for (int i = 0; i < 8; i++) top = lanes[i] > top ? lanes[i] : top;
-    __m256 shift = _mm256_set1_ps(top);
-    for (int i = 0; i < 4; i++) {
-        s[i] = _mm256_and_ps(mask[i], avx2_exp(_mm256_sub_ps(s[i], shift)));
-        _mm256_store_ps(p + 8 * i, s[i]);
-    }
-    *correction = vec_exp_scalar(*m - top);
-    *l = fmaf(*l, *correction, avx2_tree_sum(_mm256_add_ps(s[0], s[2]), _mm256_add_ps(s[1], s[3])));
-    *m = top;
+    __m256 v[8];
+    for (int u = 0; u < 8; u++, p += 32)
+        v[u] = _mm256_add_ps(_mm256_add_ps(isa_load(p), isa_load(p + 16)),
+                             _mm256_add_ps(isa_load(p + 8), isa_load(p + 24)));
+    AVX2_FOLD(v, _mm256_add_ps, out);
 }
 
-/* One block of `registers` x 8 dimensions from d. */
-VEC_INLINE void avx2_accumulate_block(struct attention_chunk *c, const int n, const int registers,
-                                      int d, int head_dim, int least, const uint16_t *v)
-{
-    __m256 o[ATTENTION_QUERIES][2];
-    for (int i = 0; i < n; i++)
-        for (int r = 0; r < registers; r++)
-            o[i][r] = _mm256_mul_ps(_mm256_loadu_ps(c->o[i] + d + 8 * r),
-                                    _mm256_set1_ps(c->correction[i]));
-    for (int j = 0; j < least; j++) {
-        const uint16_t *row = v + (ptrdiff_t)j * head_dim + d;
-        __m256 x[2];
-        for (int r = 0; r < registers; r++) x[r] = avx2_load_half(row + 8 * r);
-#pragma GCC unroll 4
-        for (int i = 0; i < n; i++) {
-            __m256 p = _mm256_set1_ps(c->p[i][j]);
-            for (int r = 0; r < registers; r++) o[i][r] = _mm256_fmadd_ps(p, x[r], o[i][r]);
-        }
-    }
-#pragma GCC unroll 4
-    for (int i = 0; i < n; i++) {
-        for (int j = least; j < c->valid[i]; j++) {
-            __m256 p = _mm256_set1_ps(c->p[i][j]);
-            for (int r = 0; r < registers; r++) {
-                __m256 x = avx2_load_half(v + (ptrdiff_t)j * head_dim + d + 8 * r);
-                o[i][r] = _mm256_fmadd_ps(p, x, o[i][r]);
-            }
-        }
-        for (int r = 0; r < registers; r++) _mm256_storeu_ps(c->o[i] + d + 8 * r, o[i][r]);
-    }
-}
-
-VEC_INLINE void isa_accumulate(struct attention_chunk *c, const int n, int head_dim, int least,
-                               const uint16_t *v)
-{
-    int d = 0;
-    for (; d + 16 <= head_dim; d += 16) avx2_accumulate_block(c, n, 2, d, head_dim, least, v);
-    for (; d + 8 <= head_dim; d += 8) avx2_accumulate_block(c, n, 1, d, head_dim, least, v);
-    for (; d < head_dim; d++) {
-        for (int i = 0; i < n; i++) {
-            float sum = c->o[i][d] * c->correction[i];
-            for (int j = 0; j < c->valid[i]; j++)
-                sum = fmaf(c->p[i][j], _cvtsh_ss(v[(ptrdiff_t)j * head_dim + d]), sum);
-            c->o[i][d] = sum;
-        }
-    }
-}
-
-VEC_INLINE void isa_scale(float *x, float factor, int n)
-{
-    int i = 0;
-    for (; i + 8 <= n; i += 8)
-        _mm256_storeu_ps(x + i, _mm256_mul_ps(_mm256_loadu_ps(x + i), _mm256_set1_ps(factor)));
-    for (; i < n; i++) x[i] = x[i] * factor;
-}
+#include "kernels/vec_attention.h"
 
 void avx2_attention(const struct vec_attention *a)
 {
-    int queries = a->rows * a->heads;
-    for (int first = 0; first < queries; first += ATTENTION_QUERIES) {
-        switch (queries - first) {
-        case 1: attention_run(a, first, 1); break;
-        case 2: attention_run(a, first, 2); break;
-        case 3: attention_run(a, first, 3); break;
-        default: attention_run(a, first, ATTENTION_QUERIES); break;
-        }
-    }
+    attention_all(a);
 }

@@ -44,6 +44,31 @@ static inline __m256 avx2_exp(__m256 x)
                             nan);
 }
 
+/* avx2_exp for lanes that are at most +0, or NaN. */
+static inline __m256 avx2_exp_falling(__m256 x)
+{
+    const __m256 round = _mm256_set1_ps(VEC_EXP_ROUND);
+    const __m256 one = _mm256_set1_ps(1.0f);
+    __m256 shifted = _mm256_add_ps(_mm256_mul_ps(x, _mm256_set1_ps(VEC_EXP_LOG2E)), round);
+    __m256 n = _mm256_sub_ps(shifted, round);
+    __m256 r = _mm256_fmadd_ps(n, _mm256_set1_ps(-VEC_EXP_LN2_HI), x);
+    r = _mm256_fmadd_ps(n, _mm256_set1_ps(-VEC_EXP_LN2_LO), r);
+    __m256 p = _mm256_fmadd_ps(_mm256_set1_ps(VEC_EXP_C6), r, _mm256_set1_ps(VEC_EXP_C5));
+    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(VEC_EXP_C4));
+    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(VEC_EXP_C3));
+    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(VEC_EXP_C2));
+    p = _mm256_fmadd_ps(p, r, one);
+    p = _mm256_fmadd_ps(p, r, one);
+    /*
+     * The low bits of `shifted` are n; moved to the exponent's place, and the rest moved out. Where x
+     * is NaN so is p, and whatever the power then is, the product is NaN.
+     */
+    __m256i power = _mm256_add_epi32(_mm256_slli_epi32(_mm256_castps_si256(shifted), 23),
+                                     _mm256_set1_epi32(127 << 23));
+    __m256 inside = _mm256_cmp_ps(x, _mm256_set1_ps(VEC_EXP_LOW), _CMP_NLT_UQ);
+    return _mm256_and_ps(inside, _mm256_mul_ps(p, _mm256_castsi256_ps(power)));
+}
+
 /* Lanes i with i < count. */
 static inline __m256i avx2_mask(int count)
 {

@@ -1,137 +1,148 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/*
- * Attention in AVX-512. Scores: lanes are positions (K is transposed in the page), two registers
- * per query; values: lanes are dimensions. With eight queries both loops keep 16 accumulators, and
- * one load with conversion feeds eight fmas.
- */
-enum { ATTENTION_QUERIES = 8 };
-#include "kernels/vec_attention.h"
+/* Attention in AVX-512: the vectors that vec_attention.h asks for. A canonical vector is one. */
+#include <immintrin.h>
 
 #include "kernels/avx512/vec_avx512.h"
+#include "kernels/vec.h"
 
-VEC_INLINE __m512 avx512_load_half(const uint16_t *x)
+#define NARROW_QUERIES 8
+enum {
+    ISA_LANES = 16,
+    NARROW_ACCUMULATORS = 16,
+    WIDE_LEAST = 11,
+    WIDE_VECTORS = 2,
+    WIDE_BLOCK = 8,
+};
+typedef __m512 isa_vec;
+typedef __mmask16 isa_mask;
+#define ISA_INLINE static inline __attribute__((always_inline))
+
+ISA_INLINE isa_vec isa_load(const float *p)
 {
-    return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)x));
+    return _mm512_loadu_ps(p);
+}
+ISA_INLINE void isa_store(float *p, isa_vec x)
+{
+    _mm512_storeu_ps(p, x);
+}
+ISA_INLINE isa_vec isa_set1(float x)
+{
+    return _mm512_set1_ps(x);
+}
+ISA_INLINE isa_vec isa_add(isa_vec a, isa_vec b)
+{
+    return _mm512_add_ps(a, b);
+}
+ISA_INLINE isa_vec isa_sub(isa_vec a, isa_vec b)
+{
+    return _mm512_sub_ps(a, b);
+}
+ISA_INLINE isa_vec isa_mul(isa_vec a, isa_vec b)
+{
+    return _mm512_mul_ps(a, b);
+}
+ISA_INLINE isa_vec isa_div(isa_vec a, isa_vec b)
+{
+    return _mm512_div_ps(a, b);
+}
+ISA_INLINE isa_vec isa_max(isa_vec a, isa_vec b)
+{
+    return _mm512_max_ps(a, b);
+}
+ISA_INLINE isa_vec isa_fma(isa_vec a, isa_vec b, isa_vec c)
+{
+    return _mm512_fmadd_ps(a, b, c);
+}
+ISA_INLINE isa_vec isa_exp_falling(isa_vec x)
+{
+    return avx512_exp_falling(x);
+}
+ISA_INLINE isa_vec isa_halves(const uint16_t *p)
+{
+    return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p));
+}
+ISA_INLINE isa_vec isa_halves_part(const uint16_t *p, int n)
+{
+    return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(avx512_tail_mask(0, n), p));
+}
+ISA_INLINE isa_mask isa_attends(int j, const int *valid)
+{
+    return _mm512_cmpgt_epi32_mask(_mm512_loadu_si512(valid), _mm512_set1_epi32(j));
+}
+ISA_INLINE isa_vec isa_select(isa_mask mask, isa_vec a, isa_vec b)
+{
+    return _mm512_mask_mov_ps(b, mask, a);
 }
 
-VEC_INLINE void isa_scores(struct attention_chunk *c, const int n, int head_dim, float scale,
-                           const uint16_t *k)
+ISA_INLINE void isa_transpose(isa_vec v[ISA_LANES])
 {
-    __m512 low[ATTENTION_QUERIES], high[ATTENTION_QUERIES];
-    for (int i = 0; i < n; i++) low[i] = high[i] = _mm512_setzero_ps();
-    for (int d = 0; d < head_dim; d++) {
-        __m512 k0 = avx512_load_half(k + d * KV_PAGE_POSITIONS);
-        __m512 k1 = avx512_load_half(k + d * KV_PAGE_POSITIONS + 16);
-#pragma GCC unroll 8
-        for (int i = 0; i < n; i++) {
-            __m512 q = _mm512_set1_ps(c->q[i][d]);
-            low[i] = _mm512_fmadd_ps(q, k0, low[i]);
-            high[i] = _mm512_fmadd_ps(q, k1, high[i]);
-        }
+    __m512 t[16];
+    for (int i = 0; i < 16; i += 2) {
+        t[i] = _mm512_unpacklo_ps(v[i], v[i + 1]);
+        t[i + 1] = _mm512_unpackhi_ps(v[i], v[i + 1]);
     }
-    __m512 factor = _mm512_set1_ps(scale);
-    for (int i = 0; i < n; i++) {
-        _mm512_store_ps(c->p[i], _mm512_mul_ps(low[i], factor));
-        _mm512_store_ps(c->p[i] + 16, _mm512_mul_ps(high[i], factor));
+    for (int i = 0; i < 16; i += 4)
+        for (int h = 0; h < 2; h++) {
+            __m512d a = _mm512_castps_pd(t[i + h]), b = _mm512_castps_pd(t[i + h + 2]);
+            v[i + 2 * h] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, b));
+            v[i + 2 * h + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(a, b));
+        }
+    /* v[4 i + c] holds in its quarter q the elements 4 q + c of rows 4 i .. 4 i + 3. */
+    for (int c = 0; c < 4; c++) {
+        t[c] = _mm512_shuffle_f32x4(v[c], v[4 + c], 0x88);
+        t[4 + c] = _mm512_shuffle_f32x4(v[c], v[4 + c], 0xdd);
+        t[8 + c] = _mm512_shuffle_f32x4(v[8 + c], v[12 + c], 0x88);
+        t[12 + c] = _mm512_shuffle_f32x4(v[8 + c], v[12 + c], 0xdd);
     }
-}
-
-VEC_INLINE void isa_softmax(float *p, int valid, float *m, float *l, float *correction)
-{
-    __mmask16 first = avx512_tail_mask(0, valid);
-    __mmask16 second = valid > 16 ? avx512_tail_mask(16, valid) : (__mmask16)0;
-    __m512 s0 = _mm512_load_ps(p), s1 = _mm512_load_ps(p + 16);
-    __m512 tops = _mm512_set1_ps(*m);
-    tops = _mm512_mask_max_ps(tops, first, s0, tops);
-    tops = _mm512_mask_max_ps(tops, second, s1, tops);
-    float top = _mm512_reduce_max_ps(tops);
-    __m512 shift = _mm512_set1_ps(top);
-    __m512 e0 = _mm512_maskz_mov_ps(first, avx512_exp(_mm512_sub_ps(s0, shift)));
-    __m512 e1 = _mm512_maskz_mov_ps(second, avx512_exp(_mm512_sub_ps(s1, shift)));
-    *correction = vec_exp_scalar(*m - top);
-    *l = fmaf(*l, *correction, avx512_tree_sum(_mm512_add_ps(e0, e1)));
-    *m = top;
-    _mm512_store_ps(p, e0);
-    _mm512_store_ps(p + 16, e1);
-}
-
-/* One block of `registers` x 16 dimensions from d; mask covers the last register. */
-VEC_INLINE void avx512_accumulate_block(struct attention_chunk *c, const int n, const int registers,
-                                        int d, __mmask16 mask, int head_dim, int least,
-                                        const uint16_t *v)
-{
-    __m512 o[ATTENTION_QUERIES][2];
-    for (int i = 0; i < n; i++) {
-        __m512 correction = _mm512_set1_ps(c->correction[i]);
-        for (int r = 0; r < registers; r++) {
-            __mmask16 part = r == registers - 1 ? mask : (__mmask16)0xffff;
-            o[i][r] = _mm512_mul_ps(_mm512_maskz_loadu_ps(part, c->o[i] + d + 16 * r), correction);
-        }
-    }
-    int most = least;
-    for (int i = 0; i < n; i++) most = c->valid[i] > most ? c->valid[i] : most;
-    for (int j = 0; j < most; j++) {
-        const uint16_t *row = v + (ptrdiff_t)j * head_dim + d;
-        __m512 x[2];
-        for (int r = 0; r < registers; r++) {
-            __mmask16 part = r == registers - 1 ? mask : (__mmask16)0xffff;
-            x[r] = _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(part, row + 16 * r));
-        }
-        if (j < least) {
-#pragma GCC unroll 8
-            for (int i = 0; i < n; i++) {
-                __m512 p = _mm512_set1_ps(c->p[i][j]);
-                for (int r = 0; r < registers; r++) o[i][r] = _mm512_fmadd_ps(p, x[r], o[i][r]);
-            }
-        } else {
-#pragma GCC unroll 8
-            for (int i = 0; i < n; i++) {
-                __mmask16 attends = j < c->valid[i] ? (__mmask16)0xffff : (__mmask16)0;
-                __m512 p = _mm512_set1_ps(c->p[i][j]);
-                for (int r = 0; r < registers; r++)
-                    o[i][r] = _mm512_mask3_fmadd_ps(p, x[r], o[i][r], attends);
-            }
-        }
-    }
-    for (int i = 0; i < n; i++)
-        for (int r = 0; r < registers; r++) {
-            __mmask16 part = r == registers - 1 ? mask : (__mmask16)0xffff;
-            _mm512_mask_storeu_ps(c->o[i] + d + 16 * r, part, o[i][r]);
-        }
-}
-
-VEC_INLINE void isa_accumulate(struct attention_chunk *c, const int n, int head_dim, int least,
-                               const uint16_t *v)
-{
-    int d = 0;
-    for (; d + 32 <= head_dim; d += 32)
-        avx512_accumulate_block(c, n, 2, d, 0xffff, head_dim, least, v);
-    for (; d < head_dim; d += 16)
-        avx512_accumulate_block(c, n, 1, d, avx512_tail_mask(d, head_dim), head_dim, least, v);
-}
-
-VEC_INLINE void isa_scale(float *x, float factor, int n)
-{
-    for (int i = 0; i < n; i += 16) {
-        __mmask16 mask = avx512_tail_mask(i, n);
-        __m512 v = _mm512_maskz_loadu_ps(mask, x + i);
-        _mm512_mask_storeu_ps(x + i, mask, _mm512_mul_ps(v, _mm512_set1_ps(factor)));
+    for (int c = 0; c < 4; c++) {
+        v[c] = _mm512_shuffle_f32x4(t[c], t[8 + c], 0x88);
+        v[8 + c] = _mm512_shuffle_f32x4(t[c], t[8 + c], 0xdd);
+        v[4 + c] = _mm512_shuffle_f32x4(t[4 + c], t[12 + c], 0x88);
+        v[12 + c] = _mm512_shuffle_f32x4(t[4 + c], t[12 + c], 0xdd);
     }
 }
+
+/*
+ * Eight vectors to eight numbers: each step joins two vectors' halves, so that lanes l and l + 8, then
+ * + 4, + 2, + 1 of every vector meet, all vectors at once. The numbers come out in the order 0, 2, 1,
+ * 3 of quarters, with 4 after 0 within a quarter and so on.
+ */
+#define AVX512_FOLD(v, op, out)                                                             \
+    do {                                                                                    \
+        __m512 fold4[4], fold2[2];                                                          \
+        for (int i = 0; i < 4; i++)                                                         \
+            fold4[i] = op(_mm512_shuffle_f32x4(v[2 * i], v[2 * i + 1], 0x44),               \
+                          _mm512_shuffle_f32x4(v[2 * i], v[2 * i + 1], 0xee));              \
+        for (int i = 0; i < 2; i++)                                                         \
+            fold2[i] = op(_mm512_shuffle_f32x4(fold4[2 * i], fold4[2 * i + 1], 0x88),       \
+                          _mm512_shuffle_f32x4(fold4[2 * i], fold4[2 * i + 1], 0xdd));      \
+        __m512 fold1 = op(_mm512_shuffle_ps(fold2[0], fold2[1], 0x44),                      \
+                          _mm512_shuffle_ps(fold2[0], fold2[1], 0xee));                     \
+        fold1 = op(fold1, _mm512_permute_ps(fold1, 0xb1));                                  \
+        const __m512i order =                                                               \
+            _mm512_setr_epi32(0, 4, 8, 12, 2, 6, 10, 14, 0, 0, 0, 0, 0, 0, 0, 0);           \
+        _mm256_storeu_ps(out, _mm512_castps512_ps256(_mm512_permutexvar_ps(order, fold1))); \
+    } while (0)
+
+ISA_INLINE void isa_maxima(const float *p, float *out)
+{
+    __m512 v[8];
+    for (int u = 0; u < 8; u++)
+        v[u] = _mm512_max_ps(_mm512_loadu_ps(p + 32 * u), _mm512_loadu_ps(p + 32 * u + 16));
+    AVX512_FOLD(v, _mm512_max_ps, out);
+}
+
+ISA_INLINE void isa_sums(const float *p, float *out)
+{
+    __m512 v[8];
+    for (int u = 0; u < 8; u++)
+        v[u] = _mm512_add_ps(_mm512_loadu_ps(p + 32 * u), _mm512_loadu_ps(p + 32 * u + 16));
+    AVX512_FOLD(v, _mm512_add_ps, out);
+}
+
+#include "kernels/vec_attention.h"
 
 void avx512_attention(const struct vec_attention *a)
 {
-    int queries = a->rows * a->heads;
-    for (int first = 0; first < queries; first += ATTENTION_QUERIES) {
-        switch (queries - first) {
-        case 1: attention_run(a, first, 1); break;
-        case 2: attention_run(a, first, 2); break;
-        case 3: attention_run(a, first, 3); break;
-        case 4: attention_run(a, first, 4); break;
-        case 5: attention_run(a, first, 5); break;
-        case 6: attention_run(a, first, 6); break;
-        case 7: attention_run(a, first, 7); break;
-        default: attention_run(a, first, ATTENTION_QUERIES); break;
-        }
-    }
+    attention_all(a);
 }

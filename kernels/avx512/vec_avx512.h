@@ -43,6 +43,25 @@ static inline __m512 avx512_exp(__m512 x)
     return _mm512_mask_mov_ps(_mm512_maskz_mul_ps(inside, p, _mm512_castsi512_ps(power)), nan, x);
 }
 
+/* avx512_exp for lanes that are at most +0, or NaN. */
+static inline __m512 avx512_exp_falling(__m512 x)
+{
+    const __m512 round = _mm512_set1_ps(VEC_EXP_ROUND);
+    const __m512 one = _mm512_set1_ps(1.0f);
+    __m512 n =
+        _mm512_sub_ps(_mm512_add_ps(_mm512_mul_ps(x, _mm512_set1_ps(VEC_EXP_LOG2E)), round), round);
+    __m512 r = _mm512_fmadd_ps(n, _mm512_set1_ps(-VEC_EXP_LN2_HI), x);
+    r = _mm512_fmadd_ps(n, _mm512_set1_ps(-VEC_EXP_LN2_LO), r);
+    __m512 p = _mm512_fmadd_ps(_mm512_set1_ps(VEC_EXP_C6), r, _mm512_set1_ps(VEC_EXP_C5));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(VEC_EXP_C4));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(VEC_EXP_C3));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(VEC_EXP_C2));
+    p = _mm512_fmadd_ps(p, r, one);
+    p = _mm512_fmadd_ps(p, r, one);
+    __mmask16 inside = _mm512_cmp_ps_mask(x, _mm512_set1_ps(VEC_EXP_LOW), _CMP_NLT_UQ);
+    return _mm512_maskz_scalef_ps(inside, p, n);
+}
+
 /* The lanes that hold elements i .. n-1, at most 16. */
 static inline __mmask16 avx512_tail_mask(int i, int n)
 {
