@@ -67,6 +67,7 @@ VEC_INLINE void narrow_scores(struct narrow *w, const struct vec_attention *a, c
     const int fit = NARROW_ACCUMULATORS / n >= all                       ? all
                     : NARROW_ACCUMULATORS / n >= 2 * NARROW_PAGE_VECTORS ? 2 * NARROW_PAGE_VECTORS
                     : NARROW_ACCUMULATORS / n >= NARROW_PAGE_VECTORS     ? NARROW_PAGE_VECTORS
+                    : NARROW_ACCUMULATORS / n >= 4                       ? 4
                                                                          : 2;
 #pragma GCC unroll 16
     for (int first = 0; first < all; first += fit) narrow_score_part(w, a, n, pages, first, fit);

@@ -128,17 +128,16 @@ INLINE void unpack_32(enum gguf_type type, const unsigned char *quants, int h, s
 }
 
 /* One block and quarter: acc[m] of the rows. */
-INLINE void add_block_32(enum gguf_type type, int offset, int vectors, int size, int h,
+INLINE void add_block_32(enum gguf_type type, bool offset, int vectors, int size, int h,
                          const unsigned char *scales, const unsigned char *quants,
                          const unsigned char *group, float32x4_t *acc)
 {
-    const unsigned char *d_acts = group + size * 32, *nsums = group + size * 36;
+    const unsigned char *d_acts = group + size * 32, *starts = group + size * 36;
     struct strips w;
     int32x4_t isum[R_MAX];
     unpack_32(type, quants, h, &w);
 #pragma GCC unroll 8
-    for (int m = 0; m < size; m++)
-        isum[m] = offset == 0 ? vdupq_n_s32(0) : broadcast(nsums + 4 * m) * offset;
+    for (int m = 0; m < size; m++) isum[m] = offset ? broadcast(starts + 4 * m) : vdupq_n_s32(0);
     isa_dots(type, &w, group, size, 0, 8, isum);
     float32x4_t d = load_halves(scales, h);
     float32x4_t min = vectors == 2 ? load_halves(scales + 32, h) : vdupq_n_f32(0);
@@ -146,13 +145,13 @@ INLINE void add_block_32(enum gguf_type type, int offset, int vectors, int size,
     for (int m = 0; m < size; m++) {
         float d_act = load_f32(d_acts + 4 * m);
         acc[m] = vfmaq_f32(acc[m], vmulq_n_f32(d, d_act), vcvtq_f32_s32(isum[m]));
-        if (vectors == 2) /* + min * d_act * sum, as -(min * d_act) * nsum */
-            acc[m] =
-                vfmsq_f32(acc[m], vmulq_n_f32(min, d_act), vcvtq_f32_s32(broadcast(nsums + 4 * m)));
+        if (vectors == 2) /* + min * d_act * sum, as -(min * d_act) * -sum */
+            acc[m] = vfmsq_f32(acc[m], vmulq_n_f32(min, d_act),
+                               vcvtq_f32_s32(broadcast(starts + 4 * m)));
     }
 }
 
-INLINE void micro_32(enum gguf_type type, int offset, size_t quant_bytes, int vectors, int size,
+INLINE void micro_32(enum gguf_type type, bool offset, size_t quant_bytes, int vectors, int size,
                      const unsigned char *panel, int k, const unsigned char *group, int rows,
                      float *out, size_t ldo)
 {
@@ -413,11 +412,11 @@ INLINE void micro_float(enum gguf_type type, int size, const unsigned char *pane
 MICROS(f32, micro_float, GGUF_TYPE_F32)
 MICROS(f16, micro_float, GGUF_TYPE_F16)
 MICROS(bf16, micro_float, GGUF_TYPE_BF16)
-MICROS(q8_0, micro_32, GGUF_TYPE_Q8_0, 0, sizeof(struct q8_quants), 1)
-MICROS(q4_0, micro_32, GGUF_TYPE_Q4_0, 1 << Q4_0_SHIFT, sizeof(struct q4_quants), 1)
-MICROS(q4_1, micro_32, GGUF_TYPE_Q4_1, 0, sizeof(struct q4_quants), 2)
-MICROS(q5_0, micro_32, GGUF_TYPE_Q5_0, 1 << Q5_0_SHIFT, sizeof(struct q5_quants), 1)
-MICROS(q5_1, micro_32, GGUF_TYPE_Q5_1, 0, sizeof(struct q5_quants), 2)
+MICROS(q8_0, micro_32, GGUF_TYPE_Q8_0, false, sizeof(struct q8_quants), 1)
+MICROS(q4_0, micro_32, GGUF_TYPE_Q4_0, true, sizeof(struct q4_quants), 1)
+MICROS(q4_1, micro_32, GGUF_TYPE_Q4_1, false, sizeof(struct q4_quants), 2)
+MICROS(q5_0, micro_32, GGUF_TYPE_Q5_0, true, sizeof(struct q5_quants), 1)
+MICROS(q5_1, micro_32, GGUF_TYPE_Q5_1, false, sizeof(struct q5_quants), 2)
 MICROS(q2_k, micro_256, GGUF_TYPE_Q2_K, 16, 0, true, sizeof(struct q2_k_panel))
 MICROS(q3_k, micro_256, GGUF_TYPE_Q3_K, 16, 1 << Q3_K_SHIFT, false, sizeof(struct q3_k_panel))
 MICROS(q4_k, micro_256, GGUF_TYPE_Q4_K, 32, 0, true, sizeof(struct q4_k_panel))

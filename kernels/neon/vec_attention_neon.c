@@ -1,130 +1,138 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Attention in NEON. As in AVX-512, lanes are positions for the scores and dimensions for the
- * values; four queries and four registers each make sixteen accumulators of the 32 registers.
+ * Attention in NEON: the vectors that vec_attention.h asks for. A canonical vector is four. The
+ * numbers of accumulators leave room for the operands in 32 registers.
  */
-enum { ATTENTION_QUERIES = 4 };
-#include "kernels/vec_attention.h"
+#include <arm_neon.h>
+#include <string.h>
 
 #include "kernels/neon/vec_neon.h"
+#include "kernels/vec.h"
 
-enum { NEON_REGISTERS = 4 };
+#define NARROW_QUERIES 4
+enum {
+    ISA_LANES = 4,
+    NARROW_ACCUMULATORS = 20,
+    WIDE_LEAST = 13,
+    WIDE_VECTORS = 4,
+    WIDE_BLOCK = 4,
+};
+typedef float32x4_t isa_vec;
+typedef uint32x4_t isa_mask;
+#define ISA_INLINE static inline __attribute__((always_inline))
 
-VEC_INLINE float32x4_t neon_load_half(const uint16_t *x)
+ISA_INLINE isa_vec isa_load(const float *p)
 {
-    return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(x)));
+    return vld1q_f32(p);
+}
+ISA_INLINE void isa_store(float *p, isa_vec x)
+{
+    vst1q_f32(p, x);
+}
+ISA_INLINE isa_vec isa_set1(float x)
+{
+    return vdupq_n_f32(x);
+}
+ISA_INLINE isa_vec isa_add(isa_vec a, isa_vec b)
+{
+    return vaddq_f32(a, b);
+}
+ISA_INLINE isa_vec isa_sub(isa_vec a, isa_vec b)
+{
+    return vsubq_f32(a, b);
+}
+ISA_INLINE isa_vec isa_mul(isa_vec a, isa_vec b)
+{
+    return vmulq_f32(a, b);
+}
+ISA_INLINE isa_vec isa_div(isa_vec a, isa_vec b)
+{
+    return vdivq_f32(a, b);
+}
+/* The number of the two where the other is NaN; b, the maximum so far, never is. */
+ISA_INLINE isa_vec isa_max(isa_vec a, isa_vec b)
+{
+    return vmaxnmq_f32(a, b);
+}
+ISA_INLINE isa_vec isa_fma(isa_vec a, isa_vec b, isa_vec c)
+{
+    return vfmaq_f32(c, a, b);
+}
+ISA_INLINE isa_vec isa_exp_falling(isa_vec x)
+{
+    return neon_exp_falling(x);
+}
+ISA_INLINE isa_vec isa_halves(const uint16_t *p)
+{
+    return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p)));
+}
+ISA_INLINE isa_vec isa_halves_part(const uint16_t *p, int n)
+{
+    uint16_t part[ISA_LANES] = {0};
+    memcpy(part, p, (size_t)n * sizeof *p);
+    return isa_halves(part);
+}
+ISA_INLINE isa_mask isa_attends(int j, const int *valid)
+{
+    return vcgtq_s32(vld1q_s32(valid), vdupq_n_s32(j));
+}
+ISA_INLINE isa_vec isa_select(isa_mask mask, isa_vec a, isa_vec b)
+{
+    return vbslq_f32(mask, a, b);
 }
 
-VEC_INLINE void neon_scores16(struct attention_chunk *c, const int n, int head_dim, float scale,
-                              const uint16_t *k, int first)
+/* The low halves of a and b, or the high ones. */
+ISA_INLINE isa_vec neon_low_halves(isa_vec a, isa_vec b)
 {
-    float32x4_t dot[ATTENTION_QUERIES][NEON_REGISTERS];
-    for (int i = 0; i < n; i++)
-        for (int r = 0; r < NEON_REGISTERS; r++) dot[i][r] = vdupq_n_f32(0.0f);
-    for (int d = 0; d < head_dim; d++) {
-        float32x4_t x[NEON_REGISTERS];
-        for (int r = 0; r < NEON_REGISTERS; r++)
-            x[r] = neon_load_half(k + d * KV_PAGE_POSITIONS + first + 4 * r);
-#pragma GCC unroll 4
-        for (int i = 0; i < n; i++)
-            for (int r = 0; r < NEON_REGISTERS; r++)
-                dot[i][r] = vfmaq_n_f32(dot[i][r], x[r], c->q[i][d]);
+    return vcombine_f32(vget_low_f32(a), vget_low_f32(b));
+}
+ISA_INLINE isa_vec neon_high_halves(isa_vec a, isa_vec b)
+{
+    return vcombine_f32(vget_high_f32(a), vget_high_f32(b));
+}
+
+ISA_INLINE void isa_transpose(isa_vec v[ISA_LANES])
+{
+    isa_vec a = vtrn1q_f32(v[0], v[1]), b = vtrn2q_f32(v[0], v[1]);
+    isa_vec c = vtrn1q_f32(v[2], v[3]), d = vtrn2q_f32(v[2], v[3]);
+    v[0] = neon_low_halves(a, c);
+    v[1] = neon_low_halves(b, d);
+    v[2] = neon_high_halves(a, c);
+    v[3] = neon_high_halves(b, d);
+}
+
+/* Lanes 0 to 3 of the result meet those at 4, 8, 12 of a page's 32, and those at 16 more. */
+#define NEON_FOLD(op, p)                                                                   \
+    op(op(op(isa_load(p), isa_load((p) + 16)), op(isa_load((p) + 8), isa_load((p) + 24))), \
+       op(op(isa_load((p) + 4), isa_load((p) + 20)), op(isa_load((p) + 12), isa_load((p) + 28))))
+
+ISA_INLINE void isa_maxima(const float *p, float *out)
+{
+    for (int u = 0; u < 8; u += 4, p += 128) {
+        isa_vec a = vpmaxnmq_f32(NEON_FOLD(vmaxnmq_f32, p), NEON_FOLD(vmaxnmq_f32, p + 32));
+        isa_vec b = vpmaxnmq_f32(NEON_FOLD(vmaxnmq_f32, p + 64), NEON_FOLD(vmaxnmq_f32, p + 96));
+        isa_store(out + u, vpmaxnmq_f32(a, b));
     }
-    for (int i = 0; i < n; i++)
-        for (int r = 0; r < NEON_REGISTERS; r++)
-            vst1q_f32(c->p[i] + first + 4 * r, vmulq_n_f32(dot[i][r], scale));
 }
 
-VEC_INLINE void isa_scores(struct attention_chunk *c, const int n, int head_dim, float scale,
-                           const uint16_t *k)
+/* Lanes l and l + 2 of two vectors meet, then l and l + 1 of four. */
+ISA_INLINE isa_vec neon_add_halves(isa_vec a, isa_vec b)
 {
-    neon_scores16(c, n, head_dim, scale, k, 0);
-    neon_scores16(c, n, head_dim, scale, k, 16);
+    return vaddq_f32(neon_low_halves(a, b), neon_high_halves(a, b));
 }
 
-VEC_INLINE void isa_softmax(float *p, int valid, float *m, float *l, float *correction)
+ISA_INLINE void isa_sums(const float *p, float *out)
 {
-    static const int32_t first_lanes[4] = {0, 1, 2, 3};
-    float32x4_t s[8], lanes[4], tops = vdupq_n_f32(*m);
-    uint32x4_t mask[8];
-    for (int i = 0; i < 8; i++) {
-        mask[i] = vcltq_s32(vld1q_s32(first_lanes), vdupq_n_s32(valid - 4 * i));
-        s[i] = vld1q_f32(p + 4 * i);
-        tops = vbslq_f32(mask[i], vmaxnmq_f32(s[i], tops), tops);
-    }
-    float top = vmaxnmvq_f32(tops);
-    for (int i = 0; i < 8; i++) {
-        float32x4_t e = neon_exp(vsubq_f32(s[i], vdupq_n_f32(top)));
-        s[i] = vreinterpretq_f32_u32(vandq_u32(mask[i], vreinterpretq_u32_f32(e)));
-        vst1q_f32(p + 4 * i, s[i]);
-    }
-    for (int i = 0; i < 4; i++) lanes[i] = vaddq_f32(s[i], s[i + 4]);
-    *correction = vec_exp_scalar(*m - top);
-    *l = fmaf(*l, *correction, neon_tree_sum(lanes));
-    *m = top;
-}
-
-/* One block of `registers` x 4 dimensions from d. */
-VEC_INLINE void neon_accumulate_block(struct attention_chunk *c, const int n, const int registers,
-                                      int d, int head_dim, int least, const uint16_t *v)
-{
-    float32x4_t o[ATTENTION_QUERIES][NEON_REGISTERS];
-    for (int i = 0; i < n; i++)
-        for (int r = 0; r < registers; r++)
-            o[i][r] = vmulq_n_f32(vld1q_f32(c->o[i] + d + 4 * r), c->correction[i]);
-    for (int j = 0; j < least; j++) {
-        const uint16_t *row = v + (ptrdiff_t)j * head_dim + d;
-        float32x4_t x[NEON_REGISTERS];
-        for (int r = 0; r < registers; r++) x[r] = neon_load_half(row + 4 * r);
-#pragma GCC unroll 4
-        for (int i = 0; i < n; i++)
-            for (int r = 0; r < registers; r++) o[i][r] = vfmaq_n_f32(o[i][r], x[r], c->p[i][j]);
-    }
-#pragma GCC unroll 4
-    for (int i = 0; i < n; i++) {
-        for (int j = least; j < c->valid[i]; j++) {
-            const uint16_t *row = v + (ptrdiff_t)j * head_dim + d;
-            for (int r = 0; r < registers; r++)
-                o[i][r] = vfmaq_n_f32(o[i][r], neon_load_half(row + 4 * r), c->p[i][j]);
-        }
-        for (int r = 0; r < registers; r++) vst1q_f32(c->o[i] + d + 4 * r, o[i][r]);
+    for (int u = 0; u < 8; u += 4, p += 128) {
+        isa_vec a = neon_add_halves(NEON_FOLD(vaddq_f32, p), NEON_FOLD(vaddq_f32, p + 32));
+        isa_vec b = neon_add_halves(NEON_FOLD(vaddq_f32, p + 64), NEON_FOLD(vaddq_f32, p + 96));
+        isa_store(out + u, vpaddq_f32(a, b));
     }
 }
 
-VEC_INLINE void isa_accumulate(struct attention_chunk *c, const int n, int head_dim, int least,
-                               const uint16_t *v)
-{
-    int d = 0;
-    for (; d + 16 <= head_dim; d += 16) neon_accumulate_block(c, n, 4, d, head_dim, least, v);
-    for (; d + 4 <= head_dim; d += 4) neon_accumulate_block(c, n, 1, d, head_dim, least, v);
-    for (; d < head_dim; d++)
-        for (int i = 0; i < n; i++) {
-            float sum = c->o[i][d] * c->correction[i];
-            for (int j = 0; j < c->valid[i]; j++) {
-                uint16x4_t half = vld1_dup_u16(v + (ptrdiff_t)j * head_dim + d);
-                float32x4_t x = vcvt_f32_f16(vreinterpret_f16_u16(half));
-                sum = fmaf(c->p[i][j], vgetq_lane_f32(x, 0), sum);
-            }
-            c->o[i][d] = sum;
-        }
-}
-
-VEC_INLINE void isa_scale(float *x, float factor, int n)
-{
-    int i = 0;
-    for (; i + 4 <= n; i += 4) vst1q_f32(x + i, vmulq_n_f32(vld1q_f32(x + i), factor));
-    for (; i < n; i++) x[i] = x[i] * factor;
-}
+#include "kernels/vec_attention.h"
 
 void neon_attention(const struct vec_attention *a)
 {
-    int queries = a->rows * a->heads;
-    for (int first = 0; first < queries; first += ATTENTION_QUERIES) {
-        switch (queries - first) {
-        case 1: attention_run(a, first, 1); break;
-        case 2: attention_run(a, first, 2); break;
-        case 3: attention_run(a, first, 3); break;
-        default: attention_run(a, first, ATTENTION_QUERIES); break;
-        }
-    }
+    attention_all(a);
 }

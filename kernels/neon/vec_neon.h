@@ -19,25 +19,51 @@ static inline float neon_tree_sum(const float32x4_t lanes[4])
     return vget_lane_f32(b, 0) + vget_lane_f32(b, 1);
 }
 
-static inline float32x4_t neon_exp(float32x4_t x)
+static inline float32x4_t neon_exp_polynomial(float32x4_t r)
 {
-    const float32x4_t round = vdupq_n_f32(VEC_EXP_ROUND), one = vdupq_n_f32(1.0f);
-    float32x4_t c = vminq_f32(x, vdupq_n_f32(VEC_EXP_HIGH));
-    float32x4_t n = vsubq_f32(vaddq_f32(vmulq_f32(c, vdupq_n_f32(VEC_EXP_LOG2E)), round), round);
-    float32x4_t r = vfmaq_f32(c, n, vdupq_n_f32(-VEC_EXP_LN2_HI));
-    r = vfmaq_f32(r, n, vdupq_n_f32(-VEC_EXP_LN2_LO));
+    const float32x4_t one = vdupq_n_f32(1.0f);
     float32x4_t p = vfmaq_f32(vdupq_n_f32(VEC_EXP_C5), vdupq_n_f32(VEC_EXP_C6), r);
     p = vfmaq_f32(vdupq_n_f32(VEC_EXP_C4), p, r);
     p = vfmaq_f32(vdupq_n_f32(VEC_EXP_C3), p, r);
     p = vfmaq_f32(vdupq_n_f32(VEC_EXP_C2), p, r);
     p = vfmaq_f32(one, p, r);
-    p = vfmaq_f32(one, p, r);
+    return vfmaq_f32(one, p, r);
+}
+
+static inline float32x4_t neon_exp(float32x4_t x)
+{
+    const float32x4_t round = vdupq_n_f32(VEC_EXP_ROUND);
+    float32x4_t c = vminq_f32(x, vdupq_n_f32(VEC_EXP_HIGH));
+    float32x4_t n = vsubq_f32(vaddq_f32(vmulq_f32(c, vdupq_n_f32(VEC_EXP_LOG2E)), round), round);
+    float32x4_t r = vfmaq_f32(c, n, vdupq_n_f32(-VEC_EXP_LN2_HI));
+    r = vfmaq_f32(r, n, vdupq_n_f32(-VEC_EXP_LN2_LO));
+    float32x4_t p = neon_exp_polynomial(r);
     int32x4_t power = vshlq_n_s32(vaddq_s32(vcvtq_s32_f32(n), vdupq_n_s32(127)), 23);
     /* Below the range +0, and a NaN stays the NaN it was. */
     float32x4_t result = vmulq_f32(p, vreinterpretq_f32_s32(power));
     uint32x4_t below = vcltq_f32(x, vdupq_n_f32(VEC_EXP_LOW)), number = vceqq_f32(x, x);
     result = vreinterpretq_f32_u32(vbicq_u32(vreinterpretq_u32_f32(result), below));
     return vbslq_f32(number, result, x);
+}
+
+/* neon_exp for lanes that are at most +0, or NaN. */
+static inline float32x4_t neon_exp_falling(float32x4_t x)
+{
+    const float32x4_t round = vdupq_n_f32(VEC_EXP_ROUND);
+    float32x4_t shifted = vaddq_f32(vmulq_f32(x, vdupq_n_f32(VEC_EXP_LOG2E)), round);
+    float32x4_t n = vsubq_f32(shifted, round);
+    float32x4_t r = vfmaq_f32(x, n, vdupq_n_f32(-VEC_EXP_LN2_HI));
+    r = vfmaq_f32(r, n, vdupq_n_f32(-VEC_EXP_LN2_LO));
+    float32x4_t p = neon_exp_polynomial(r);
+    /*
+     * The low bits of `shifted` are n; moved to the exponent's place, and the rest moved out. Where x
+     * is NaN so is p, and whatever the power then is, the product is NaN.
+     */
+    int32x4_t power =
+        vaddq_s32(vshlq_n_s32(vreinterpretq_s32_f32(shifted), 23), vdupq_n_s32(127 << 23));
+    uint32x4_t below = vcltq_f32(x, vdupq_n_f32(VEC_EXP_LOW));
+    float32x4_t result = vmulq_f32(p, vreinterpretq_f32_s32(power));
+    return vreinterpretq_f32_u32(vbicq_u32(vreinterpretq_u32_f32(result), below));
 }
 
 void neon_attention(const struct vec_attention *a);
