@@ -58,9 +58,10 @@ ORACLE_SRCS := $(wildcard tests/oracle/*.c)
 FUZZ_SRCS := $(wildcard fuzz/fuzz_*.c)
 BENCH_SRCS := $(wildcard bench/*.c)
 MKMODEL_SRCS := $(wildcard tools/mkmodel/*.c)
+REPORT_SRCS := $(wildcard bench/report/*.c)
 # The last two are another machine's, to be formatted on every one.
 ALL_SRCS := $(LIB_SRCS) $(wildcard $(MAIN)) $(TOOL_SRCS) $(MKMODEL_SRCS) $(TEST_SRCS) $(ORACLE_SRCS) $(FUZZ_SRCS) $(BENCH_SRCS) \
-	$(wildcard kernels/neon/*.c tests/aarch64/*.c)
+	$(REPORT_SRCS) $(wildcard kernels/neon/*.c tests/aarch64/*.c)
 GUIDE := $(wildcard models/guide.gguf)
 
 LIB := $(BUILD)/libsovereign.a
@@ -68,7 +69,13 @@ PROGRAMS := $(if $(wildcard $(MAIN)),$(BUILD)/sovereign) $(TOOL_SRCS:tools/%.c=$
 TESTS := $(TEST_SRCS:tests/%.c=$(BUILD)/tests/%)
 ORACLES := $(ORACLE_SRCS:tests/oracle/%.c=$(BUILD)/oracle/%)
 FUZZERS := $(FUZZ_SRCS:fuzz/%.c=$(BUILD)/bin/%)
-BENCHES := $(BENCH_SRCS:bench/%.c=$(BUILD)/bench/%)
+# llama.cpp for the section isa of make bench: the variants (scripts/oracle) that this CPU runs.
+BENCH_WANTS_ISA = $(or $(findstring isa,$(BENCH_ARGS)),$(if $(findstring SECTIONS=,$(BENCH_ARGS))$(findstring \
+	QUICK=yes,$(BENCH_ARGS)),,isa))
+BENCH_VARIANTS = $(if $(BENCH_WANTS_ISA),$(subst avx512_vnni,avx512,$(sort $(shell grep -m 1 '^flags' /proc/cpuinfo | \
+	grep -o -w -e avx2 -e avx512_vnni))))
+BENCH_ISAS := $(foreach isa,avx512 avx2,$(if $(wildcard $(DEPS_DIR)/llama-$(isa)/stamp),$(isa)))
+BENCHES := $(BENCH_SRCS:bench/%.c=$(BUILD)/bench/%) $(BENCH_ISAS:%=$(BUILD)/bench/bench_llama-%) $(BUILD)/bench/report
 
 # One short line per step; V=1 shows the commands instead.
 Q := $(if $(V),,@)
@@ -111,8 +118,9 @@ fuzz:
 
 bench:
 	@scripts/setup bench
-	@$(MAKE) $(SUB) binaries oracle
-	@$(MAKE) $(SUB) benches
+	@scripts/oracle tools
+	@$(foreach isa,$(BENCH_VARIANTS),scripts/oracle $(isa) &&) true
+	@$(MAKE) $(SUB) binaries benches
 	@BUILD=$(BUILD) SOVEREIGN_DEPS=$(DEPS_DIR) bench/run $(BENCH_ARGS)
 
 install: all
@@ -194,6 +202,11 @@ $(BUILD)/oracle/%: $(BUILD)/obj/tests/oracle/%.o $(LIB) $(wildcard $(DEPS_DIR)/l
 	$(call link,g++,,$(ORACLE_LIBS) $(LIBS) -lcmocka)
 $(BUILD)/bench/%: $(BUILD)/obj/bench/%.o $(LIB) $(wildcard $(DEPS_DIR)/llama/stamp)
 	$(call link,g++,,$(ORACLE_LIBS) $(LIBS))
+$(BENCH_ISAS:%=$(BUILD)/bench/bench_llama-%): $(BUILD)/bench/bench_llama-%: $(BUILD)/obj/bench/bench_llama.o $(LIB) \
+		$(DEPS_DIR)/llama-%/stamp
+	$(call link,g++,,$(patsubst %,$(DEPS_DIR)/llama-$*/lib/lib%.a,llama ggml ggml-cpu ggml-base) -fopenmp -ldl $(LIBS))
+$(BUILD)/bench/report: $(REPORT_SRCS:%.c=$(BUILD)/obj/%.o)
+	$(call link,$(CC),,$(LIBS))
 
 format:
 	@scripts/setup lint
@@ -202,7 +215,7 @@ lint:
 	@scripts/setup lint
 	clang-format --dry-run --Werror $(ALL_SRCS) $(wildcard */*.h */*/*.h)
 	@$(MAKE) $(SUB) lint-files
-	shellcheck --severity=warning $(wildcard scripts/* .ci/run tests/*/*.sh bench/run)
+	shellcheck --severity=warning -x $(wildcard scripts/* .ci/run tests/*/*.sh bench/run)
 # Not the tests: what they assert is hidden from the analyzer.
 lint-files: $(LIB_SRCS:%=$(BUILD)/lint/%) $(MAIN:%=$(BUILD)/lint/%) $(TOOL_SRCS:%=$(BUILD)/lint/%) $(MKMODEL_SRCS:%=$(BUILD)/lint/%)
 $(BUILD)/lint/%.c: %.c .clang-tidy $(BUILD)/flags

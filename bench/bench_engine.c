@@ -1,9 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Prefill and decode speed of Sovereign's engine, through the same door that the server uses (bench_options.h). */
+/*
+ * Prefill and decode speed of Sovereign's engine, through the same door that the server uses (bench_options.h).
+ *
+ * Decode is measured in steps that hold nothing but one row of every sequence. So that no sequence begins before the
+ * others, a first request keeps the engine busy while they are submitted, and the step after it reads all their prompts.
+ */
 #include "base/clock.h"
 #include "base/pool.h"
 #include "bench/bench_options.h"
 #include "engine/engine.h"
+
+enum { BENCH_FIRST_PROMPT = 64 }; /* long enough to submit the others meanwhile */
 
 struct bench_engine {
     struct gguf *gguf;
@@ -27,36 +34,62 @@ static struct bench_engine bench_open(const struct bench_options *o)
     if (gguf_open(o->model, &b.gguf, &err) != SOV_OK) die(o->model, &err);
     if (tokenizer_create(b.gguf, &b.tokenizer, &err) != SOV_OK) die("tokenizer", &err);
     if (pool_create(o->threads, &b.pool, &err) != SOV_OK) die("threads", &err);
-    struct model_load_options load = {.isa = kern_isa_best(), .pool = b.pool};
+    struct model_load_options load = {.pool = b.pool};
+    if (kern_isa_parse(o->isa, &load.isa, &err) != SOV_OK) die("--isa", &err);
     if (model_load(b.gguf, &load, &b.model, &err) != SOV_OK) die("model", &err);
     b.vocab = model_config(b.model)->vocab;
-    struct engine_options options = {
-        .model = b.model,
-        .tokenizer = b.tokenizer,
-        .pool = b.pool,
-        .parallel = bench_batch_max(o),
-        .context = BENCH_CONTEXT,
-        .queue_max = ENGINE_QUEUE_DEFAULT,
-        .prefill_chunk = ENGINE_CHUNK_DEFAULT,
-    };
-    if (engine_create(&options, &b.engine, &err) != SOV_OK) die("engine", &err);
     return b;
+}
+
+static void bench_engine_open(struct bench_engine *b, int sequences, int tokens, int chunk)
+{
+    struct sov_errbuf err = {""};
+    struct engine_options options = {
+        .model = b->model,
+        .tokenizer = b->tokenizer,
+        .pool = b->pool,
+        .parallel = sequences,
+        .context = tokens,
+        .queue_max = ENGINE_QUEUE_DEFAULT,
+        .prefill_chunk = chunk,
+    };
+    if (engine_create(&options, &b->engine, &err) != SOV_OK) die("engine", &err);
 }
 
 static void bench_close(struct bench_engine *b)
 {
-    engine_free(b->engine);
     model_free(b->model);
     pool_free(b->pool);
     tokenizer_free(b->tokenizer);
     gguf_close(b->gguf);
 }
 
+/*
+ * What one token costs, from the file's shapes: bytes of the matrices, which a step reads once whatever its rows, and
+ * multiply-adds in them; then for each position attended to, bytes of keys and values and multiply-adds. The embedding is
+ * a look-up, unless it is the output matrix too.
+ */
+static void bench_print_cost(const struct bench_engine *b)
+{
+    bool tied = gguf_find_tensor(b->gguf, "output.weight") == NULL;
+    uint64_t bytes = 0, macs = 0;
+    for (size_t i = 0; i < gguf_tensor_count(b->gguf); i++) {
+        const struct gguf_tensor *t = gguf_tensor_at(b->gguf, i);
+        if (t->n_dims < 2 || (strcmp(t->name, "token_embd.weight") == 0 && !tied)) continue;
+        bytes += t->bytes;
+        macs += t->dims[0] * t->dims[1];
+    }
+    const struct model_config *c = model_config(b->model);
+    long kv = (long)model_kv_page_bytes(b->model) / model_kv_page_positions(b->model);
+    printf("cost %llu %llu %ld %ld\n", (unsigned long long)bytes, (unsigned long long)macs, kv,
+           2L * c->heads * c->head_dim * c->layers);
+}
+
 static struct engine_job *bench_submit(struct bench_engine *b, int sequence, int prompt_count,
                                        int max_tokens)
 {
     struct sov_errbuf err = {""};
-    int32_t prompt[BENCH_CONTEXT];
+    int32_t prompt[BENCH_PREFILL_MAX];
     for (int i = 0; i < prompt_count; i++) prompt[i] = bench_token(sequence, i, b->vocab);
     struct engine_request request = {
         .prompt = prompt,
@@ -93,18 +126,27 @@ static struct engine_usage bench_finish(struct engine_job *job)
     return usage;
 }
 
-/*
- * All sequences together: they are submitted at once, so that their prompts are read in the same first steps, and then
- * run side by side to the end. Each one's own decode time covers the same steps.
- */
+static double bench_prefill(struct bench_engine *b, int tokens)
+{
+    bench_engine_open(b, 1, tokens + 1, ENGINE_CHUNK_DEFAULT);
+    struct engine_usage usage = bench_finish(bench_submit(b, 1, tokens, 1));
+    engine_free(b->engine);
+    return tokens / ((double)usage.prefill_ns * 1e-9);
+}
+
 static double bench_decode(struct bench_engine *b, int batch, int tokens)
 {
     struct engine_job *jobs[BENCH_BATCH_MAX];
     double rate = 0;
+    int context = BENCH_FIRST_PROMPT + BENCH_DECODE_PROMPT + tokens;
+    bench_engine_open(b, batch, context, batch * BENCH_DECODE_PROMPT + BENCH_FIRST_PROMPT);
+    struct engine_job *first = bench_submit(b, BENCH_BATCH_MAX, BENCH_FIRST_PROMPT, 1);
     for (int i = 0; i < batch; i++) jobs[i] = bench_submit(b, i, BENCH_DECODE_PROMPT, tokens + 1);
+    bench_finish(first);
     for (int i = 0; i < batch; i++) {
         rate += tokens / ((double)bench_finish(jobs[i]).decode_ns * 1e-9);
     }
+    engine_free(b->engine);
     return rate;
 }
 
@@ -114,18 +156,15 @@ int main(int argc, char **argv)
     int64_t start = clock_monotonic_ns();
     struct bench_engine b = bench_open(&o);
     printf("load %.3f\n", (double)(clock_monotonic_ns() - start) * 1e-9);
-    bench_finish(
-        bench_submit(&b, 0, BENCH_DECODE_PROMPT, 8)); /* caches, page faults and clocks warm up */
+    bench_print_cost(&b);
+    bench_decode(&b, 1, 8); /* caches, page faults and clocks warm up */
     for (int i = 0; i < o.prefill_count; i++) {
-        struct engine_usage usage = bench_finish(bench_submit(&b, 1, o.prefill[i], 1));
-        printf("prefill %d %.3f\n", o.prefill[i], o.prefill[i] / ((double)usage.prefill_ns * 1e-9));
+        printf("prefill %d %.3f\n", o.prefill[i], bench_prefill(&b, o.prefill[i]));
     }
     for (int i = 0; i < o.batch_count; i++) {
         printf("decode %d %.3f\n", o.batch[i], bench_decode(&b, o.batch[i], o.decode));
     }
-    struct engine_stats stats;
-    engine_stats_read(b.engine, &stats);
-    bench_print_memory(o.model, stats.kv_pages_total * stats.kv_page_bytes);
+    bench_print_memory();
     bench_close(&b);
     return 0;
 }

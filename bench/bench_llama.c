@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The same measurements as bench_engine, of libllama: same file, same prompts, same threads, greedy choice by the same
- * rule, KV memory as half floats. Its own defaults otherwise (batch and micro-batch as llama-bench has them).
+ * rule, KV memory as half floats, a stream of it for each sequence (its own default, faster here than the unified one).
+ * All prompts of a decode measurement are read in one batch, and each measurement has a context of its own that is just
+ * large enough. Flash attention and the micro-batch are by option; docs/performance.md says which are its best.
  */
 #include "base/clock.h"
 #include "bench/bench_options.h"
 #include "llama.h"
-
-enum { BENCH_LLAMA_BATCH = 2048, BENCH_LLAMA_UBATCH = 512 };
 
 struct bench_llama {
     struct llama_model *model;
@@ -37,24 +37,37 @@ static struct bench_llama bench_open(const struct bench_options *o)
     model_params.n_gpu_layers = 0;
     b.model = llama_model_load_from_file(o->model, model_params);
     if (b.model == NULL) die("cannot load the model");
-    struct llama_context_params params = llama_context_default_params();
-    params.n_ctx = (uint32_t)(BENCH_CONTEXT * bench_batch_max(o));
-    params.n_seq_max = (uint32_t)bench_batch_max(o);
-    params.n_batch = BENCH_LLAMA_BATCH;
-    params.n_ubatch = BENCH_LLAMA_UBATCH;
-    params.n_threads = o->threads;
-    params.n_threads_batch = o->threads;
-    b.context = llama_init_from_model(b.model, params);
-    if (b.context == NULL) die("cannot make a context");
-    b.batch = llama_batch_init(BENCH_LLAMA_BATCH, 0, 1);
     b.vocab = llama_vocab_n_tokens(llama_model_get_vocab(b.model));
     return b;
 }
 
-static void bench_close(struct bench_llama *b)
+/* A context for sequences of so many tokens each, which are also the most in one batch. */
+static void bench_context(struct bench_llama *b, const struct bench_options *o, int sequences,
+                          int tokens, int batch)
+{
+    struct llama_context_params params = llama_context_default_params();
+    params.n_ctx = (uint32_t)(tokens * sequences);
+    params.n_seq_max = (uint32_t)sequences;
+    params.n_batch = (uint32_t)batch;
+    params.n_ubatch = (uint32_t)(o->ubatch < batch ? o->ubatch : batch);
+    params.n_threads = o->threads;
+    params.n_threads_batch = o->threads;
+    params.flash_attn_type = strcmp(o->flash, "on") == 0    ? LLAMA_FLASH_ATTN_TYPE_ENABLED
+                             : strcmp(o->flash, "off") == 0 ? LLAMA_FLASH_ATTN_TYPE_DISABLED
+                                                            : LLAMA_FLASH_ATTN_TYPE_AUTO;
+    b->context = llama_init_from_model(b->model, params);
+    if (b->context == NULL) die("cannot make a context");
+    b->batch = llama_batch_init(batch, 0, 1);
+}
+
+static void bench_context_free(struct bench_llama *b)
 {
     llama_batch_free(b->batch);
     llama_free(b->context);
+}
+
+static void bench_close(struct bench_llama *b)
+{
     llama_model_free(b->model);
     llama_backend_free();
 }
@@ -86,30 +99,32 @@ static int32_t bench_argmax(struct bench_llama *b, int index)
     return best;
 }
 
-static double bench_prefill(struct bench_llama *b, int sequence, int tokens)
+static double bench_prefill(struct bench_llama *b, const struct bench_options *o, int tokens)
 {
-    llama_memory_clear(llama_get_memory(b->context), true);
-    b->batch.n_tokens = 0;
-    for (int i = 0; i < tokens; i++)
-        bench_add(b, bench_token(sequence, i, b->vocab), i, 0, i == tokens - 1);
+    bench_context(b, o, 1, tokens, tokens);
+    for (int i = 0; i < tokens; i++) {
+        bench_add(b, bench_token(1, i, b->vocab), i, 0, i == tokens - 1);
+    }
     int64_t start = clock_monotonic_ns();
     bench_run(b);
     bench_argmax(b, tokens - 1);
-    return tokens / ((double)(clock_monotonic_ns() - start) * 1e-9);
+    double seconds = (double)(clock_monotonic_ns() - start) * 1e-9;
+    bench_context_free(b);
+    return tokens / seconds;
 }
 
-static double bench_decode(struct bench_llama *b, int batch, int tokens)
+static double bench_decode(struct bench_llama *b, const struct bench_options *o, int batch,
+                           int tokens)
 {
     int32_t next[BENCH_BATCH_MAX];
-    llama_memory_clear(llama_get_memory(b->context), true);
+    bench_context(b, o, batch, BENCH_DECODE_PROMPT + tokens, batch * BENCH_DECODE_PROMPT);
     for (int s = 0; s < batch; s++) {
-        b->batch.n_tokens = 0;
         for (int i = 0; i < BENCH_DECODE_PROMPT; i++) {
             bench_add(b, bench_token(s, i, b->vocab), i, s, i == BENCH_DECODE_PROMPT - 1);
         }
-        bench_run(b);
-        next[s] = bench_argmax(b, BENCH_DECODE_PROMPT - 1);
     }
+    bench_run(b);
+    for (int s = 0; s < batch; s++) next[s] = bench_argmax(b, (s + 1) * BENCH_DECODE_PROMPT - 1);
     int64_t start = clock_monotonic_ns();
     for (int t = 0; t < tokens; t++) {
         b->batch.n_tokens = 0;
@@ -117,24 +132,27 @@ static double bench_decode(struct bench_llama *b, int batch, int tokens)
         bench_run(b);
         for (int s = 0; s < batch; s++) next[s] = bench_argmax(b, s);
     }
-    return (double)batch * tokens / ((double)(clock_monotonic_ns() - start) * 1e-9);
+    double seconds = (double)(clock_monotonic_ns() - start) * 1e-9;
+    bench_context_free(b);
+    return (double)batch * tokens / seconds;
 }
 
 int main(int argc, char **argv)
 {
     struct bench_options o = bench_parse(argc, argv);
+    if (strcmp(o.isa, "auto") != 0)
+        die("it has the instruction set that it was built for; --isa is not for it");
     int64_t start = clock_monotonic_ns();
     struct bench_llama b = bench_open(&o);
     printf("load %.3f\n", (double)(clock_monotonic_ns() - start) * 1e-9);
-    bench_decode(&b, 1, 8); /* caches, page faults and clocks warm up */
+    bench_decode(&b, &o, 1, 8); /* caches, page faults and clocks warm up */
     for (int i = 0; i < o.prefill_count; i++) {
-        printf("prefill %d %.3f\n", o.prefill[i], bench_prefill(&b, 1, o.prefill[i]));
+        printf("prefill %d %.3f\n", o.prefill[i], bench_prefill(&b, &o, o.prefill[i]));
     }
     for (int i = 0; i < o.batch_count; i++) {
-        printf("decode %d %.3f\n", o.batch[i], bench_decode(&b, o.batch[i], o.decode));
+        printf("decode %d %.3f\n", o.batch[i], bench_decode(&b, &o, o.batch[i], o.decode));
     }
-    /* libllama does not tell how large its KV memory is. */
-    bench_print_memory(o.model, 0);
+    bench_print_memory();
     bench_close(&b);
     return 0;
 }

@@ -1,0 +1,211 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Geometry and SVG of the charts. */
+#include "bench/report/plot.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+enum {
+    PANEL_WIDTH = 330,
+    PANEL_HEIGHT = 250,
+    PANELS_PER_ROW = 3,
+    MARGIN_LEFT = 52,
+    MARGIN_RIGHT = 14,
+    MARGIN_TOP = 30,
+    MARGIN_BOTTOM = 44,
+    TITLE_HEIGHT = 34,
+    LEGEND_HEIGHT = 30,
+    TICKS = 5
+};
+
+static const char STYLE[] =
+    "<style>\n"
+    "svg{background:#fff;color:#1f2328;font:12px system-ui,sans-serif}\n"
+    "text{fill:currentColor}.h{font-size:15px;font-weight:600}.t{font-weight:600}.s{font-size:11px}"
+    "\n"
+    ".g{stroke:#d1d9e0}.l{stroke:#6e7781}\n"
+    ".c0{--c:#1d5fd1}.c1{--c:#c2570c}.c2{--c:#1a7f37}.c3{--c:#8250df}\n"
+    "@media(prefers-color-scheme:dark){svg{background:#0d1117;color:#e6edf3}\n"
+    ".g{stroke:#30363d}.l{stroke:#9198a1}\n"
+    ".c0{--c:#6cb0ff}.c1{--c:#f0a04b}.c2{--c:#56d364}.c3{--c:#c297ff}}\n"
+    "polyline{fill:none;stroke-width:2;stroke:var(--c)}rect.b{fill:var(--c)}circle{fill:var(--c)}\n"
+    "polyline.l{stroke-dasharray:5 4;stroke:#6e7781}\n"
+    "</style>\n";
+
+struct frame {
+    double x, y, width, height; /* of the plotting area */
+    double max;                 /* at its top; its bottom is 0 */
+};
+
+struct plot_series *plot_series_add(struct plot_panel *panel, const char *name, enum plot_kind kind,
+                                    int colour)
+{
+    for (int i = 0; i < panel->series_count; i++) {
+        if (strcmp(panel->series[i].name, name) == 0) return &panel->series[i];
+    }
+    if (panel->series_count == PLOT_SERIES_MAX) return &panel->series[PLOT_SERIES_MAX - 1];
+    struct plot_series *s = &panel->series[panel->series_count++];
+    memset(s, 0, sizeof *s);
+    snprintf(s->name, sizeof s->name, "%s", name);
+    s->kind = kind;
+    s->colour = colour;
+    return s;
+}
+
+/* The least of 1, 2, 2.5 and 5 times a power of ten that is not below value. */
+static double round_up(double value)
+{
+    static const double steps[] = {1, 2, 2.5, 5, 10};
+    if (value <= 0) return 1;
+    double power = pow(10, floor(log10(value)));
+    for (size_t i = 0; i < sizeof steps / sizeof *steps; i++) {
+        if (steps[i] * power >= value * (1 - 1e-9)) return steps[i] * power;
+    }
+    return 10 * power;
+}
+
+static double panel_max(const struct plot_panel *p)
+{
+    double max = 0;
+    for (int s = 0; s < p->series_count; s++) {
+        for (int i = 0; i < p->categories; i++) {
+            if (p->series[s].present[i]) max = fmax(max, p->series[s].values[i]);
+        }
+    }
+    return round_up(max / TICKS) * TICKS;
+}
+
+static double at_x(const struct frame *f, const struct plot_panel *p, double category)
+{
+    return f->x + f->width * (category + 0.5) / p->categories;
+}
+
+static double at_y(const struct frame *f, double value)
+{
+    return f->y + f->height * (1 - fmin(value / f->max, 1));
+}
+
+static void draw_axes(FILE *out, const struct plot_panel *p, const struct frame *f)
+{
+    fprintf(out, "<text class=\"t\" x=\"%.0f\" y=\"%.0f\">%s</text>\n", f->x, f->y - 12, p->title);
+    for (int i = 0; i <= TICKS; i++) {
+        double value = f->max * i / TICKS, y = at_y(f, value);
+        fprintf(out, "<line class=\"g\" x1=\"%.1f\" x2=\"%.1f\" y1=\"%.1f\" y2=\"%.1f\"/>", f->x,
+                f->x + f->width, y, y);
+        fprintf(out, "<text class=\"s\" text-anchor=\"end\" x=\"%.1f\" y=\"%.1f\">%.4g</text>\n",
+                f->x - 6, y + 4, value);
+    }
+    for (int i = 0; i < p->categories; i++) {
+        fprintf(out, "<text class=\"s\" text-anchor=\"middle\" x=\"%.1f\" y=\"%.1f\">%s</text>\n",
+                at_x(f, p, i), f->y + f->height + 16, p->labels[i]);
+    }
+    fprintf(out, "<text class=\"s\" text-anchor=\"middle\" x=\"%.1f\" y=\"%.1f\">%s</text>\n",
+            f->x + f->width / 2, f->y + f->height + 34, p->x_label);
+    fprintf(
+        out,
+        "<text class=\"s\" text-anchor=\"middle\" transform=\"translate(%.1f %.1f) rotate(-90)\">%s"
+        "</text>\n",
+        f->x - 40, f->y + f->height / 2, p->y_label);
+}
+
+static void draw_line(FILE *out, const struct plot_panel *p, const struct frame *f,
+                      const struct plot_series *s)
+{
+    fprintf(out, "<polyline class=\"%s c%d\" points=\"", s->kind == PLOT_LIMIT ? "l" : "",
+            s->colour);
+    for (int i = 0; i < p->categories; i++) {
+        if (s->present[i]) fprintf(out, "%.1f,%.1f ", at_x(f, p, i), at_y(f, s->values[i]));
+    }
+    fprintf(out, "\"/>\n");
+    for (int i = 0; i < p->categories && s->kind == PLOT_LINE; i++) {
+        if (!s->present[i]) continue;
+        fprintf(out,
+                "<circle class=\"c%d\" r=\"3\" cx=\"%.1f\" cy=\"%.1f\"><title>%s: "
+                "%.4g</title></circle>\n",
+                s->colour, at_x(f, p, i), at_y(f, s->values[i]), s->name, s->values[i]);
+    }
+}
+
+/* Bar number index of count that share a category. */
+static void draw_bars(FILE *out, const struct plot_panel *p, const struct frame *f,
+                      const struct plot_series *s, int index, int count)
+{
+    double width = 0.8 / count;
+    for (int i = 0; i < p->categories; i++) {
+        if (!s->present[i]) continue;
+        double left = at_x(f, p, i - 0.4 + width * index),
+               right = at_x(f, p, i - 0.4 + width * (index + 1));
+        double y = at_y(f, s->values[i]);
+        fprintf(
+            out,
+            "<rect class=\"b c%d\" x=\"%.1f\" y=\"%.1f\" width=\"%.1f\" height=\"%.1f\"><title>%s: "
+            "%.4g</title></rect>\n",
+            s->colour, left, y, right - left - 1, f->y + f->height - y, s->name, s->values[i]);
+        fprintf(out, "<text class=\"s\" text-anchor=\"middle\" x=\"%.1f\" y=\"%.1f\">%.3g</text>\n",
+                (left + right) / 2, y - 4, s->values[i]);
+    }
+}
+
+static void draw_panel(FILE *out, const struct plot_panel *p, double x, double y)
+{
+    struct frame f = {x + MARGIN_LEFT, y + MARGIN_TOP, PANEL_WIDTH - MARGIN_LEFT - MARGIN_RIGHT,
+                      PANEL_HEIGHT - MARGIN_TOP - MARGIN_BOTTOM, panel_max(p)};
+    int bars = 0, bar = 0;
+    draw_axes(out, p, &f);
+    for (int s = 0; s < p->series_count; s++) bars += p->series[s].kind == PLOT_BAR;
+    for (int s = 0; s < p->series_count; s++) {
+        if (p->series[s].kind == PLOT_BAR) {
+            draw_bars(out, p, &f, &p->series[s], bar++, bars);
+        } else {
+            draw_line(out, p, &f, &p->series[s]);
+        }
+    }
+}
+
+static void draw_legend(FILE *out, const struct plot_panel *p, double y)
+{
+    double x = MARGIN_LEFT;
+    for (int s = 0; s < p->series_count; s++) {
+        const struct plot_series *one = &p->series[s];
+        if (one->kind == PLOT_LIMIT) {
+            fprintf(out, "<polyline class=\"l\" points=\"%.0f,%.0f %.0f,%.0f\"/>", x, y, x + 18, y);
+        } else {
+            fprintf(out, "<rect class=\"b c%d\" x=\"%.0f\" y=\"%.0f\" width=\"18\" height=\"8\"/>",
+                    one->colour, x, y - 4);
+        }
+        fprintf(out, "<text x=\"%.0f\" y=\"%.0f\">%s</text>\n", x + 24, y + 4, one->name);
+        x += 24 + 8 * (double)strlen(one->name) + 20;
+    }
+}
+
+bool plot_write(const char *path, const char *title, const struct plot_panel *panels, int count)
+{
+    int columns = count < PANELS_PER_ROW ? count : PANELS_PER_ROW;
+    int rows = (count + PANELS_PER_ROW - 1) / PANELS_PER_ROW;
+    int width = columns * PANEL_WIDTH, height = TITLE_HEIGHT + rows * PANEL_HEIGHT + LEGEND_HEIGHT;
+    FILE *out = fopen(path, "w");
+    if (out == NULL) {
+        fprintf(stderr, "report: %s: %s\n", path, strerror(errno));
+        return false;
+    }
+    fprintf(out,
+            "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"%d\" height=\"%d\" viewBox=\"0 0 %d "
+            "%d\" "
+            "role=\"img\">\n<title>%s</title>\n%s",
+            width, height, width, height, title, STYLE);
+    fprintf(out, "<text class=\"h\" x=\"%d\" y=\"24\">%s</text>\n", MARGIN_LEFT, title);
+    for (int i = 0; i < count; i++) {
+        draw_panel(out, &panels[i], i % PANELS_PER_ROW * PANEL_WIDTH,
+                   TITLE_HEIGHT + i / PANELS_PER_ROW * PANEL_HEIGHT);
+    }
+    if (count > 0) draw_legend(out, &panels[0], height - LEGEND_HEIGHT / 2);
+    fprintf(out, "</svg>\n");
+    bool ok = ferror(out) == 0;
+    if (fclose(out) != 0 || !ok) {
+        fprintf(stderr, "report: %s could not be written whole\n", path);
+        return false;
+    }
+    return true;
+}

@@ -1,0 +1,127 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Reading of records and of what is known about the machine; medians. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "bench/report/report.h"
+
+enum { LINE_MAX_BYTES = 1024 };
+
+static const char *const ENGINES[REPORT_ENGINES] = {"sovereign", "llama", "model", "machine"};
+
+static bool same(const char *wanted, const char *value)
+{
+    return wanted == NULL || strcmp(wanted, value) == 0;
+}
+
+const struct report_figure *report_find(const struct report *r, const char *section,
+                                        const char *metric, const char *weights, const char *isa,
+                                        int size)
+{
+    for (int i = 0; i < r->count; i++) {
+        const struct report_figure *f = &r->figures[i];
+        if (f->size == size && same(section, f->section) && same(metric, f->metric) &&
+            same(weights, f->weights) && same(isa, f->isa)) {
+            return f;
+        }
+    }
+    return NULL;
+}
+
+struct report_figure *report_figure_add(struct report *r, const char *section, const char *metric,
+                                        const char *weights, const char *isa, int size,
+                                        const char *unit)
+{
+    const struct report_figure *found = report_find(r, section, metric, weights, isa, size);
+    if (found != NULL) return &r->figures[found - r->figures];
+    if (r->count == REPORT_FIGURES_MAX) return NULL;
+    struct report_figure *f = &r->figures[r->count++];
+    memset(f, 0, sizeof *f);
+    snprintf(f->section, sizeof f->section, "%s", section);
+    snprintf(f->metric, sizeof f->metric, "%s", metric);
+    snprintf(f->weights, sizeof f->weights, "%s", weights);
+    snprintf(f->isa, sizeof f->isa, "%s", isa);
+    snprintf(f->unit, sizeof f->unit, "%s", unit);
+    f->size = size;
+    return f;
+}
+
+static bool record_read(struct report *r, const char *line)
+{
+    char name[6][REPORT_NAME_MAX], engine[REPORT_NAME_MAX];
+    int size, which = 0;
+    double value;
+    if (sscanf(line, "%31s %31s %31s %31s %d %31s %lf %31s", name[0], name[1], name[2], name[3],
+               &size, engine, &value, name[4]) != 8) {
+        return false;
+    }
+    while (which < REPORT_ENGINES && strcmp(ENGINES[which], engine) != 0) which++;
+    if (which == REPORT_ENGINES) return false;
+    struct report_figure *f =
+        report_figure_add(r, name[0], name[1], name[2], name[3], size, name[4]);
+    if (f == NULL || f->series[which].count == REPORT_VALUES_MAX) return false;
+    f->series[which].values[f->series[which].count++] = value;
+    return true;
+}
+
+bool report_read_records(struct report *r, const char *path)
+{
+    char line[LINE_MAX_BYTES];
+    int number = 0;
+    bool ok = true;
+    FILE *file = fopen(path, "r");
+    if (file == NULL) {
+        fprintf(stderr, "report: %s: %s\n", path, strerror(errno));
+        return false;
+    }
+    while (ok && fgets(line, sizeof line, file) != NULL) {
+        number++;
+        ok = record_read(r, line);
+        if (!ok) fprintf(stderr, "report: %s:%d: no record, or too many: %s", path, number, line);
+    }
+    fclose(file);
+    return ok;
+}
+
+bool report_read_machine(struct report *r, const char *path)
+{
+    char line[LINE_MAX_BYTES];
+    FILE *file = fopen(path, "r");
+    r->machine = json_object();
+    if (file == NULL || r->machine == NULL) {
+        fprintf(stderr, "report: %s: %s\n", path, strerror(errno));
+        if (file != NULL) fclose(file);
+        return false;
+    }
+    while (fgets(line, sizeof line, file) != NULL) {
+        line[strcspn(line, "\n")] = 0;
+        char *value = strchr(line, ' '), *end;
+        if (value == NULL) continue;
+        *value++ = 0;
+        double number = strtod(value, &end);
+        bool is_number = *value != 0 && *end == 0;
+        json_object_set_new(r->machine, line, is_number ? json_real(number) : json_string(value));
+    }
+    fclose(file);
+    return true;
+}
+
+static int compare_doubles(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+void report_medians(struct report *r)
+{
+    for (int i = 0; i < r->count * REPORT_ENGINES; i++) {
+        struct report_series *s = &r->figures[i / REPORT_ENGINES].series[i % REPORT_ENGINES];
+        double sorted[REPORT_VALUES_MAX];
+        if (s->count == 0) continue;
+        memcpy(sorted, s->values, sizeof *sorted * (size_t)s->count);
+        qsort(sorted, (size_t)s->count, sizeof *sorted, compare_doubles);
+        s->median = (sorted[(s->count - 1) / 2] + sorted[s->count / 2]) / 2;
+    }
+}

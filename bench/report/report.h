@@ -1,0 +1,79 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What bench/run measured, on its way to bench.json, the table and the plots. A figure is one thing that was measured
+ * (section, metric, weights, instruction set, size) with the values of each engine, one per round; the records are
+ * described in bench/run, the JSON in docs/performance.md.
+ *
+ * records.c reads, limits.c adds the floors of the project and the limits of the machine, json.c, table.c and plots.c
+ * write. Everything lives in one struct report until the program ends.
+ */
+#ifndef SOV_BENCH_REPORT_H
+#define SOV_BENCH_REPORT_H
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stddef.h>
+
+enum {
+    REPORT_FIGURES_MAX = 4096,
+    REPORT_VALUES_MAX = 64, /* rounds, of all runs that were added up */
+    REPORT_NAME_MAX = 32,
+    REPORT_PREFILL_CHUNK = 256, /* the engine's default, in which it reads a prompt */
+    REPORT_DECODE_POSITIONS =
+        24, /* attended to on average: the prompt of 16 and half of 16 tokens */
+};
+
+/* MODEL: what a model costs; MACHINE: its limits, and the share of it that others had. */
+enum report_engine { REPORT_SOVEREIGN, REPORT_LLAMA, REPORT_MODEL, REPORT_MACHINE, REPORT_ENGINES };
+
+struct report_series {
+    double values[REPORT_VALUES_MAX];
+    int count;
+    double median; /* of values, when count is not 0 */
+};
+
+enum report_bound { REPORT_BOUND_NONE, REPORT_BOUND_MEMORY, REPORT_BOUND_COMPUTE };
+
+struct report_figure {
+    char section[REPORT_NAME_MAX], metric[REPORT_NAME_MAX], weights[REPORT_NAME_MAX];
+    char isa[REPORT_NAME_MAX], unit[REPORT_NAME_MAX];
+    int size;
+    struct report_series series[REPORT_ENGINES];
+    double ratio;            /* Sovereign over llama.cpp; 0: not both measured */
+    double limit;            /* what the machine allows, in the figure's unit; 0: not known */
+    enum report_bound bound; /* what sets it */
+    bool has_floor;
+    bool lower_is_better;
+    bool absolute; /* the floor is of Sovereign's value, not of the ratio */
+    double floor, aim;
+    bool met;
+};
+
+struct report {
+    json_t *machine;
+    struct report_figure figures[REPORT_FIGURES_MAX];
+    int count;
+};
+
+/* False, with a message on standard error, when the file cannot be read or a line is not a record. */
+bool report_read_records(struct report *r, const char *path);
+bool report_read_machine(struct report *r, const char *path);
+void report_medians(struct report *r);
+/* NULL if there is none; weights and isa may be NULL for any. */
+const struct report_figure *report_find(const struct report *r, const char *section,
+                                        const char *metric, const char *weights, const char *isa,
+                                        int size);
+/* The figure of that name, made if there is none; NULL when there are too many. */
+struct report_figure *report_figure_add(struct report *r, const char *section, const char *metric,
+                                        const char *weights, const char *isa, int size,
+                                        const char *unit);
+
+/* Ratios, limits, floors, and figures that follow from others. Call once, after report_medians. */
+void report_judge(struct report *r);
+
+bool report_write_json(const struct report *r, const char *folder);
+/* How many figures are below their floor. */
+int report_print(const struct report *r);
+bool report_write_plots(const struct report *r, const char *folder);
+
+#endif
