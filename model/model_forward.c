@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The forward pass: one job of the pool, in which the workers go through the layers together. A
- * phase divides either the rows, or the panels of output rows of a matrix; a barrier follows where
- * the next phase reads what another worker wrote:
+ * phase divides either the rows, or the panels of output rows of a matrix, the latter as the workers
+ * come for them; a barrier follows where the next phase reads what another worker wrote:
  *
  *   rows      norm, pack activations (small batches: every worker for itself, no barrier)
  *   panels    Q, K, V
@@ -84,26 +84,44 @@ static void pack(struct pass *p, const float *x, size_t ld, int k, const float *
     pool_barrier(p->ws->pool);
 }
 
-/* This worker's panels of several matrices with the same input, shared out by their bytes. */
+/*
+ * Panels of output rows are dealt out in pieces (base/deal.h), this many to a worker's share: few
+ * enough to stream through memory, many enough that the last one is not waited for.
+ */
+enum { SHARE_PIECES = 32 };
+
+/* The next panels of this phase's `panels` for this worker; false when there are none left. */
+static bool next_panels(const struct pass *p, int panels, int *begin, int *end)
+{
+    int piece = panels / (p->workers * SHARE_PIECES);
+    return deal_take(p->ws->deals[p->phase % PHASE_DEALS], panels, piece > 0 ? piece : 1, p->worker,
+                     p->workers, begin, end);
+}
+
+/*
+ * Every worker calls it at the end of a phase that deals out panels. The next phase's deals are
+ * those of the phase before this one, which all workers have left.
+ */
+static void end_phase(struct pass *p)
+{
+    p->phase++;
+    if (p->worker == 0) deal_reset(p->ws->deals[p->phase % PHASE_DEALS], p->workers);
+    pool_barrier(p->ws->pool);
+}
+
+/* Several matrices with the same input, as if their panels were one row. */
 static void multiply_together(const struct pass *p, const struct model_linear *const linears[],
                               float *const outs[], const size_t lds[], int count)
 {
-    size_t total = 0, before = 0;
-    for (int i = 0; i < count; i++) total += matmul_weights_bytes(&linears[i]->w);
-    size_t low = total / (size_t)p->workers * (size_t)p->worker;
-    size_t high =
-        p->worker == p->workers - 1 ? total : total / (size_t)p->workers * ((size_t)p->worker + 1);
-    for (int i = 0; i < count; i++) {
-        const struct matmul_weights *w = &linears[i]->w;
-        /* A panel belongs to the worker in whose bytes it begins. */
-        size_t bytes = w->panel_bytes, all = (size_t)w->panels;
-        size_t begin = low <= before ? 0 : (low - before + bytes - 1) / bytes;
-        size_t end = high <= before ? 0 : (high - before + bytes - 1) / bytes;
-        begin = begin < all ? begin : all;
-        end = end < all ? end : all;
-        if (begin < end)
-            matmul_run(w, pass_act(p, linears[i]), outs[i], lds[i], (int)begin, (int)end);
-        before += bytes * all;
+    int all = 0, begin, end;
+    for (int i = 0; i < count; i++) all += linears[i]->w.panels;
+    while (next_panels(p, all, &begin, &end)) {
+        for (int i = 0, before = 0; i < count; before += linears[i++]->w.panels) {
+            int first = begin > before ? begin - before : 0, stop = end - before;
+            if (stop > linears[i]->w.panels) stop = linears[i]->w.panels;
+            if (first < stop)
+                matmul_run(&linears[i]->w, pass_act(p, linears[i]), outs[i], lds[i], first, stop);
+        }
     }
 }
 
@@ -137,34 +155,40 @@ static void multiply_residual(struct pass *p, const struct model_linear *linear)
 {
     struct model_workspace *ws = p->ws;
     int begin, end, count;
-    pool_share(linear->w.panels, p->worker, p->workers, &begin, &end);
-    matmul_run(&linear->w, pass_act(p, linear), ws->h, ws->ld_embedding, begin, end);
-    int first = panel_outputs(linear, begin, end, &count);
-    for (int i = 0; i < p->active; i++) {
-        float *out = ws->h + (size_t)i * ws->ld_embedding + first;
-        add_bias(p, linear, out, first, count);
-        p->model->vec->add(ws->x + (size_t)i * ws->ld_embedding + first, out, count);
+    while (next_panels(p, linear->w.panels, &begin, &end)) {
+        matmul_run(&linear->w, pass_act(p, linear), ws->h, ws->ld_embedding, begin, end);
+        int first = panel_outputs(linear, begin, end, &count);
+        for (int i = 0; i < p->active; i++) {
+            float *out = ws->h + (size_t)i * ws->ld_embedding + first;
+            add_bias(p, linear, out, first, count);
+            p->model->vec->add(ws->x + (size_t)i * ws->ld_embedding + first, out, count);
+        }
     }
 }
 
-static void multiply_ffn(struct pass *p, const struct model_layer *l)
+/* Gate and up outputs of a few panels, multiplied while they are still in the cache. */
+static void multiply_ffn_panels(const struct pass *p, const struct model_layer *l, int begin,
+                                int end)
 {
     struct model_workspace *ws = p->ws;
-    int begin, end;
-    pool_share(l->gate.w.panels, p->worker, p->workers, &begin, &end);
-    for (int at = begin; at < end; at += FFN_PANELS) {
-        int stop = at + FFN_PANELS < end ? at + FFN_PANELS : end, count;
-        matmul_run(&l->gate.w, pass_act(p, &l->gate), ws->gate, ws->ld_ffn, at, stop);
-        matmul_run(&l->up.w, pass_act(p, &l->up), ws->up, ws->ld_ffn, at, stop);
-        int first = panel_outputs(&l->gate, at, stop, &count);
-        for (int i = 0; i < p->active; i++) {
-            float *gate = ws->gate + (size_t)i * ws->ld_ffn + first,
-                  *up = ws->up + (size_t)i * ws->ld_ffn + first;
-            add_bias(p, &l->gate, gate, first, count);
-            add_bias(p, &l->up, up, first, count);
-            p->model->vec->silu_mul(gate, up, count, gate);
-        }
+    int count, first = panel_outputs(&l->gate, begin, end, &count);
+    matmul_run(&l->gate.w, pass_act(p, &l->gate), ws->gate, ws->ld_ffn, begin, end);
+    matmul_run(&l->up.w, pass_act(p, &l->up), ws->up, ws->ld_ffn, begin, end);
+    for (int i = 0; i < p->active; i++) {
+        float *gate = ws->gate + (size_t)i * ws->ld_ffn + first,
+              *up = ws->up + (size_t)i * ws->ld_ffn + first;
+        add_bias(p, &l->gate, gate, first, count);
+        add_bias(p, &l->up, up, first, count);
+        p->model->vec->silu_mul(gate, up, count, gate);
     }
+}
+
+static void multiply_ffn(const struct pass *p, const struct model_layer *l)
+{
+    int begin, end;
+    while (next_panels(p, l->gate.w.panels, &begin, &end))
+        for (int at = begin; at < end; at += FFN_PANELS)
+            multiply_ffn_panels(p, l, at, at + FFN_PANELS < end ? at + FFN_PANELS : end);
 }
 
 /* Moves the residual rows that want logits to the front. */
@@ -187,7 +211,7 @@ static bool attention_half(struct pass *p, int layer)
     pack(p, ws->x, ws->ld_embedding, width, l->attn_norm,
          pass_kind_bit(&l->q) | pass_kind_bit(&l->k) | pass_kind_bit(&l->v));
     multiply_qkv(p, l);
-    pool_barrier(ws->pool);
+    end_phase(p);
     pass_attention(p, layer, wanted);
     if (!wanted) return false;
     if (last) {
@@ -197,7 +221,7 @@ static bool attention_half(struct pass *p, int layer)
     pool_barrier(ws->pool);
     pack(p, ws->attention, ws->ld_q, model_q_width(&p->model->config), NULL, pass_kind_bit(&l->o));
     multiply_residual(p, &l->o);
-    pool_barrier(ws->pool);
+    end_phase(p);
     return true;
 }
 
@@ -208,10 +232,10 @@ static void ffn_half(struct pass *p, int layer)
     pack(p, ws->x, ws->ld_embedding, p->model->config.embedding, l->ffn_norm,
          pass_kind_bit(&l->gate) | pass_kind_bit(&l->up));
     multiply_ffn(p, l);
-    pool_barrier(ws->pool);
+    end_phase(p);
     pack(p, ws->gate, ws->ld_ffn, p->model->config.ffn, NULL, pass_kind_bit(&l->down));
     multiply_residual(p, &l->down);
-    pool_barrier(ws->pool);
+    end_phase(p);
 }
 
 static void multiply_output(struct pass *p)
@@ -219,11 +243,12 @@ static void multiply_output(struct pass *p)
     const struct model_linear *linear = &p->model->output;
     size_t ld = (size_t)p->model->config.vocab_padded;
     int begin, end, count;
-    pool_share(linear->w.panels, p->worker, p->workers, &begin, &end);
-    matmul_run(&linear->w, pass_act(p, linear), p->ws->logits, ld, begin, end);
-    int first = panel_outputs(linear, begin, end, &count);
-    for (int i = 0; i < p->active; i++)
-        add_bias(p, linear, p->ws->logits + (size_t)i * ld + first, first, count);
+    while (next_panels(p, linear->w.panels, &begin, &end)) {
+        matmul_run(&linear->w, pass_act(p, linear), p->ws->logits, ld, begin, end);
+        int first = panel_outputs(linear, begin, end, &count);
+        for (int i = 0; i < p->active; i++)
+            add_bias(p, linear, p->ws->logits + (size_t)i * ld + first, first, count);
+    }
 }
 
 static void forward(void *arg, int worker, int workers)
@@ -279,6 +304,7 @@ enum sov_error model_forward(const struct model *model, struct model_workspace *
     struct pass p = {.model = model, .ws = ws, .rows = rows, .row_count = row_count};
     for (int i = 0; i < row_count; i++)
         if (rows[i].want_logits) ws->wanted[p.wanted_count++] = i;
+    for (int i = 0; i < PHASE_DEALS; i++) deal_reset(ws->deals[i], pool_threads(ws->pool));
     pass_plan_attention(&p);
     pool_run(ws->pool, forward, &p);
     *logits = ws->logits;

@@ -11,7 +11,11 @@
 
 #include <stdatomic.h>
 
+#include "base/deal.h"
 #include "model/model_internal.h"
+
+/* While a phase uses one, the other is made ready for the next. */
+enum { PHASE_DEALS = 2 };
 
 /* Consecutive positions of one sequence whose attention is computed together. */
 struct row_block {
@@ -47,7 +51,8 @@ struct model_workspace {
     int *wanted; /* rows that want logits */
     struct row_block *blocks;
     struct row_block *wanted_blocks;
-    atomic_int attended[2]; /* items of attention given out, by layer modulo 2 */
+    struct deal *deals[PHASE_DEALS]; /* panels given out, by phase modulo PHASE_DEALS */
+    atomic_int attended[2];          /* items of attention given out, by layer modulo 2 */
 };
 
 /* A worker's own memory: normed rows and packed activations of a group. */
@@ -68,6 +73,7 @@ struct pass {
     int worker;
     int workers;
     struct pass_private own;
+    int phase;  /* phases that dealt out panels, so far */
     int active; /* rows of x: all, or those that want logits after the last attention */
     struct matmul_act act[MATMUL_ACT_KINDS];
 };

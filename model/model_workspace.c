@@ -105,6 +105,8 @@ static void lay_out(struct model_workspace *ws, struct slab *s)
     ws->blocks = slab_take(s, rows, sizeof *ws->blocks);
     ws->wanted_blocks = slab_take(s, rows, sizeof *ws->wanted_blocks);
     take_acts(s, k_max, ws->rows_max, ws->act);
+    for (int i = 0; i < PHASE_DEALS; i++)
+        ws->deals[i] = slab_take(s, (size_t)pool_threads(ws->pool), sizeof(struct deal));
     ws->private_memory = slab_take(s, (size_t)pool_threads(ws->pool), ws->private_bytes);
 }
 
