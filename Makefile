@@ -36,10 +36,11 @@ AVX2_CFLAGS := -mavx2 -mfma -mf16c -mbmi2
 AVX512_CFLAGS := -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vbmi -mavx512vnni -mfma -mf16c -mbmi2 \
 	-mprefer-vector-width=512
 NEON_DOT_CFLAGS := -march=armv8.2-a+dotprod
+NEON_I8MM_CFLAGS := -march=armv8.2-a+dotprod+i8mm
 ORACLE_CFLAGS := $(if $(wildcard $(DEPS_DIR)/llama/lib),-I$(DEPS_DIR)/llama/include,$(shell pkg-config --cflags llama 2>/dev/null))
 file_cflags = $(if $(filter kernels/%,$1),$(KERNEL_CFLAGS)) $(if $(filter kernels/avx2/%,$1),$(AVX2_CFLAGS)) \
 	$(if $(filter kernels/avx512/%,$1),$(AVX512_CFLAGS)) $(if $(filter kernels/neon/%_dot.c,$1),$(NEON_DOT_CFLAGS)) \
-	$(if $(filter tests/oracle/% bench/%,$1),$(ORACLE_CFLAGS))
+	$(if $(filter kernels/neon/%_i8mm.c,$1),$(NEON_I8MM_CFLAGS)) $(if $(filter tests/oracle/% bench/%,$1),$(ORACLE_CFLAGS))
 
 ROOMS := base gguf kernels kernels/scalar tokenizer model engine server cli
 # The compiler's machine, which is not this one when it is a cross compiler.
@@ -155,7 +156,7 @@ $(BUILD)/flags: FORCE
 	@mkdir -p $(@D)
 	@printf '%s\n' "$$FLAGS_TEXT" | cmp -s - $@ || printf '%s\n' "$$FLAGS_TEXT" >$@
 $(BUILD)/flags: export FLAGS_TEXT = $(shell $(CC) --version | head -n 1) $(ALL_CFLAGS) $(KERNEL_CFLAGS) $(AVX2_CFLAGS) \
-	$(AVX512_CFLAGS) $(NEON_DOT_CFLAGS) $(LIBS)
+	$(AVX512_CFLAGS) $(NEON_DOT_CFLAGS) $(NEON_I8MM_CFLAGS) $(LIBS)
 $(BUILD)/sources: FORCE
 	@mkdir -p $(@D)
 	@echo '$(LIB_SRCS) $(GUIDE)' | cmp -s - $@ || echo '$(LIB_SRCS) $(GUIDE)' >$@

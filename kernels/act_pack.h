@@ -46,8 +46,15 @@ static inline int act_sum(const int8_t *q, int n)
     return sum;
 }
 
-static void act_pack_q8_32(const float *x, size_t ldx, int rows, int size, int k, int shift,
-                           unsigned char *out)
+/* Row m's n quants to q, which holds pieces of `piece` bytes of all rows in turn. */
+static inline void act_put(const int8_t *row, int n, int m, int size, int piece, unsigned char *q)
+{
+    for (int j = 0; j < n / piece; j++)
+        memcpy(q + (j * size + m) * piece, row + j * piece, (size_t)piece);
+}
+
+static inline void act_pack_q8_32(const float *x, size_t ldx, int rows, int size, int k, int shift,
+                                  int piece, unsigned char *out)
 {
     size_t block_bytes = (size_t)size * 40;
     for (int m = 0; m < rows; m++)
@@ -56,14 +63,14 @@ static void act_pack_q8_32(const float *x, size_t ldx, int rows, int size, int k
             float d = act_quantize(x + (size_t)m * ldx + (size_t)b * 32, q, 32);
             int32_t start = -(act_sum(q, 32) * (1 << shift));
             unsigned char *block = out + (size_t)b * block_bytes;
-            for (int j = 0; j < 8; j++) memcpy(block + (j * size + m) * 4, q + 4 * j, 4);
+            act_put(q, 32, m, size, piece, block);
             memcpy(block + size * 32 + m * 4, &d, 4);
             memcpy(block + size * 36 + m * 4, &start, 4);
         }
 }
 
-static void act_pack_q8_256(const float *x, size_t ldx, int rows, int size, int k,
-                            unsigned char *out)
+static inline void act_pack_q8_256(const float *x, size_t ldx, int rows, int size, int k, int piece,
+                                   unsigned char *out)
 {
     size_t block_bytes = (size_t)size * 308;
     for (int m = 0; m < rows; m++)
@@ -74,7 +81,7 @@ static void act_pack_q8_256(const float *x, size_t ldx, int rows, int size, int 
             for (int s = 0; s < 16; s++) sum16[s] = (int16_t)act_sum(q + 16 * s, 16);
             for (int s = 0; s < 8; s++) sum32[s] = (int16_t)(sum16[2 * s] + sum16[2 * s + 1]);
             unsigned char *block = out + (size_t)b * block_bytes;
-            for (int j = 0; j < 64; j++) memcpy(block + (j * size + m) * 4, q + 4 * j, 4);
+            act_put(q, 256, m, size, piece, block);
             for (int s = 0; s < 8; s++)
                 memcpy(block + size * 256 + (s * size + m) * 4, sum16 + 2 * s, 4);
             for (int s = 0; s < 4; s++)
@@ -91,13 +98,20 @@ static void act_pack_f32(const float *x, size_t ldx, int rows, int size, int k, 
             to[(size_t)e * (size_t)size + (size_t)m] = x[(size_t)m * ldx + (size_t)e];
 }
 
-static void act_pack_group(enum matmul_act_kind kind, const float *x, size_t ldx, int rows,
-                           int size, int k, unsigned char *out)
+/* piece: 4 as in matmul_layout.h, or what an ISA's own micro-kernels want. */
+static inline void act_pack_pieces(enum matmul_act_kind kind, const float *x, size_t ldx, int rows,
+                                   int size, int k, int piece, unsigned char *out)
 {
     if (rows < size) memset(out, 0, (size_t)size * layout_act_row_bytes(kind, k));
     switch (kind) {
-    case MATMUL_ACT_Q8_256: act_pack_q8_256(x, ldx, rows, size, k, out); break;
+    case MATMUL_ACT_Q8_256: act_pack_q8_256(x, ldx, rows, size, k, piece, out); break;
     case MATMUL_ACT_F32: act_pack_f32(x, ldx, rows, size, k, out); break;
-    default: act_pack_q8_32(x, ldx, rows, size, k, layout_act_shift(kind), out); break;
+    default: act_pack_q8_32(x, ldx, rows, size, k, layout_act_shift(kind), piece, out); break;
     }
+}
+
+static inline void act_pack_group(enum matmul_act_kind kind, const float *x, size_t ldx, int rows,
+                                  int size, int k, unsigned char *out)
+{
+    act_pack_pieces(kind, x, ldx, rows, size, k, 4, out);
 }

@@ -1,12 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Micro-kernels for NEON, once for each way that aarch64 CPUs have to sum products of bytes; the file that includes this
- * one defines isa_dots for its way and MATMUL_NEON_TABLE, the name of the table that comes out (neon_tables.h).
+ * Micro-kernels for NEON, once for each way that aarch64 CPUs have to sum products of bytes. The file that includes this
+ * one defines isa_dots for its way, MATMUL_NEON_TABLE, the name of the table that comes out (neon_tables.h), and
+ * PAIRED_FROM, the rows of a group from which on they are taken in pairs.
  *
  * A panel's 16 rows are four registers of four ("quarters"), done one after the other: eight registers hold a
  * quarter's strips, unpacked once for all R rows of the group, and the R sums of it are independent chains. Both factors
  * are signed bytes here: unsigned quants are at most 63, so they are what they were, q8_0 is signed in the panel already,
  * and a type's offset becomes the start value of the integer sum (-offset * sum of the activations: exact, and free).
+ *
+ * The R vectors of a quarter hold its 4 x R sums in one of two orders. Plain: vector m is row m of the group, its lanes
+ * the quarter's outputs 0 to 3. Paired: vectors m and m + 1, m even, are rows m and m + 1, in lanes (output 0, row m),
+ * (0, m + 1), (1, m), (1, m + 1) and the same of outputs 2 and 3; and the group's activations come in pieces of eight
+ * elements, q[4][R][8] for 32 of them.
  *
  * Constants that arrive as arguments of inlined functions are not constants to every compiler, hence no intrinsic with
  * an immediate operand takes one: shifts are written with the vector operators.
@@ -26,7 +32,7 @@ struct strips {
     int8x16_t v[8];
 };
 
-/* sum[m] += strips [from, to) of w times those of row m of a group's q[8][R][4]; from is a multiple of 4. */
+/* Adds strips [from, to) of w times those of a group's q to the sums; from is a multiple of 4. */
 INLINE void isa_dots(enum gguf_type type, const struct strips *w, const unsigned char *q, int size,
                      int from, int to, int32x4_t *sum);
 
@@ -95,6 +101,62 @@ INLINE float32x4_t load_halves(const unsigned char *p, int h)
     return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16((const uint16_t *)p + 4 * h)));
 }
 
+/* ---- the two orders of sums ---- */
+
+INLINE bool paired(int size)
+{
+    return size >= PAIRED_FROM;
+}
+
+/* One number per output, for vector m. */
+INLINE float32x4_t spread_f32(int size, float32x4_t v, int m)
+{
+    return !paired(size) ? v : m % 2 == 0 ? vzip1q_f32(v, v) : vzip2q_f32(v, v);
+}
+
+INLINE int32x4_t spread_s32(int size, int32x4_t v, int m)
+{
+    return vreinterpretq_s32_f32(spread_f32(size, vreinterpretq_f32_s32(v), m));
+}
+
+/* One number per row, of R at `acts`, for vector m. */
+INLINE int32x4_t load_acts(int size, const unsigned char *acts, int m)
+{
+    if (!paired(size)) return broadcast(acts + 4 * m);
+    return vreinterpretq_s32_s64(vld1q_dup_s64((const int64_t *)(acts + 4 * (m - m % 2))));
+}
+
+/* The numbers of the outputs times those of the rows, for vector m. */
+INLINE float32x4_t products(int size, float32x4_t v, const unsigned char *acts, int m)
+{
+    if (!paired(size)) return vmulq_n_f32(v, load_f32(acts + 4 * m));
+    return vmulq_f32(spread_f32(size, v, m), vreinterpretq_f32_s32(load_acts(size, acts, m)));
+}
+
+/* Sums in plain order to this size's. */
+INLINE void arrange(int size, int32x4_t *sums)
+{
+    if (!paired(size)) return;
+#pragma GCC unroll 4
+    for (int m = 0; m < size; m += 2) {
+        int32x4_t a = sums[m], b = sums[m + 1];
+        sums[m] = vzip1q_s32(a, b);
+        sums[m + 1] = vzip2q_s32(a, b);
+    }
+}
+
+/* And back. */
+INLINE void arrange_back(int size, float32x4_t *sums)
+{
+    if (!paired(size)) return;
+#pragma GCC unroll 4
+    for (int m = 0; m < size; m += 2) {
+        float32x4_t a = sums[m], b = sums[m + 1];
+        sums[m] = vuzp1q_f32(a, b);
+        sums[m + 1] = vuzp2q_f32(a, b);
+    }
+}
+
 INLINE void store_rows(float32x4_t acc[QUARTERS][R_MAX], int size, int rows, float *out, size_t ldo)
 {
 #pragma GCC unroll 8
@@ -137,17 +199,16 @@ INLINE void add_block_32(enum gguf_type type, bool offset, int vectors, int size
     int32x4_t isum[R_MAX];
     unpack_32(type, quants, h, &w);
 #pragma GCC unroll 8
-    for (int m = 0; m < size; m++) isum[m] = offset ? broadcast(starts + 4 * m) : vdupq_n_s32(0);
+    for (int m = 0; m < size; m++) isum[m] = offset ? load_acts(size, starts, m) : vdupq_n_s32(0);
     isa_dots(type, &w, group, size, 0, 8, isum);
     float32x4_t d = load_halves(scales, h);
     float32x4_t min = vectors == 2 ? load_halves(scales + 32, h) : vdupq_n_f32(0);
 #pragma GCC unroll 8
     for (int m = 0; m < size; m++) {
-        float d_act = load_f32(d_acts + 4 * m);
-        acc[m] = vfmaq_f32(acc[m], vmulq_n_f32(d, d_act), vcvtq_f32_s32(isum[m]));
+        acc[m] = vfmaq_f32(acc[m], products(size, d, d_acts, m), vcvtq_f32_s32(isum[m]));
         if (vectors == 2) /* + min * d_act * sum, as -(min * d_act) * -sum */
-            acc[m] = vfmsq_f32(acc[m], vmulq_n_f32(min, d_act),
-                               vcvtq_f32_s32(broadcast(starts + 4 * m)));
+            acc[m] = vfmsq_f32(acc[m], products(size, min, d_acts, m),
+                               vcvtq_f32_s32(load_acts(size, starts, m)));
     }
 }
 
@@ -160,13 +221,21 @@ INLINE void micro_32(enum gguf_type type, bool offset, size_t quant_bytes, int v
     float32x4_t acc[QUARTERS][R_MAX];
     clear_rows(acc, size);
     for (int b = 0; b < blocks; b++) {
+        if (size <= 2) { /* the sums of all quarters stay in registers */
 #pragma GCC unroll 4
-        for (int h = 0; h < QUARTERS; h++)
-            add_block_32(type, offset, vectors, size, h, panel, quants, group, acc[h]);
+            for (int h = 0; h < QUARTERS; h++)
+                add_block_32(type, offset, vectors, size, h, panel, quants, group, acc[h]);
+        } else {
+#pragma GCC unroll 1
+            for (int h = 0; h < QUARTERS; h++)
+                add_block_32(type, offset, vectors, size, h, panel, quants, group, acc[h]);
+        }
         panel += 32 * vectors;
         quants += quant_bytes;
         group += size * 40;
     }
+#pragma GCC unroll 4
+    for (int h = 0; h < QUARTERS; h++) arrange_back(size, acc[h]);
     store_rows(acc, size, rows, out, ldo);
 }
 
@@ -273,6 +342,7 @@ INLINE void start_totals(enum gguf_type type, int offset, int size, int h,
 #pragma GCC unroll 8
     for (int m = 0; m < size; m++)
         total[m] = offset == 0 ? zero : vpaddq_s32(sums[m].low, sums[m].high) * -offset;
+    if (offset != 0) arrange(size, total);
 }
 
 INLINE void add_sub_block(enum gguf_type type, int width, int size, int h,
@@ -291,7 +361,8 @@ INLINE void add_sub_block(enum gguf_type type, int width, int size, int h,
         for (int m = 0; m < size; m++) isum[m] = vdupq_n_s32(0);
         isa_dots(type, &w, q, size, i * width / 4, (i + 1) * width / 4, isum);
 #pragma GCC unroll 8
-        for (int m = 0; m < size; m++) total[m] = vmlaq_s32(total[m], isum[m], scales[i]);
+        for (int m = 0; m < size; m++)
+            total[m] = vmlaq_s32(total[m], isum[m], spread_s32(size, scales[i], m));
     }
 }
 
@@ -301,19 +372,24 @@ INLINE void add_mins(enum gguf_type type, int width, int size, int h, const unsi
 {
     const int32x4_t zero = vdupq_n_s32(0);
     const unsigned char *sums = group + size * (width == 16 ? 256 : 288);
-    struct pair_sums msum[R_MAX];
+    struct pair_sums pairs[R_MAX];
+    int32x4_t msum[R_MAX];
 #pragma GCC unroll 8
-    for (int m = 0; m < size; m++) msum[m] = (struct pair_sums){zero, zero};
+    for (int m = 0; m < size; m++) pairs[m] = (struct pair_sums){zero, zero};
     for (int p = 0; p < 128 / width; p++) {
         int16x8_t mins = load_mins(type, panel, p, h);
 #pragma GCC unroll 8
-        for (int m = 0; m < size; m++) add_pair_products(&msum[m], mins, sums + (p * size + m) * 4);
+        for (int m = 0; m < size; m++)
+            add_pair_products(&pairs[m], mins, sums + (p * size + m) * 4);
     }
     float32x4_t dmin = load_halves(panel + 32, h);
 #pragma GCC unroll 8
+    for (int m = 0; m < size; m++) msum[m] = vpaddq_s32(pairs[m].low, pairs[m].high);
+    arrange(size, msum);
+#pragma GCC unroll 8
     for (int m = 0; m < size; m++)
-        acc[m] = vfmsq_f32(acc[m], vmulq_n_f32(dmin, load_f32(group + size * 304 + 4 * m)),
-                           vcvtq_f32_s32(vpaddq_s32(msum[m].low, msum[m].high)));
+        acc[m] =
+            vfmsq_f32(acc[m], products(size, dmin, group + size * 304, m), vcvtq_f32_s32(msum[m]));
 }
 
 INLINE void add_block_256(enum gguf_type type, int width, int offset, bool mins, int size, int h,
@@ -328,8 +404,8 @@ INLINE void add_block_256(enum gguf_type type, int width, int offset, bool mins,
     float32x4_t d = load_halves(panel, h);
 #pragma GCC unroll 8
     for (int m = 0; m < size; m++)
-        acc[m] = vfmaq_f32(acc[m], vmulq_n_f32(d, load_f32(group + size * 304 + 4 * m)),
-                           vcvtq_f32_s32(total[m]));
+        acc[m] =
+            vfmaq_f32(acc[m], products(size, d, group + size * 304, m), vcvtq_f32_s32(total[m]));
     if (mins) add_mins(type, width, size, h, panel, group, acc);
 }
 
@@ -345,6 +421,8 @@ INLINE void micro_256(enum gguf_type type, int width, int offset, bool mins, siz
         panel += block_bytes;
         group += size * 308;
     }
+#pragma GCC unroll 4
+    for (int h = 0; h < QUARTERS; h++) arrange_back(size, acc[h]);
     store_rows(acc, size, rows, out, ldo);
 }
 
@@ -436,4 +514,10 @@ static matmul_micro *const MICRO_TABLE[SLOTS][ACT_GROUP_ROWS_MAX + 1] = {
     [SLOT_Q6_K] = ROW(q6_k),
 };
 
-const struct matmul_isa_table MATMUL_NEON_TABLE = {R_MAX, MICRO_TABLE, act_pack_group};
+static void act_pack(enum matmul_act_kind kind, const float *x, size_t ldx, int rows, int size,
+                     int k, unsigned char *out)
+{
+    act_pack_pieces(kind, x, ldx, rows, size, k, paired(size) ? 8 : 4, out);
+}
+
+const struct matmul_isa_table MATMUL_NEON_TABLE = {R_MAX, MICRO_TABLE, act_pack};

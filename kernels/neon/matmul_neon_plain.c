@@ -5,6 +5,7 @@
  * the others rows 4h+2 and 4h+3; the last pairwise addition puts the four rows in order.
  */
 #define MATMUL_NEON_TABLE matmul_table_neon_plain
+enum { PAIRED_FROM = 99 }; /* never */
 #include "kernels/neon/matmul_neon.h"
 
 /* How many strips of products fit int16: n * largest weight * 127 <= 32767. */

@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# The NEON kernels against the scalar ones and the written arithmetic, without and with the dot-product instructions.
+# The NEON kernels against the scalar ones and the written arithmetic, without SDOT, with it, and with SMMLA.
 # What does not depend on these is run once.
 cd "$(dirname "$0")/../.." || exit 1
 . tests/aarch64/lib_aarch64.sh
 
 on cortex-a72 aarch64/test_neon_table plain
 on neoverse-n1 aarch64/test_neon_table dot
-for cpu in cortex-a72 neoverse-n1; do
+on max aarch64/test_neon_table i8mm
+for cpu in cortex-a72 neoverse-n1 max; do
     on "$cpu" test_matmul
 done
 on cortex-a72 test_quant

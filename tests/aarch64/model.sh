@@ -5,7 +5,7 @@
 cd "$(dirname "$0")/../.." || exit 1
 . tests/aarch64/lib_aarch64.sh
 
-for cpu in cortex-a72 neoverse-n1; do
+for cpu in cortex-a72 max; do
     on "$cpu" test_model_exact quick
 done
 on neoverse-n1 test_arithmetic_spec

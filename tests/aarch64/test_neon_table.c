@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The matrix kernels are chosen by what the CPU has; without this, a test that means to try those
- * with dot-product instructions could try the others twice. The argument says which are expected.
+ * with SDOT or SMMLA could try the others twice. The argument says which are expected.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -18,7 +18,9 @@ static void test_the_cpu_decides(void **state)
 {
     (void)state;
     const struct matmul_isa_table *table = matmul_neon_table();
-    if (strcmp(expected, "dot") == 0)
+    if (strcmp(expected, "i8mm") == 0)
+        assert_ptr_equal(table, &matmul_table_neon_i8mm);
+    else if (strcmp(expected, "dot") == 0)
         assert_ptr_equal(table, &matmul_table_neon_dot);
     else
         assert_ptr_equal(table, &matmul_table_neon_plain);
