@@ -14,7 +14,7 @@
  * Output: "peak ISA GMACS", "attention ISA KV KIND HEAD_DIM GROUP CONTEXT GMACS PERCENT",
  * "step KV ROWS CONTEXT SECONDS SHARE".
  */
-#include <immintrin.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -24,6 +24,11 @@
 #include "base/pool.h"
 #include "kernels/vec.h"
 #include "model/model.h"
+#if defined(__x86_64__)
+#include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
+#endif
 
 enum {
     CHUNK = 256,
@@ -47,16 +52,22 @@ static double seconds_now(void)
     return (double)clock_monotonic_ns() * 1e-9;
 }
 
-/* Twelve chains: more than latency times issue rate of any core so far. */
-#define PEAK_LOOP(type, set1, fmadd)                                                        \
-    type acc[12], x = set1(0.999f), y = set1(1e-3f);                                        \
-    for (int i = 0; i < 12; i++) acc[i] = set1((float)i);                                   \
-    for (int s = 0; s < PEAK_STEPS; s++) {                                                  \
-        _Pragma("GCC unroll 12") for (int i = 0; i < 12; i++) acc[i] = fmadd(acc[i], x, y); \
-    }                                                                                       \
-    type sum = acc[0];                                                                      \
-    for (int i = 1; i < 12; i++) sum = fmadd(sum, x, acc[i]);
+/* More chains than latency times issue rate of any core so far: 10 on x86, 16 on aarch64. */
+#if defined(__x86_64__)
+enum { CHAINS = 12 };
+#else
+enum { CHAINS = 18 };
+#endif
+#define PEAK_LOOP(type, set1, fmadd)                                                            \
+    type acc[CHAINS], x = set1(0.999f), y = set1(1e-3f);                                        \
+    for (int i = 0; i < CHAINS; i++) acc[i] = set1((float)i);                                   \
+    for (int s = 0; s < PEAK_STEPS; s++) {                                                      \
+        _Pragma("GCC unroll 18") for (int i = 0; i < CHAINS; i++) acc[i] = fmadd(acc[i], x, y); \
+    }                                                                                           \
+    type sum = acc[0];                                                                          \
+    for (int i = 1; i < CHAINS; i++) sum = fmadd(sum, x, acc[i]);
 
+#if defined(__x86_64__)
 __attribute__((target("avx512f"))) static float peak_avx512(void)
 {
     PEAK_LOOP(__m512, _mm512_set1_ps, _mm512_fmadd_ps)
@@ -69,15 +80,38 @@ __attribute__((target("avx2,fma"))) static float peak_avx2(void)
     return _mm256_cvtss_f32(sum);
 }
 
+static float peak_lanes(enum kern_isa isa, int *lanes)
+{
+    *lanes = isa == KERN_ISA_AVX512 ? 16 : 8;
+    return *lanes == 16 ? peak_avx512() : peak_avx2();
+}
+#elif defined(__aarch64__)
+static float peak_lanes(enum kern_isa isa, int *lanes)
+{
+    (void)isa;
+    *lanes = 4;
+    PEAK_LOOP(float32x4_t, vdupq_n_f32, vfmaq_f32)
+    return vgetq_lane_f32(sum, 0);
+}
+#else
+static float peak_lanes(enum kern_isa isa, int *lanes)
+{
+    (void)isa;
+    *lanes = 1;
+    PEAK_LOOP(float, (float), fmaf)
+    return sum;
+}
+#endif
+
 static double peak_gmacs(enum kern_isa isa)
 {
     double best = 0;
     volatile float sink = 0;
     for (int round = 0; round < 10; round++) {
         double start = seconds_now();
-        bool wide = isa == KERN_ISA_AVX512;
-        sink = sink + (wide ? peak_avx512() : peak_avx2());
-        double rate = 12.0 * PEAK_STEPS * (wide ? 16 : 8) / (seconds_now() - start) * 1e-9;
+        int lanes;
+        sink = sink + peak_lanes(isa, &lanes);
+        double rate = (double)CHAINS * PEAK_STEPS * lanes / (seconds_now() - start) * 1e-9;
         best = rate > best ? rate : best;
     }
     return best;
