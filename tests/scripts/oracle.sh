@@ -10,8 +10,8 @@ fake() { # fake NAME: a command whose body comes on standard input
     { echo '#!/bin/sh'; cat; } >"$bin/$1"
     chmod +x "$bin/$1"
 }
-run() { # sets output and status
-    output=$(PATH=$bin:$PATH SOVEREIGN_DEPS=$TMPDIR/deps scripts/oracle 2>&1)
+run() { # run [ARGUMENTS...]: sets output and status
+    output=$(PATH=$bin:$PATH SOVEREIGN_DEPS=$TMPDIR/deps scripts/oracle "$@" 2>&1)
     status=$?
 }
 left() {
@@ -29,5 +29,8 @@ run
 check "another content is refused" has "$status $output" "has SHA-512"
 check "and the expected one is named" has "$output" "expected 6e5b48"
 check "nothing is left of it either" equal "$(left)" ""
+
+run sse9
+check "an instruction set it does not know is refused" has "$status $output" "2 oracle: unknown argument 'sse9'"
 
 finish

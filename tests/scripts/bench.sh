@@ -1,0 +1,69 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# What make bench makes of its records: medians, ratios, limits, floors, plots; and what its clients see of a server.
+set -u
+. tests/scripts/lib_tap.sh
+
+make --no-print-directory SETUP=no BUILD="$BUILD" "$BUILD/bench/report" >"$TMPDIR/make.log" 2>&1
+check "the report is built" test -x "$BUILD/bench/report"
+
+records=$TMPDIR/records.txt
+cat >"$TMPDIR/machine.txt" <<'END'
+cpu Test & Sons
+threads 2
+END
+cat >"$records" <<'END'
+roofline read_bandwidth - any 2 machine 50 GB/s
+roofline int8_dot - avx512 2 machine 1.0 TOPS
+roofline fma - avx512 2 machine 0.25 TOPS
+engine weight_bytes q4_0 - 0 model 500000000 B
+engine macs q4_0 - 0 model 1000000000 n
+engine decode q4_0 avx512 1 sovereign 60 tokens/s
+engine decode q4_0 avx512 1 sovereign 50 tokens/s
+engine decode q4_0 avx512 1 sovereign 90 tokens/s
+engine decode q4_0 avx512 1 llama 40 tokens/s
+engine decode q4_0 avx512 8 sovereign 270 tokens/s
+engine decode q4_0 avx512 8 llama 200 tokens/s
+idle idle_cpu q4_0 avx512 32 sovereign 0.00 percent
+prefix seconds q4_0 avx512 64 sovereign 30 s
+prefix seconds q4_0 avx512 64 llama 100 s
+END
+run() { # sets output and status
+    rm -f "$TMPDIR"/*.svg "$TMPDIR/bench.json"
+    output=$("$BUILD/bench/report" "$records" "$TMPDIR/machine.txt" "$TMPDIR" 2>&1)
+    status=$?
+}
+# json EXPRESSION: of the figures f, by a function that finds one.
+json() {
+    node -e '
+        const b = JSON.parse(require("fs").readFileSync(process.argv[1]));
+        const f = (metric, size) => b.figures.find(x => x.metric === metric && x.size === size);
+        console.log(eval(process.argv[2]));' "$TMPDIR/bench.json" "$1"
+}
+
+run
+check "below a floor the status is 1" equal "$status" 1
+check "the median of the rounds counts" equal "$(json 'f("decode", 1).sovereign.median')" 60
+check "the ratio is of medians" equal "$(json 'f("decode", 1).ratio')" 1.5
+check "batch 1 is limited by memory" equal "$(json '[f("decode", 1).limit, f("decode", 1).bound].join()')" 100,memory
+check "batch 8 by arithmetic" equal "$(json '[f("decode", 8).limit, f("decode", 8).bound].join()')" 500,compute
+check "1.35 times llama.cpp is below the floor at batch 8" equal "$(json 'f("decode", 8).met')" false
+check "1.5 times is above it at batch 1" equal "$(json 'f("decode", 1).met')" true
+check "the gain of batching is a figure" equal "$(json 'f("batch_8_over_1", 8).sovereign.median')" 4.5
+check "of times, less is better" equal "$(json 'f("seconds", 64).met')" false
+check "an idle server is judged alone" equal "$(json 'f("idle_cpu", 32).met')" true
+check "what the machine is stays as it was" equal "$(json 'b.machine.cpu')" "Test & Sons"
+check "the table counts the floors" has "$output" "2 of 5 floors met"
+check "there is a plot of decode" has "$(cat "$TMPDIR/decode.svg")" "limit of the machine"
+
+sed -i 's/ 30 s$/ 20 s/; s/sovereign 270/sovereign 500/' "$records"
+run
+check "with all floors met the status is 0" equal "$status $(json 'f("decode", 8).of_limit')" "0 1"
+
+echo "engine decode q4_0 avx512 8 nobody 200 tokens/s" >>"$records"
+run
+check "a line that is no record is named" has "$status $output" "records.txt:15"
+
+check "a section that there is not is refused" has "$(bench/run SECTIONS=engine,speed 2>&1)" "no section 'speed'"
+check "so is an argument without a value" has "$(bench/run engine 2>&1)" "not NAME=VALUE"
+finish
