@@ -89,12 +89,44 @@ static void print_section(const struct report *r, const char *section)
     }
 }
 
+static double percent_of_limit(const struct report_figure *f)
+{
+    return f->limit > 0 ? 100 * f->series[REPORT_SOVEREIGN].median / f->limit : 0;
+}
+
+/* The kernels in one line per number of rows, instead of four. */
+static void print_kernels(const struct report *r)
+{
+    bool titled = false;
+    for (int i = 0; i < r->count; i++) {
+        const struct report_figure *read = &r->figures[i];
+        if (strcmp(read->section, "kernels") != 0 || strcmp(read->metric, "stream_read") != 0)
+            continue;
+        const struct report_figure *stream =
+            report_find(r, "kernels", "stream_compute", read->weights, read->isa, read->size);
+        const struct report_figure *cache =
+            report_find(r, "kernels", "cache_compute", read->weights, read->isa, read->size);
+        if (stream == NULL || cache == NULL) continue;
+        if (!titled) {
+            titled = true;
+            printf("\n%-9s %-7s %-7s %5s   %-41s   %s\n", "kernels", "weights", "isa", "rows",
+                   "weights from memory", "weights in cache");
+        }
+        printf("%-9s %-7s %-7s %5d   %6.2f GB/s (%3.0f%%)  %6.3f TOPS (%3.0f%%)   %6.3f TOPS "
+               "(%3.0f%%)\n",
+               "", read->weights, read->isa, read->size, read->series[REPORT_SOVEREIGN].median,
+               percent_of_limit(read), stream->series[REPORT_SOVEREIGN].median,
+               percent_of_limit(stream), cache->series[REPORT_SOVEREIGN].median,
+               percent_of_limit(cache));
+    }
+}
+
 int report_print(const struct report *r)
 {
-    static const char *const sections[] = {"kernels", "engine", "isa",     "server",
-                                           "idle",    "prefix", "overhead"};
+    static const char *const sections[] = {"engine", "isa", "server", "idle", "prefix", "overhead"};
     int below = 0, floors = 0;
     print_machine(r);
+    print_kernels(r);
     for (size_t i = 0; i < sizeof sections / sizeof *sections; i++) print_section(r, sections[i]);
     for (int i = 0; i < r->count; i++) {
         floors += r->figures[i].has_floor;

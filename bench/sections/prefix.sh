@@ -7,13 +7,13 @@
 type=${types%% *}
 file=$(model_file "$type")
 isa=$(best_isa)
-prefix_slots=${PREFIX_SLOTS:-4}
+prefix_slots=${PREFIX_SLOTS:-2}
 
 prefix_visit() {
     local slots=$prefix_requests
     [ "$1" = sovereign ] || slots=$prefix_slots
     server_start "$1" "$file" "$slots" 1280
-    server_load --clients "$prefix_requests" --prefix-words 230 --words 5 --tokens 32 --salt "$salt"
+    server_load --clients "$prefix_requests" --prefix-words 245 --words 5 --tokens 32 --salt "$salt"
     server_stop
 }
 

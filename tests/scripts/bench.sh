@@ -11,6 +11,7 @@ records=$TMPDIR/records.txt
 cat >"$TMPDIR/machine.txt" <<'END'
 cpu Test & Sons
 threads 2
+commit 671e261
 END
 cat >"$records" <<'END'
 roofline read_bandwidth - any 2 machine 50 GB/s
@@ -52,7 +53,7 @@ check "1.5 times is above it at batch 1" equal "$(json 'f("decode", 1).met')" tr
 check "the gain of batching is a figure" equal "$(json 'f("batch_8_over_1", 8).sovereign.median')" 4.5
 check "of times, less is better" equal "$(json 'f("seconds", 64).met')" false
 check "an idle server is judged alone" equal "$(json 'f("idle_cpu", 32).met')" true
-check "what the machine is stays as it was" equal "$(json 'b.machine.cpu')" "Test & Sons"
+check "what the machine is stays as it was" equal "$(json 'b.machine.cpu + " " + b.machine.commit')" "Test & Sons 671e261"
 check "the table counts the floors" has "$output" "2 of 5 floors met"
 check "there is a plot of decode" has "$(cat "$TMPDIR/decode.svg")" "limit of the machine"
 
