@@ -4,6 +4,7 @@
 # make run      serves the built-in model on http://127.0.0.1:8080 (PORT=, RUN_ARGS="--model F ...")
 # make chat     talks to it in the terminal (CHAT_ARGS=)
 # make test     runs every test; TEST=pattern selects (unit/test_base_pool, e2e, ...), FUZZ_SECONDS=60 per fuzz target
+# make soak     half an hour of mixed load with AddressSanitizer (SOAK_SECONDS=)
 # make fuzz     fuzzes for longer (FUZZ_SECONDS=600);  make bench  measures beside llama.cpp (BENCH_ARGS=)
 # make install  PREFIX=/usr/local DESTDIR=;  make format, make lint, make clean
 #
@@ -85,7 +86,7 @@ say = $(if $(V),@:,@echo '  $1')
 SUB = --no-print-directory $(if $(filter -j% --jobserver%,$(MAKEFLAGS)),,-j$(shell nproc))
 export SETUP
 
-.PHONY: all run chat test fuzz bench install format lint clean distclean
+.PHONY: all run chat test soak fuzz bench install format lint clean distclean
 .PHONY: binaries tests aarch64 oracles oracle fuzzers fuzz-binaries benches lint-files FORCE
 .SECONDARY:
 .DELETE_ON_ERROR:
@@ -112,6 +113,12 @@ test:
 	@$(if $(SAN),,$(MAKE) $(SUB) oracles)
 	@BUILD=$(BUILD) SAN=$(SAN) SOVEREIGN_DEPS=$(DEPS_DIR) scripts/run-tests $(TEST)
 
+soak:
+	@scripts/setup test
+	@$(MAKE) $(SUB) SAN=address,undefined soak-binaries
+	@BUILD=build-address-undefined ASAN_OPTIONS=detect_leaks=1:allocator_may_return_null=1 \
+		SOAK_SECONDS=$${SOAK_SECONDS:-1800} build-address-undefined/tests/test_soak
+
 fuzz:
 	@scripts/setup test
 	@$(MAKE) $(SUB) fuzzers
@@ -130,6 +137,7 @@ install: all
 
 binaries: $(PROGRAMS) $(LIB)
 tests: $(TESTS)
+soak-binaries: $(BUILD)/mkmodel $(BUILD)/tests/test_soak
 oracles: $(ORACLES)
 benches: $(BENCHES)
 fuzz-binaries: $(FUZZERS)

@@ -109,6 +109,7 @@ struct engine_request {
     int top_logprobs;   /* -1: no logprobs; 0: of the chosen token; up to ENGINE_TOP_LOGPROBS_MAX */
     bool digest_logits; /* BLAKE2b-256 over the raw logits of every generated position */
     bool no_prefix_reuse; /* neither use nor leave shared pages */
+    bool notify_at_end;   /* notify when the last event is there, and not for those before it */
     /*
      * If set, called on the engine thread with the raw logits (vocab float32) that follow each
      * prompt position, in order. Switches prefix reuse off for this request. Must not block.
@@ -153,8 +154,9 @@ struct engine_usage {
 struct engine_event {
     char *text; /* owned by the event; zero-terminated; never NULL */
     size_t text_length;
-    int32_t token; /* -1 when the event carries no token */
-    float logprob; /* of token, if asked for */
+    int32_t token;     /* -1 when the event carries no token */
+    int64_t picked_ns; /* when it was picked, by clock_monotonic_ns */
+    float logprob;     /* of token, if asked for */
     int top_count;
     struct engine_token_logprob top[ENGINE_TOP_LOGPROBS_MAX];
     enum engine_finish finish;
@@ -169,8 +171,8 @@ void engine_event_free(struct engine_event *event);
 
 struct engine_job;
 /*
- * Called on the engine thread, with no lock held, when events became available: at least once after
- * the last of them; whoever then reads until engine_job_next says false misses nothing. Must not
+ * Called on the engine thread, with no lock held, when events became available (with notify_at_end,
+ * when the last one did): at least once after the last of them; whoever then reads until engine_job_next says false misses nothing. Must not
  * block and must not call engine functions other than engine_job_cancel.
  */
 typedef void engine_notify(void *user);

@@ -61,6 +61,7 @@ enum sov_error job_create(struct engine *engine, const struct engine_request *re
     job->engine = engine;
     job->notify = notify;
     job->user = user;
+    job->notify_at_end = request->notify_at_end;
     atomic_init(&job->refs, 2);
     atomic_init(&job->cancelled, false);
     enum sov_error rc = sequence_init(&job->sequence, request, tok, context, reuse, err);
@@ -96,15 +97,15 @@ static void job_append(struct engine_job *job, struct job_event *event)
     pthread_cond_broadcast(&job->changed);
 }
 
-bool job_push(struct engine_job *job, int32_t token, float logprob,
-              const struct engine_token_logprob *top, int top_count, const char *text,
-              size_t text_length)
+bool job_push(struct engine_job *job, const char *text, size_t text_length)
 {
-    struct job_event *event = job_event_new(top_count, text_length);
+    const struct sequence *s = &job->sequence;
+    struct job_event *event = job_event_new(s->top_count, text_length);
     if (event == NULL) return false;
-    event->token = token;
-    event->logprob = logprob;
-    if (top_count > 0) memcpy(event->top, top, (size_t)top_count * sizeof top[0]);
+    event->token = s->picked;
+    event->logprob = s->top_logprobs >= 0 ? s->logprob : 0;
+    event->picked_ns = s->last_token_ns;
+    if (s->top_count > 0) memcpy(event->top, s->top, (size_t)s->top_count * sizeof s->top[0]);
     if (text_length > 0) memcpy(job_event_text(event), text, text_length);
     job_event_text(event)[text_length] = '\0';
     pthread_mutex_lock(&job->lock);
@@ -120,6 +121,7 @@ void job_end(struct engine_job *job, enum engine_finish finish, enum sov_error e
     struct job_event *event = job->last_event;
     event->token = -1;
     event->logprob = 0;
+    event->picked_ns = 0;
     event->text_length = text_length;
     if (text_length > 0) memcpy(job_event_text(event), text, text_length);
     job_event_text(event)[text_length] = '\0';
@@ -154,7 +156,9 @@ static void job_leave_callback(struct engine_job *job)
 
 void job_notify(struct engine_job *job)
 {
-    if (job->notify == NULL || !job_enter_callback(job)) return;
+    /* Only this thread sets `finished`. */
+    if (job->notify == NULL || (job->notify_at_end && !job->finished)) return;
+    if (!job_enter_callback(job)) return;
     job->notify(job->user);
     job_leave_callback(job);
 }
@@ -188,6 +192,7 @@ bool engine_job_next(struct engine_job *job, struct engine_event *event)
     event->text_length = taken->text_length;
     event->token = taken->token;
     event->logprob = taken->logprob;
+    event->picked_ns = taken->picked_ns;
     event->top_count = taken->top_count;
     if (taken->top_count > 0)
         memcpy(event->top, taken->top, (size_t)taken->top_count * sizeof taken->top[0]);

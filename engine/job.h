@@ -23,6 +23,7 @@ struct job_event {
     struct job_event *next;
     int32_t token;
     float logprob;
+    int64_t picked_ns;
     int top_count;
     size_t text_length;
     struct engine_token_logprob top[];
@@ -36,6 +37,7 @@ struct engine_job {
     atomic_bool cancelled;
     engine_notify *notify;
     void *user;
+    bool notify_at_end;
 
     pthread_mutex_t lock;
     pthread_cond_t changed; /* events came, or a callback ended */
@@ -68,16 +70,18 @@ enum sov_error job_create(struct engine *engine, const struct engine_request *re
 /* Drops one reference. */
 void job_unref(struct engine_job *job);
 
-/* For the engine's thread. After a number of pushes, or job_end, one job_notify. */
-bool job_push(struct engine_job *job, int32_t token, float logprob,
-              const struct engine_token_logprob *top, int top_count, const char *text,
-              size_t text_length);
+/*
+ * For the engine's thread: the token that the sequence has picked, and its text. After a number of
+ * pushes one job_notify, and one after job_end.
+ */
+bool job_push(struct engine_job *job, const char *text, size_t text_length);
 /*
  * The last event. text_length is at most text_max. finish ENGINE_FINISH_ERROR: error and message
  * are set.
  */
 void job_end(struct engine_job *job, enum engine_finish finish, enum sov_error error,
              const char *message, const char *text, size_t text_length);
+/* Calls notify if it is to be called now. */
 void job_notify(struct engine_job *job);
 /* Hands logits to the request's prompt_logits, unless the job was released. */
 void job_prompt_logits(struct engine_job *job, int position, const float *logits, int vocab);

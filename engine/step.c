@@ -237,8 +237,7 @@ static bool step_emit(struct engine *e, struct engine_job *job, bool with_text, 
         if (!stop_feed(&s->stop, strbuf_text(&e->piece), e->piece.length, &e->text, stopped))
             return false;
     }
-    return job_push(job, s->picked, s->top_logprobs >= 0 ? s->logprob : 0, s->top, s->top_count,
-                    strbuf_text(&e->text), e->text.length);
+    return job_push(job, strbuf_text(&e->text), e->text.length);
 }
 
 /* Takes the picked token into the sequence. Returns true when the job goes on, else how it ends. */

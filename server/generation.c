@@ -231,6 +231,7 @@ bool generation_submit(struct generation *g, engine_notify *notify, void *user,
             .top_logprobs = r->top_logprobs,
             .prompt_logits = c->sampler != NULL ? generation_on_prompt_logits : NULL,
             .prompt_logits_user = c,
+            .notify_at_end = !r->stream,
         };
         request.sampling.seed += (uint64_t)i;
         struct sov_errbuf why = {0};
@@ -352,8 +353,10 @@ static bool choice_take(struct generation_choice *c, const struct engine_event *
     strbuf_append(&c->text, e->text, e->text_length);
     bool ok = !strbuf_failed(&c->text);
     if (e->token >= 0) {
-        g->stats.last_token_ns = clock_monotonic_ns();
-        if (g->stats.tokens++ == 0) g->stats.first_token_ns = g->stats.last_token_ns;
+        struct generation_stats *stats = &g->stats;
+        if (stats->tokens++ == 0 || e->picked_ns < stats->first_token_ns)
+            stats->first_token_ns = e->picked_ns;
+        if (e->picked_ns > stats->last_token_ns) stats->last_token_ns = e->picked_ns;
         bool ends = !g->request.ignore_eos && tokenizer_is_eog(g->model->tokenizer, e->token);
         if (g->request.top_logprobs >= 0 && !ends) ok = choice_hold(c, e) && ok;
     }

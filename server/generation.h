@@ -45,7 +45,7 @@ enum generation_state generation_pump(struct generation *g, struct strbuf *out,
 
 struct generation_stats {
     struct engine_usage usage; /* complete when DONE */
-    int64_t first_token_ns;    /* clock_monotonic_ns of the first token seen; 0: none yet */
+    int64_t first_token_ns;    /* clock_monotonic_ns when the first token was picked; 0: none yet */
     int64_t last_token_ns;
     int tokens; /* seen so far */
 };

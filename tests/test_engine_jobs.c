@@ -119,6 +119,38 @@ static void test_a_reader_woken_by_notifications_misses_nothing(void **state)
     engine_free(engine);
 }
 
+static void test_a_reader_of_whole_answers_is_notified_once(void **state)
+{
+    (void)state;
+    struct engine *engine = start_engine(4, 8);
+    int32_t prompt[40];
+    static struct fixture_result result;
+    struct reader reader;
+    struct engine_job *job;
+    struct engine_event event;
+    reader_init(&reader);
+    fixture_prompt(prompt, 40, 5);
+    struct engine_request request = fixture_request(prompt, 40, 20);
+    request.notify_at_end = true;
+    int64_t begin = clock_monotonic_ns(), last = begin;
+    assert_int_equal(engine_submit(engine, &request, reader_notify, &reader, &job, NULL), SOV_OK);
+    assert_true(reader_sleep(&reader));
+    memset(&result, 0, sizeof result);
+    while (engine_job_next(job, &event)) {
+        if (event.token >= 0) { /* each says when it was picked */
+            assert_true(event.picked_ns >= last && event.picked_ns <= clock_monotonic_ns());
+            last = event.picked_ns;
+        }
+        fixture_take(&result, &event);
+    }
+    assert_int_equal(result.count, 20);
+    assert_int_equal(result.finish, ENGINE_FINISH_LENGTH);
+    engine_job_release(job);
+    assert_int_equal(atomic_load(&reader.notifications), 1);
+    reader_free(&reader);
+    engine_free(engine);
+}
+
 static void test_a_slow_reader_finds_everything_in_order(void **state)
 {
     (void)state;
@@ -472,6 +504,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_reader_woken_by_notifications_misses_nothing),
+        cmocka_unit_test(test_a_reader_of_whole_answers_is_notified_once),
         cmocka_unit_test(test_a_slow_reader_finds_everything_in_order),
         cmocka_unit_test(test_a_cancelled_job_ends_within_a_step),
         cmocka_unit_test(test_a_waiting_job_can_be_cancelled),
