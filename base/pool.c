@@ -7,13 +7,13 @@
 #include "base/pool.h"
 
 #include <pthread.h>
-#include <sched.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/cpus.h"
 #include "base/mem.h"
 
 enum { POOL_SPINS = 4000 };
@@ -100,31 +100,11 @@ static void *pool_main(void *arg)
     }
 }
 
-static int pool_cgroup_limit(void)
-{
-    FILE *file = fopen("/sys/fs/cgroup/cpu.max", "re");
-    if (file == NULL) return POOL_THREADS_MAX;
-    long quota = 0, period = 0;
-    int fields = fscanf(file, "%ld %ld", &quota, &period);
-    fclose(file);
-    if (fields != 2 || quota <= 0 || period <= 0) return POOL_THREADS_MAX;
-    long cpus = (quota + period - 1) / period;
-    return cpus < POOL_THREADS_MAX ? (int)cpus : POOL_THREADS_MAX;
-}
-
-static int pool_usable_cpus(void)
-{
-    cpu_set_t set;
-    CPU_ZERO(&set);
-    int n = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
-    return n < 1 ? 1 : n;
-}
-
 int pool_default_threads(void)
 {
-    int n = pool_usable_cpus();
-    int limit = pool_cgroup_limit();
-    if (n > limit) n = limit;
+    bool usable[CPUS_MAX];
+    cpus_usable(usable);
+    int n = cpus_threads("", usable);
     return n > POOL_THREADS_MAX ? POOL_THREADS_MAX : n;
 }
 
@@ -136,7 +116,8 @@ enum sov_error pool_create(int threads, struct pool **out, struct sov_errbuf *er
     struct pool *pool = sov_calloc(1, sizeof *pool);
     if (pool == NULL) return sov_fail(err, SOV_ERR_NOMEM, "out of memory for the thread pool");
     pool->threads = threads;
-    pool->spins = threads <= pool_usable_cpus() ? POOL_SPINS : 0;
+    bool usable[CPUS_MAX];
+    pool->spins = threads <= cpus_usable(usable) ? POOL_SPINS : 0;
     pthread_mutex_init(&pool->lock, NULL);
     pthread_cond_init(&pool->wake, NULL);
     for (int i = 1; i < threads; i++) {

@@ -24,6 +24,7 @@
 enum {
     SERVE_TIMEOUT_S_MAX = 86400,
     SERVE_CONNECTIONS_MAX = 65536,
+    SERVE_TPOT_MS_MAX = 100000,
     SERVE_GRACE_S_DEFAULT = 30, /* for the answers in progress when the server is told to stop */
     SERVE_FOLDER_MODE = 0700,
     SERVE_HEADER_BYTES_MIN = 1024, /* what server_start accepts */
@@ -243,6 +244,9 @@ static void serve_declare(struct args *args, struct serve *s)
     cli_runtime_flags_add_parallel(args, &s->flags);
     args_int(args, "--queue", "N", &s->flags.queue, 1, ENGINE_QUEUE_MAX,
              "Requests that may wait; beyond them clients get 429. Default 512.");
+    args_int(args, "--tpot-target-ms", "N", &s->flags.tpot_target_ms, 0, SERVE_TPOT_MS_MAX,
+             "Milliseconds between the tokens of a running answer that new prompts must leave it: "
+             "they are read in smaller pieces. Default 0: pieces of --prefill-chunk.");
     args_switch(args, "--no-prefix-reuse", &s->flags.no_prefix_reuse,
                 "Compute equal beginnings of prompts every time. The answers do not depend on it.");
     args_heading(args, "Running");

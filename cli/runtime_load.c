@@ -31,9 +31,10 @@ void cli_runtime_flags_add_model(struct args *args, struct cli_runtime_flags *fl
 
 void cli_runtime_flags_add_engine(struct args *args, struct cli_runtime_flags *flags)
 {
-    args_int(args, "--threads", "N", &flags->threads, 1, POOL_THREADS_MAX,
-             "Threads that compute. Default: the CPUs this process may use. The answers do not "
-             "depend on it.");
+    args_int(
+        args, "--threads", "N", &flags->threads, 1, POOL_THREADS_MAX,
+        "Threads that compute. Default: one for each physical core that this process may use. The "
+        "answers do not depend on it.");
     args_alias(args, "-t");
     args_text(
         args, "--isa", "NAME", &flags->isa,
@@ -260,6 +261,7 @@ static enum sov_error runtime_start_engine(struct cli_runtime *rt,
         .context = rt->context,
         .queue_max = flags->queue,
         .prefill_chunk = flags->prefill_chunk,
+        .tpot_target_ns = (int64_t)flags->tpot_target_ms * 1000000,
         .kv_bytes_max = flags->kv_bytes,
         .prefix_reuse = !flags->no_prefix_reuse,
     };

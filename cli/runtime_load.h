@@ -37,6 +37,7 @@ struct cli_runtime_flags {
     int context; /* 0: the default */
     int queue;
     int prefill_chunk;
+    int tpot_target_ms; /* 0: off */
     size_t kv_bytes; /* 0: enough for parallel x context */
     bool no_prefix_reuse;
     bool quiet;                                    /* no progress and no hints */

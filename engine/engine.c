@@ -292,6 +292,8 @@ static enum sov_error engine_check_options(struct engine_options *o, struct sov_
     if (rc == SOV_OK && (o->context < 2 || o->context > ENGINE_CONTEXT_MAX))
         rc = sov_fail(err, SOV_ERR_INVALID, "context must be 2 to %d tokens, not %d",
                       ENGINE_CONTEXT_MAX, o->context);
+    if (rc == SOV_OK && o->tpot_target_ns < 0)
+        rc = sov_fail(err, SOV_ERR_INVALID, "the time per output token must be 0 (off) or more");
     return rc;
 }
 
@@ -412,6 +414,7 @@ enum sov_error engine_create(const struct engine_options *options, struct engine
     e->stats.kv_pages_total = (size_t)pages;
     e->stats.kv_page_bytes = page_bytes;
     kv_pool_init(&e->kv, page_bytes, pages);
+    pace_init(&e->pace);
     rc = engine_init_scratch(e, err);
     if (rc == SOV_OK) rc = engine_start(e, err);
     if (rc != SOV_OK) {

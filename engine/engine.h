@@ -52,10 +52,15 @@ struct engine_options {
     const struct model *model;
     const struct tokenizer *tokenizer;
     struct pool *pool;
-    int parallel;        /* 1 .. ENGINE_PARALLEL_MAX */
-    int context;         /* tokens per sequence, prompt and answer together */
-    int queue_max;       /* requests waiting beyond the free slots; 0: ENGINE_QUEUE_DEFAULT */
-    int prefill_chunk;   /* prompt tokens per step; 0: ENGINE_CHUNK_DEFAULT */
+    int parallel;      /* 1 .. ENGINE_PARALLEL_MAX */
+    int context;       /* tokens per sequence, prompt and answer together */
+    int queue_max;     /* requests waiting beyond the free slots; 0: ENGINE_QUEUE_DEFAULT */
+    int prefill_chunk; /* prompt tokens per step; 0: ENGINE_CHUNK_DEFAULT */
+    /*
+     * The time between the tokens of running streams that is to be kept by giving prompts fewer
+     * rows; 0: every step may have prefill_chunk of them.
+     */
+    int64_t tpot_target_ns;
     size_t kv_bytes_max; /* at least one context's worth; 0: parallel * context worth of pages */
     bool prefix_reuse;   /* share pages of equal prefixes; keep finished ones while memory lasts */
 };

@@ -5,11 +5,14 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include "base/cgroup.h"
 #include "engine/state.h"
 
-/* A number from a cgroup file; `otherwise` when there is no such file or it says "max". */
-static size_t memory_cgroup_limit(const char *path, size_t otherwise)
+/* A number from a cgroup's file; `otherwise` when there is no such file or it says "max". */
+static size_t memory_cgroup_limit(const char *folder, const char *name, size_t otherwise)
 {
+    char path[CGROUP_PATH_MAX + 32];
+    snprintf(path, sizeof path, "%s/%s", folder, name);
     FILE *file = fopen(path, "re");
     if (file == NULL) return otherwise;
     char line[64], *end = line;
@@ -19,13 +22,19 @@ static size_t memory_cgroup_limit(const char *path, size_t otherwise)
     return end != line && bytes < otherwise ? (size_t)bytes : otherwise;
 }
 
+static void memory_visit(void *user, const char *folder)
+{
+    size_t *limit = user;
+    *limit = memory_cgroup_limit(folder, "memory.max", *limit);
+    *limit = memory_cgroup_limit(folder, "memory.limit_in_bytes", *limit);
+}
+
 size_t engine_memory_limit(void)
 {
     size_t limit = SIZE_MAX;
     long pages = sysconf(_SC_PHYS_PAGES), page_bytes = sysconf(_SC_PAGESIZE);
     if (pages > 0 && page_bytes > 0) limit = (size_t)pages * (size_t)page_bytes;
-    limit = memory_cgroup_limit("/sys/fs/cgroup/memory.max", limit);
-    limit = memory_cgroup_limit("/sys/fs/cgroup/memory/memory.limit_in_bytes", limit);
+    cgroup_walk("", "memory", memory_visit, &limit);
     struct rlimit address_space;
     if (getrlimit(RLIMIT_AS, &address_space) == 0 && address_space.rlim_cur != RLIM_INFINITY &&
         address_space.rlim_cur < limit)

@@ -302,9 +302,13 @@ int sampler_logprobs(struct sampler *s, const float *logits, int32_t token, int 
     float largest = logits[s->vec->argmax(logits, s->vocab)];
     double max = (double)largest, sum = 0;
     sampler_weigh(s, logits, largest, 1.0f);
-    for (int i = 0; i < s->vocab; i++) {
-        double a = (double)logits[i] - max;
-        sum += a < SAMPLER_FLOAT_BELOW ? (double)s->weights[i] : vec_exp64(a);
+    for (int begin = 0; begin < s->vocab; begin += SAMPLER_BLOCK) {
+        double a[SAMPLER_BLOCK], e[SAMPLER_BLOCK];
+        int n = s->vocab - begin < SAMPLER_BLOCK ? s->vocab - begin : SAMPLER_BLOCK;
+        for (int i = 0; i < n; i++) a[i] = (double)logits[begin + i] - max;
+        s->vec->exp64(a, n, e);
+        for (int i = 0; i < n; i++)
+            sum += a[i] < SAMPLER_FLOAT_BELOW ? (double)s->weights[begin + i] : e[i];
     }
     double log_sum = vec_ln(sum);
     *logprob = (float)((double)logits[token] - max - log_sum);

@@ -13,6 +13,7 @@
 
 #include "engine/engine.h"
 #include "engine/job.h"
+#include "engine/pace.h"
 #include "engine/prefix.h"
 #include "engine/sampler.h"
 
@@ -56,6 +57,7 @@ struct engine {
     struct engine_job **batch;       /* scratch: the jobs a part of the step is about */
     const struct sequence **readers; /* scratch: running sequences */
     unsigned turn;                   /* rotates who gets the odd prompt rows */
+    struct pace pace;                /* how long steps take */
     double answer_tokens;            /* how long an answer is taken to become */
     struct sampler **samplers;       /* one per worker of the pool */
     int sampler_count;

@@ -5,7 +5,9 @@
  * Every decoding sequence has one row in every step. The prompt rows of a step,
  * options.prefill_chunk at most, are shared: half go to the sequence that has waited longest, so
  * that prompts finish in order, and half are spread over the others evenly, so that a short prompt
- * does not wait behind a long one. What one does not need goes to the rest. A sequence whose next
+ * does not wait behind a long one. What one does not need goes to the rest. With a target for the
+ * time between tokens there are as many as end in time, from what steps have taken so far (pace.h);
+ * a step without streams has all. A sequence whose next
  * page is being computed by one ahead of it waits for that page.
  *
  * A sequence that needs a page when none is left gets it from the youngest one, which leaves the
@@ -74,9 +76,26 @@ static int step_share_evenly(struct engine *e, int count, int rows)
     }
 }
 
+/* How many prompt rows this step may have beside the streams. */
+static int step_prompt_rows(struct engine *e)
+{
+    int streams = 0, rows_max = e->options.prefill_chunk;
+    double positions = 0;
+    for (int i = 0; i < e->running_count; i++) {
+        const struct sequence *s = &e->running[i]->sequence;
+        if (sequence_prefilling(s)) continue;
+        streams++;
+        positions += s->token_count;
+    }
+    if (e->options.tpot_target_ns == 0 || streams == 0) return rows_max;
+    double depth = e->batch[0]->sequence.computed; /* most of the rows are the oldest's */
+    return pace_prompt_rows(&e->pace, streams, positions, depth, rows_max,
+                            e->options.tpot_target_ns);
+}
+
 static void step_share_prompt_rows(struct engine *e, int count)
 {
-    int rows = e->options.prefill_chunk;
+    int rows = step_prompt_rows(e);
     /* With an odd number the odd row changes sides at every step. */
     int half = count > 1 ? (rows + (int)(e->turn & 1)) / 2 : 0;
     rows = rows - half + step_share_evenly(e, count, half);
@@ -326,6 +345,13 @@ static void step_sample(struct engine *e, const float *lines)
         step_pick_share(&work, 0, 1);
 }
 
+static double step_positions(const struct engine *e)
+{
+    double positions = 0;
+    for (int i = 0; i < e->row_count; i++) positions += e->rows[i].position + 1;
+    return positions;
+}
+
 void engine_step(struct engine *e)
 {
     int64_t begin = clock_monotonic_ns();
@@ -344,6 +370,8 @@ void engine_step(struct engine *e)
     } else {
         step_fail_all(e, rc, err.message);
     }
-    gained.step_ns_total = (uint64_t)(clock_monotonic_ns() - begin);
+    int64_t took_ns = clock_monotonic_ns() - begin;
+    gained.step_ns_total = (uint64_t)took_ns;
+    pace_learn(&e->pace, e->row_count, step_positions(e), took_ns);
     engine_count_step(e, &gained);
 }

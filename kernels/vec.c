@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "kernels/vec_exp.h"
+#include "kernels/vec_exp64.h"
 #include "kernels/vec_tables.h"
 
 /* Adding and subtracting 1.5 * 2^52 rounds to the nearest integer, ties to even. */
@@ -25,11 +26,8 @@ static const double VEC_PIO2_1 = 0x1.921fb544p+0;
 static const double VEC_PIO2_2 = 0x1.0b4611a6p-34;
 static const double VEC_PIO2_3 = 0x1.3198a2e037073p-69;
 
-static const double VEC_LOG2E64 = 0x1.71547652b82fep+0;
 static const double VEC_LN2_HI64 = 0x1.62e42feep-1;
 static const double VEC_LN2_LO64 = 0x1.a39ef35793c76p-33;
-static const double VEC_EXP64_LOW = -708.0;
-static const double VEC_EXP64_HIGH = 709.0;
 
 /* (-1)^k / (2k+1)!, k = 1..8 */
 static const double vec_sin_coefficients[] = {
@@ -53,13 +51,6 @@ static const double vec_ln_coefficients[] = {
     1.0 / 3.0,  1.0 / 5.0,  1.0 / 7.0,  1.0 / 9.0,  1.0 / 11.0, 1.0 / 13.0,
     1.0 / 15.0, 1.0 / 17.0, 1.0 / 19.0, 1.0 / 21.0, 1.0 / 23.0,
 };
-/* 1 / k!, k = 2..13 */
-static const double vec_exp_coefficients[] = {
-    1.0 / 2.0,       1.0 / 6.0,        1.0 / 24.0,        1.0 / 120.0,
-    1.0 / 720.0,     1.0 / 5040.0,     1.0 / 40320.0,     1.0 / 362880.0,
-    1.0 / 3628800.0, 1.0 / 39916800.0, 1.0 / 479001600.0, 1.0 / 6227020800.0,
-};
-
 #define COUNT(array) ((int)(sizeof(array) / sizeof *(array)))
 
 /* c[0] + c[1] x + ... + c[n-1] x^(n-1), by Horner from the last coefficient. */
@@ -112,19 +103,7 @@ double vec_ln(double x)
 
 double vec_exp64(double x)
 {
-    if (x != x) return x;
-    if (x < VEC_EXP64_LOW) return 0.0;
-    if (x > VEC_EXP64_HIGH) x = VEC_EXP64_HIGH;
-    double n = (x * VEC_LOG2E64 + VEC_ROUND64) - VEC_ROUND64;
-    double r = fma(n, -VEC_LN2_HI64, x);
-    r = fma(n, -VEC_LN2_LO64, r);
-    double q = vec_horner(vec_exp_coefficients, COUNT(vec_exp_coefficients), r);
-    double p = fma(q, r, 1.0);
-    p = fma(p, r, 1.0);
-    uint64_t bits = (uint64_t)((int64_t)n + 1023) << 52;
-    double power;
-    memcpy(&power, &bits, sizeof power);
-    return p * power;
+    return vec_exp64_inline(x);
 }
 
 float vec_expf(float x)

@@ -63,6 +63,8 @@ struct vec_kernels {
     void (*attention)(const struct vec_attention *a);
     /* The arithmetic's exp, elementwise; for tests and for the sampler. */
     void (*exp)(const float *x, int n, float *out);
+    /* vec_exp64, elementwise. */
+    void (*exp64)(const double *x, int n, double *out);
     /* Lowest index of the largest value; -1 if any value is NaN (or n is 0). */
     int (*argmax)(const float *x, int n);
 };

@@ -165,8 +165,8 @@ static void soak_run_alone(struct soak_plan *p)
 
 static void soak_complain(const struct soak_plan *p, const char *what, const char *got)
 {
-    if (atomic_exchange(&soak_wrong, true)) return;
-    print_error("%s: %s\n  alone: %.2000s\n  got: %.2000s\n", what, p->body.data,
+    atomic_store(&soak_wrong, true);
+    print_error("%s: %s\n  alone: %.8000s\n  got: %.8000s\n", what, p->body.data,
                 strbuf_text(&p->texts[0]), got);
 }
 
@@ -204,21 +204,24 @@ static void soak_check_stream(const struct soak_plan *p, const struct response *
     int ends[16] = {0}, tokens = -1;
     bool right = r->status == 200, done = false;
     const char *at = strbuf_text(&r->body);
-    while (right && !done && strncmp(at, "data: ", 6) == 0) {
-        const char *end = strstr(at, "\n\n");
-        right = end != NULL;
+    for (const char *end; right && !done; at = end + 2) {
+        end = strstr(at, "\n\n");
+        right = end != NULL && (at[0] == ':' || strncmp(at, "data: ", 6) == 0);
         if (!right) break;
+        if (at[0] == ':') continue; /* a comment, after a time of silence */
         done = strncmp(at, "data: [DONE]", 12) == 0;
         json_t *event = json_loadb(at + 6, (size_t)(end - at - 6), JSON_ALLOW_NUL, NULL);
         if (!done) right = event != NULL && soak_take_event(p, event, texts, ends, &tokens);
         json_decref(event);
-        at = end + 2;
     }
     right = right && done && tokens == p->completion_tokens;
     for (int i = 0; i < p->choice_count; i++)
         right = right && ends[i] == 1 && texts[i].length == p->texts[i].length &&
                 memcmp(strbuf_text(&texts[i]), strbuf_text(&p->texts[i]), texts[i].length) == 0;
-    if (!right) soak_complain(p, "another stream than alone", strbuf_text(&r->body));
+    if (!right) {
+        soak_complain(p, "another stream than alone", strbuf_text(&r->body));
+        soak_complain(p, "of which the text is", strbuf_text(&texts[0]));
+    }
     for (int i = 0; i < 16; i++) strbuf_free(&texts[i]);
 }
 

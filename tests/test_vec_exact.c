@@ -202,6 +202,24 @@ static void check_store_f16(const struct vec_kernels *k, int isa, int n, enum fl
     }
 }
 
+static void check_exp64(const struct vec_kernels *k, int isa, int n, enum flavour flavour)
+{
+    static double x[sizeof buffer_x / sizeof buffer_x[0]], y[sizeof buffer_x / sizeof buffer_x[0]];
+    static const double special[] = {0,     -0.0,  -16, -708,   -708.0000001, 709, 709.0000001,
+                                     -1e30, 1e300, NAN, 1e-300, -745.2,       0.5};
+    fill(buffer_x, n, flavour);
+    for (int i = 0; i < n; i++)
+        x[i] = i % 5 == 4 ? special[(i + n) % (int)(sizeof special / sizeof special[0])]
+                          : (double)buffer_x[i] * (i % 3 == 0 ? 1.0 : 0.01);
+    k->exp64(x, n, y);
+    for (int i = 0; i < n; i++) {
+        double expected = vec_exp64(x[i]);
+        if (isnan(expected) ? !isnan(y[i]) : memcmp(&expected, &y[i], sizeof expected) != 0)
+            fail_msg("exp64(%a) on %s gives %a, not %a", x[i], kern_isa_name((enum kern_isa)isa),
+                     y[i], expected);
+    }
+}
+
 static void check_argmax(const struct vec_kernels *k, int isa, int n, enum flavour flavour)
 {
     fill(buffer_x, n, flavour);
@@ -236,6 +254,11 @@ static void test_exp(void **state)
 {
     (void)state;
     for_all(check_exp);
+}
+static void test_exp64(void **state)
+{
+    (void)state;
+    for_all(check_exp64);
 }
 static void test_store_f16(void **state)
 {
@@ -398,6 +421,7 @@ int main(void)
         cmocka_unit_test(test_rope),
         cmocka_unit_test(test_exp),
         cmocka_unit_test(test_store_f16),
+        cmocka_unit_test(test_exp64),
         cmocka_unit_test(test_argmax),
         cmocka_unit_test(test_argmax_is_the_lowest_index_of_the_largest),
         cmocka_unit_test(test_attention),

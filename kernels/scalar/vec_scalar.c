@@ -9,6 +9,7 @@
 
 #include "gguf/quant.h"
 #include "kernels/vec_exp.h"
+#include "kernels/vec_exp64.h"
 #include "kernels/vec_tables.h"
 
 enum { VEC_LANES = 16 };
@@ -123,6 +124,11 @@ static int scalar_argmax(const float *x, int n)
     return best;
 }
 
+static void scalar_exp64_all(const double *x, int n, double *out)
+{
+    for (int i = 0; i < n; i++) out[i] = vec_exp64_inline(x[i]);
+}
+
 const struct vec_kernels vec_kernels_scalar = {
     .rms_norm = scalar_rms_norm,
     .silu_mul = scalar_silu_mul,
@@ -131,5 +137,6 @@ const struct vec_kernels vec_kernels_scalar = {
     .store_f16 = scalar_store_f16,
     .attention = scalar_attention,
     .exp = scalar_exp,
+    .exp64 = scalar_exp64_all,
     .argmax = scalar_argmax,
 };
