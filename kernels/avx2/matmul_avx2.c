@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Micro-kernels for AVX2: a panel's 16 rows are two registers of eight, done one after the other. vpmaddubsw multiplies
+ * Micro-kernels for AVX2: a panel's 16 rows are two registers of eight, done one after the other block by block. vpmaddubsw multiplies
  * unsigned weights by signed activations into sums of two that must fit int16; how many strips may be added before
  * widening follows from the largest weight (strips_per_int16). Signed weights (q8_0) move their sign to the activation.
  */
@@ -11,7 +11,10 @@
 
 #define INLINE static inline __attribute__((always_inline))
 
-enum { R_MAX = 4 };
+enum { R_MAX = 8 };
+
+/* As for AVX-512: far ahead into the second-level cache, then near ahead into the first. */
+enum { PREFETCH_FAR = 16384, PREFETCH_NEAR = 1024 };
 
 /* Half `h` of eight strips: rows 8h .. 8h+7. */
 struct strips {
@@ -64,6 +67,15 @@ INLINE void unpack_pairs(const uint8_t pairs[2][STRIP], int shift, bool add, int
     }
 }
 
+/*
+ * Keeps the compiler from holding a row's broadcast activations for the other half of the panel:
+ * sixteen registers are too few, and what is spilled costs more than a second broadcast.
+ */
+INLINE void forget_loads(void)
+{
+    __asm__ volatile("" ::: "memory");
+}
+
 INLINE __m256i broadcast(const unsigned char *dword)
 {
     int32_t v;
@@ -83,11 +95,33 @@ INLINE __m256 load_halves(const void *p)
     return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p));
 }
 
-INLINE void store_rows(const __m256 *acc, int size, int rows, float *out, size_t ldo)
+/* Both halves of a group's outputs. Beyond a few rows they live in the first-level cache, which keeps up. */
+struct accumulators {
+    __m256 half[2][R_MAX];
+};
+
+INLINE void clear_accumulators(struct accumulators *acc, int size)
 {
-#pragma GCC unroll 4
-    for (int m = 0; m < size; m++)
-        if (m < rows) _mm256_storeu_ps(out + (size_t)m * ldo, acc[m]);
+#pragma GCC unroll 8
+    for (int m = 0; m < size; m++) acc->half[0][m] = acc->half[1][m] = _mm256_setzero_ps();
+}
+
+INLINE void store_rows(const struct accumulators *acc, int size, int rows, float *out, size_t ldo)
+{
+#pragma GCC unroll 8
+    for (int m = 0; m < size; m++) {
+        if (m >= rows) continue;
+        _mm256_storeu_ps(out + (size_t)m * ldo, acc->half[0][m]);
+        _mm256_storeu_ps(out + (size_t)m * ldo + 8, acc->half[1][m]);
+    }
+}
+
+INLINE void prefetch_ahead(const unsigned char *at, size_t bytes)
+{
+    for (size_t i = 0; i < bytes; i += STRIP) {
+        _mm_prefetch((const char *)at + PREFETCH_FAR + i, _MM_HINT_T1);
+        _mm_prefetch((const char *)at + PREFETCH_NEAR + i, _MM_HINT_T0);
+    }
 }
 
 /* How many strips of products fit int16: n * 2 * largest weight * 127 <= 32767. */
@@ -138,44 +172,47 @@ INLINE void unpack_32(enum gguf_type type, const unsigned char *quants, int h, s
         add_bits(((const struct q5_quants *)quants)->bits, 4, h, w);
 }
 
-INLINE void half_32(enum gguf_type type, bool offset, size_t quant_bytes, int vectors, int size,
-                    int h, const unsigned char *panel, int k, const unsigned char *group, int rows,
-                    float *out, size_t ldo)
+/* Rows 8h .. 8h+7 of one block: scales at `scales`, quants at `quants`. */
+INLINE void add_half_32(enum gguf_type type, bool offset, int vectors, int size, int h,
+                        const unsigned char *scales, const unsigned char *quants,
+                        const unsigned char *group, __m256 *acc)
 {
-    int blocks = k / 32;
-    const unsigned char *quants = panel + layout_scales_bytes(blocks, vectors);
-    __m256 acc[R_MAX];
-#pragma GCC unroll 4
-    for (int m = 0; m < size; m++) acc[m] = _mm256_setzero_ps();
-    for (int b = 0; b < blocks; b++) {
-        struct strips w;
-        unpack_32(type, quants, h, &w);
-        __m256 d = load_halves(panel + 16 * h);
-        __m256 min = vectors == 2 ? load_halves(panel + 32 + 16 * h) : _mm256_setzero_ps();
-#pragma GCC unroll 4
-        for (int m = 0; m < size; m++) {
-            __m256i start = broadcast(group + (size * 9 + m) * 4);
-            __m256 d_act = broadcast_f(group + (size * 8 + m) * 4);
-            __m256i isum =
-                dot(type, offset ? start : _mm256_setzero_si256(), &w, group, size, m, 0, 8);
-            acc[m] = _mm256_fmadd_ps(_mm256_mul_ps(d, d_act), _mm256_cvtepi32_ps(isum), acc[m]);
-            if (vectors == 2) /* + min * d_act * sum, as -(min * d_act) * -sum */
-                acc[m] =
-                    _mm256_fnmadd_ps(_mm256_mul_ps(min, d_act), _mm256_cvtepi32_ps(start), acc[m]);
-        }
-        panel += 32 * vectors;
-        quants += quant_bytes;
-        group += size * 40;
+    struct strips w;
+    unpack_32(type, quants, h, &w);
+    __m256 d = load_halves(scales + 16 * h);
+    __m256 min = vectors == 2 ? load_halves(scales + 32 + 16 * h) : _mm256_setzero_ps();
+#pragma GCC unroll 8
+    for (int m = 0; m < size; m++) {
+        forget_loads();
+        __m256i start = broadcast(group + (size * 9 + m) * 4);
+        __m256 d_act = broadcast_f(group + (size * 8 + m) * 4);
+        __m256i isum = dot(type, offset ? start : _mm256_setzero_si256(), &w, group, size, m, 0, 8);
+        acc[m] = _mm256_fmadd_ps(_mm256_mul_ps(d, d_act), _mm256_cvtepi32_ps(isum), acc[m]);
+        if (vectors == 2) /* + min * d_act * sum, as -(min * d_act) * -sum */
+            acc[m] = _mm256_fnmadd_ps(_mm256_mul_ps(min, d_act), _mm256_cvtepi32_ps(start), acc[m]);
     }
-    store_rows(acc, size, rows, out + 8 * h, ldo);
 }
 
 INLINE void micro_32(enum gguf_type type, bool offset, size_t quant_bytes, int vectors, int size,
                      const unsigned char *panel, int k, const unsigned char *group, int rows,
                      float *out, size_t ldo)
 {
-    half_32(type, offset, quant_bytes, vectors, size, 0, panel, k, group, rows, out, ldo);
-    half_32(type, offset, quant_bytes, vectors, size, 1, panel, k, group, rows, out, ldo);
+    int blocks = k / 32;
+    size_t panel_bytes = layout_panel_32_bytes(blocks, vectors, quant_bytes);
+    const unsigned char *quants = panel + layout_scales_bytes(blocks, vectors);
+    struct accumulators acc;
+    clear_accumulators(&acc, size);
+    for (int b = 0; b < blocks; b++) {
+        prefetch_ahead(quants, quant_bytes);
+        if (b % 2 == 0) /* the next panel's scales, which the quants jump over */
+            _mm_prefetch((const char *)panel + panel_bytes, _MM_HINT_T1);
+        add_half_32(type, offset, vectors, size, 0, panel, quants, group, acc.half[0]);
+        add_half_32(type, offset, vectors, size, 1, panel, quants, group, acc.half[1]);
+        panel += 32 * vectors;
+        quants += quant_bytes;
+        group += size * 40;
+    }
+    store_rows(&acc, size, rows, out, ldo);
 }
 
 /* ---- blocks of 256 ---- */
@@ -252,18 +289,18 @@ INLINE __m256i second_scale(__m256i pairs)
 INLINE void start_totals(enum gguf_type type, int shift, int size, int h,
                          const unsigned char *panel, const unsigned char *sums16, __m256i *total)
 {
-#pragma GCC unroll 4
+#pragma GCC unroll 8
     for (int m = 0; m < size; m++) total[m] = _mm256_setzero_si256();
     if (shift == 0) return;
 #pragma GCC unroll 8
     for (int p = 0; p < 8; p++) {
         __m256i scales = load_scales(type, panel, p, h);
-#pragma GCC unroll 4
+#pragma GCC unroll 8
         for (int m = 0; m < size; m++)
             total[m] = _mm256_add_epi32(
                 total[m], _mm256_madd_epi16(scales, broadcast(sums16 + (p * size + m) * 4)));
     }
-#pragma GCC unroll 4
+#pragma GCC unroll 8
     for (int m = 0; m < size; m++)
         total[m] = _mm256_sub_epi32(_mm256_setzero_si256(), _mm256_slli_epi32(total[m], shift));
 }
@@ -278,8 +315,9 @@ INLINE void add_sub_block(enum gguf_type type, int width, int size, int h,
     if (width == 16) {
         __m256i pairs = load_scales(type, panel, sub, h);
         __m256i s0 = first_scale(pairs), s1 = second_scale(pairs);
-#pragma GCC unroll 4
+#pragma GCC unroll 8
         for (int m = 0; m < size; m++) {
+            forget_loads();
             __m256i a = dot(type, zero, &w, q, size, m, 0, 4);
             __m256i b = dot(type, zero, &w, q, size, m, 4, 8);
             total[m] = _mm256_add_epi32(
@@ -289,8 +327,9 @@ INLINE void add_sub_block(enum gguf_type type, int width, int size, int h,
     }
     __m256i pairs = load_scales(type, panel, sub / 2, h);
     __m256i s = sub % 2 == 0 ? first_scale(pairs) : second_scale(pairs);
-#pragma GCC unroll 4
+#pragma GCC unroll 8
     for (int m = 0; m < size; m++) {
+        forget_loads();
         __m256i a = dot(type, zero, &w, q, size, m, 0, 8);
         total[m] = _mm256_add_epi32(total[m], _mm256_mullo_epi32(a, s));
     }
@@ -309,47 +348,45 @@ INLINE __m256i min_sum(enum gguf_type type, int width, int size, int h, const un
     return sum;
 }
 
-INLINE void half_256(enum gguf_type type, int width, int shift, bool mins, size_t block_bytes,
-                     int size, int h, const unsigned char *panel, int k, const unsigned char *group,
-                     int rows, float *out, size_t ldo)
+INLINE void add_half_256(enum gguf_type type, int width, int shift, bool mins, size_t block_bytes,
+                         int size, int h, const unsigned char *panel, const unsigned char *group,
+                         __m256 *acc)
 {
-    __m256 acc[R_MAX];
-#pragma GCC unroll 4
-    for (int m = 0; m < size; m++) acc[m] = _mm256_setzero_ps();
-    for (int b = 0; b < k / 256; b++) {
-        const unsigned char *sums16 = group + size * 256, *sums32 = group + size * 288,
-                            *d_acts = group + size * 304;
-        __m256i total[R_MAX];
-        start_totals(type, shift, size, h, panel, sums16, total);
-        for (int sub = 0; sub < 8; sub += 2) {
-            add_sub_block(type, width, size, h, panel, sub, group + sub * size * 32, total);
-            add_sub_block(type, width, size, h, panel, sub + 1, group + (sub + 1) * size * 32,
-                          total);
-        }
-        __m256 d = load_halves(panel + 16 * h);
-        __m256 dmin = mins ? load_halves(panel + 32 + 16 * h) : _mm256_setzero_ps();
-#pragma GCC unroll 4
-        for (int m = 0; m < size; m++) {
-            __m256 d_act = broadcast_f(d_acts + m * 4);
-            acc[m] = _mm256_fmadd_ps(_mm256_mul_ps(d, d_act), _mm256_cvtepi32_ps(total[m]), acc[m]);
-            if (mins) {
-                __m256i msum = min_sum(type, width, size, h, panel, sums16, sums32, m);
-                acc[m] =
-                    _mm256_fnmadd_ps(_mm256_mul_ps(dmin, d_act), _mm256_cvtepi32_ps(msum), acc[m]);
-            }
-        }
-        panel += block_bytes;
-        group += size * 308;
+    const unsigned char *sums16 = group + size * 256, *sums32 = group + size * 288,
+                        *d_acts = group + size * 304;
+    __m256i total[R_MAX];
+    start_totals(type, shift, size, h, panel, sums16, total);
+    for (int sub = 0; sub < 8; sub += 2) {
+        if (h == 0) prefetch_ahead(panel + (size_t)sub * (block_bytes / 8), block_bytes / 4);
+        add_sub_block(type, width, size, h, panel, sub, group + sub * size * 32, total);
+        add_sub_block(type, width, size, h, panel, sub + 1, group + (sub + 1) * size * 32, total);
     }
-    store_rows(acc, size, rows, out + 8 * h, ldo);
+    __m256 d = load_halves(panel + 16 * h);
+    __m256 dmin = mins ? load_halves(panel + 32 + 16 * h) : _mm256_setzero_ps();
+#pragma GCC unroll 8
+    for (int m = 0; m < size; m++) {
+        __m256 d_act = broadcast_f(d_acts + m * 4);
+        acc[m] = _mm256_fmadd_ps(_mm256_mul_ps(d, d_act), _mm256_cvtepi32_ps(total[m]), acc[m]);
+        if (mins) {
+            __m256i msum = min_sum(type, width, size, h, panel, sums16, sums32, m);
+            acc[m] = _mm256_fnmadd_ps(_mm256_mul_ps(dmin, d_act), _mm256_cvtepi32_ps(msum), acc[m]);
+        }
+    }
 }
 
 INLINE void micro_256(enum gguf_type type, int width, int shift, bool mins, size_t block_bytes,
                       int size, const unsigned char *panel, int k, const unsigned char *group,
                       int rows, float *out, size_t ldo)
 {
-    half_256(type, width, shift, mins, block_bytes, size, 0, panel, k, group, rows, out, ldo);
-    half_256(type, width, shift, mins, block_bytes, size, 1, panel, k, group, rows, out, ldo);
+    struct accumulators acc;
+    clear_accumulators(&acc, size);
+    for (int b = 0; b < k / 256; b++) {
+        add_half_256(type, width, shift, mins, block_bytes, size, 0, panel, group, acc.half[0]);
+        add_half_256(type, width, shift, mins, block_bytes, size, 1, panel, group, acc.half[1]);
+        panel += block_bytes;
+        group += size * 308;
+    }
+    store_rows(&acc, size, rows, out, ldo);
 }
 
 /* ---- floats ---- */
@@ -363,35 +400,36 @@ INLINE __m256 load_weights(enum gguf_type type, const unsigned char *panel, int 
     return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128(bits)), 16));
 }
 
-INLINE void half_float(enum gguf_type type, int size, int h, const unsigned char *panel, int k,
-                       const unsigned char *group, int rows, float *out, size_t ldo)
+INLINE void add_half_float(enum gguf_type type, int size, int h, const unsigned char *panel,
+                           int begin, int end, const unsigned char *group, __m256 *acc)
 {
-    __m256 acc[R_MAX];
-#pragma GCC unroll 4
-    for (int m = 0; m < size; m++) acc[m] = _mm256_setzero_ps();
-    for (int begin = 0; begin < k; begin += FLOAT_BLOCK) {
-        int end = begin + FLOAT_BLOCK < k ? begin + FLOAT_BLOCK : k;
-        __m256 part[R_MAX];
-#pragma GCC unroll 4
-        for (int m = 0; m < size; m++) part[m] = _mm256_setzero_ps();
-        for (int e = begin; e < end; e++) {
-            __m256 w = load_weights(type, panel, e, h);
-#pragma GCC unroll 4
-            for (int m = 0; m < size; m++)
-                part[m] = _mm256_fmadd_ps(
-                    w, broadcast_f(group + ((size_t)e * (size_t)size + (size_t)m) * 4), part[m]);
-        }
-#pragma GCC unroll 4
-        for (int m = 0; m < size; m++) acc[m] = _mm256_add_ps(acc[m], part[m]);
+    __m256 part[R_MAX];
+#pragma GCC unroll 8
+    for (int m = 0; m < size; m++) part[m] = _mm256_setzero_ps();
+    for (int e = begin; e < end; e++) {
+        __m256 w = load_weights(type, panel, e, h);
+#pragma GCC unroll 8
+        for (int m = 0; m < size; m++)
+            part[m] = _mm256_fmadd_ps(
+                w, broadcast_f(group + ((size_t)e * (size_t)size + (size_t)m) * 4), part[m]);
     }
-    store_rows(acc, size, rows, out + 8 * h, ldo);
+#pragma GCC unroll 8
+    for (int m = 0; m < size; m++) acc[m] = _mm256_add_ps(acc[m], part[m]);
 }
 
 INLINE void micro_float(enum gguf_type type, int size, const unsigned char *panel, int k,
                         const unsigned char *group, int rows, float *out, size_t ldo)
 {
-    half_float(type, size, 0, panel, k, group, rows, out, ldo);
-    half_float(type, size, 1, panel, k, group, rows, out, ldo);
+    size_t width = type == GGUF_TYPE_F32 ? 64 : 32;
+    struct accumulators acc;
+    clear_accumulators(&acc, size);
+    for (int begin = 0; begin < k; begin += FLOAT_BLOCK) {
+        int end = begin + FLOAT_BLOCK < k ? begin + FLOAT_BLOCK : k;
+        prefetch_ahead(panel + (size_t)begin * width, FLOAT_BLOCK * width);
+        add_half_float(type, size, 0, panel, begin, end, group, acc.half[0]);
+        add_half_float(type, size, 1, panel, begin, end, group, acc.half[1]);
+    }
+    store_rows(&acc, size, rows, out, ldo);
 }
 
 /* One function per type and group size: `fn` with the type's constants, then the arguments of matmul_micro. */
@@ -401,9 +439,11 @@ INLINE void micro_float(enum gguf_type type, int size, const unsigned char *pane
     {                                                                                        \
         fn(__VA_ARGS__, size, panel, k, group, rows, out, ldo);                              \
     }
-#define MICROS(name, ...)       \
-    MICRO(name, 1, __VA_ARGS__) \
-    MICRO(name, 2, __VA_ARGS__) MICRO(name, 3, __VA_ARGS__) MICRO(name, 4, __VA_ARGS__)
+#define MICROS(name, ...)                                                               \
+    MICRO(name, 1, __VA_ARGS__)                                                         \
+    MICRO(name, 2, __VA_ARGS__)                                                         \
+    MICRO(name, 3, __VA_ARGS__) MICRO(name, 4, __VA_ARGS__) MICRO(name, 6, __VA_ARGS__) \
+        MICRO(name, 8, __VA_ARGS__)
 
 MICROS(f32, micro_float, GGUF_TYPE_F32)
 MICROS(f16, micro_float, GGUF_TYPE_F16)
@@ -419,9 +459,10 @@ MICROS(q4_k, micro_256, GGUF_TYPE_Q4_K, 32, 0, true, sizeof(struct q4_k_panel))
 MICROS(q5_k, micro_256, GGUF_TYPE_Q5_K, 32, 0, true, sizeof(struct q5_k_panel))
 MICROS(q6_k, micro_256, GGUF_TYPE_Q6_K, 16, Q6_K_SHIFT, false, sizeof(struct q6_k_panel))
 
-#define ROW(name)                                    \
-    {                                                \
-        NULL, name##_1, name##_2, name##_3, name##_4 \
+#define ROW(name)                                                                       \
+    {                                                                                   \
+        [1] = name##_1, [2] = name##_2, [3] = name##_3, [4] = name##_4, [6] = name##_6, \
+        [8] = name##_8                                                                  \
     }
 static matmul_micro *const MICRO_TABLE[SLOTS][ACT_GROUP_ROWS_MAX + 1] = {
     [SLOT_F32] = ROW(f32),   [SLOT_F16] = ROW(f16),   [SLOT_BF16] = ROW(bf16),
