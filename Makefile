@@ -6,18 +6,21 @@
 # make test     runs every test; TEST=pattern selects (unit/test_base_pool, e2e, ...), FUZZ_SECONDS=60 per fuzz target
 # make soak     half an hour of mixed load with AddressSanitizer (SOAK_SECONDS=)
 # make fuzz     fuzzes for longer (FUZZ_SECONDS=600);  make bench  measures beside llama.cpp (BENCH_ARGS=)
+# make tune     measures the kernels of this CPU and writes its table, kernels/tuning/NAME.h
 # make install  PREFIX=/usr/local DESTDIR=;  make format, make lint, make clean
 #
-# SAN=address,undefined or SAN=thread builds and tests with sanitizers, in a folder of its own.
+# SAN=address,undefined or SAN=thread builds and tests with sanitizers, AMX=emulated with AMX tiles in plain C (so that
+# a CPU with AVX-512 can test those kernels; slow), each in a folder of its own.
 # Each of these first installs what is missing (scripts/setup) and then calls make again: pkg-config knows the libraries
 # only after that. SETUP=no leaves the system alone. Everything is built from the lists below: a new .c file in a room is
 # found by itself.
 
 SAN ?=
+AMX ?=
 PREFIX ?= /usr/local
 PORT ?= 8080
 comma := ,
-BUILD := build$(if $(SAN),-$(subst $(comma),-,$(SAN)))
+BUILD := build$(if $(SAN),-$(subst $(comma),-,$(SAN)))$(if $(AMX),-amx-$(AMX))
 DEPS_DIR := $(if $(SOVEREIGN_DEPS),$(SOVEREIGN_DEPS),.deps)
 VERSION := 0.1.0
 
@@ -29,7 +32,7 @@ TEST_LIBS := -lcmocka
 CFLAGS ?= -O2 -g
 WARN := -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wpointer-arith
 SANFLAGS := $(if $(SAN),-fsanitize=$(SAN) -fno-sanitize-recover=all -fno-omit-frame-pointer)
-ALL_CFLAGS = -std=gnu17 -D_GNU_SOURCE -DSOV_VERSION='"$(VERSION)"' -I. $(WARN) $(CFLAGS) $(SANFLAGS) \
+ALL_CFLAGS = -std=gnu17 -D_GNU_SOURCE -DSOV_VERSION='"$(VERSION)"' $(AMX_DEFINES) -I. $(WARN) $(CFLAGS) $(SANFLAGS) \
 	-ffp-contract=off -fno-math-errno -MMD -MP $(PACKAGE_CFLAGS)
 # Each ISA's folder gets its own flags; -O3 where the kernels are, unless a sanitizer would make that take minutes.
 KERNEL_CFLAGS := $(if $(SAN),-O1,-O3)
@@ -38,20 +41,24 @@ AVX512_CFLAGS := -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vbmi -mavx51
 	-mprefer-vector-width=512
 NEON_DOT_CFLAGS := -march=armv8.2-a+dotprod
 NEON_I8MM_CFLAGS := -march=armv8.2-a+dotprod+i8mm
+# The AMX kernels use AVX-512, too. Compilers that do not know the instructions build without them.
+AMX_CFLAGS := $(AVX512_CFLAGS) -mamx-tile -mamx-int8
+# The compiler's machine, which is not this one when it is a cross compiler.
+MACHINE := $(firstword $(subst -, ,$(shell $(CC) -dumpmachine 2>/dev/null)))
+X86 := $(filter x86_64,$(MACHINE))
+AMX_KNOWN := $(if $(X86),$(shell echo '__asm__("tdpbsud %tmm0, %tmm1, %tmm2");' | \
+	$(CC) $(AMX_CFLAGS) -x c -c -o /dev/null - 2>/dev/null && echo yes))
+AMX_DEFINES := $(if $(AMX_KNOWN),-DSOV_AMX $(if $(filter emulated,$(AMX)),-DSOV_AMX_EMULATED))
 ORACLE_CFLAGS := $(if $(wildcard $(DEPS_DIR)/llama/lib),-I$(DEPS_DIR)/llama/include,$(shell pkg-config --cflags llama 2>/dev/null))
 file_cflags = $(if $(filter kernels/%,$1),$(KERNEL_CFLAGS)) $(if $(filter kernels/avx2/%,$1),$(AVX2_CFLAGS)) \
 	$(if $(filter kernels/avx512/%,$1),$(AVX512_CFLAGS)) $(if $(filter kernels/neon/%_dot.c,$1),$(NEON_DOT_CFLAGS)) \
-	$(if $(filter kernels/neon/%_i8mm.c,$1),$(NEON_I8MM_CFLAGS)) $(if $(filter tests/oracle/% bench/%,$1),$(ORACLE_CFLAGS))
+	$(if $(filter kernels/neon/%_i8mm.c,$1),$(NEON_I8MM_CFLAGS)) \
+	$(if $(filter kernels/amx/%,$1),$(AMX_CFLAGS)) $(if $(filter tests/test_matmul_amx.c,$1),$(if $(X86),$(AVX512_CFLAGS))) \
+	$(if $(filter tests/oracle/% bench/%,$1),$(ORACLE_CFLAGS))
 
 ROOMS := base gguf kernels kernels/scalar tokenizer model engine server cli
-# The compiler's machine, which is not this one when it is a cross compiler.
-MACHINE := $(firstword $(subst -, ,$(shell $(CC) -dumpmachine 2>/dev/null)))
-ifeq ($(MACHINE),x86_64)
-ROOMS += kernels/avx2 kernels/avx512
-endif
-ifeq ($(MACHINE),aarch64)
-ROOMS += kernels/neon
-endif
+ROOMS += $(if $(X86),kernels/avx2 kernels/avx512) $(if $(AMX_KNOWN),kernels/amx)
+ROOMS += $(if $(filter aarch64,$(MACHINE)),kernels/neon)
 MAIN := cli/main.c
 LIB_SRCS := $(filter-out $(MAIN),$(foreach room,$(ROOMS),$(wildcard $(room)/*.c)))
 TOOL_SRCS := $(wildcard tools/*.c)
@@ -86,7 +93,7 @@ say = $(if $(V),@:,@echo '  $1')
 SUB = --no-print-directory $(if $(filter -j% --jobserver%,$(MAKEFLAGS)),,-j$(shell nproc))
 export SETUP
 
-.PHONY: all run chat test soak fuzz bench install format lint clean distclean
+.PHONY: all run chat test soak fuzz bench tune install format lint clean distclean
 .PHONY: binaries tests aarch64 oracles oracle fuzzers fuzz-binaries benches lint-files FORCE
 .SECONDARY:
 .DELETE_ON_ERROR:
@@ -131,6 +138,12 @@ bench:
 	@$(MAKE) $(SUB) binaries benches
 	@BUILD=$(BUILD) SOVEREIGN_DEPS=$(DEPS_DIR) bench/run $(BENCH_ARGS)
 
+tune:
+	@scripts/setup build
+	@$(MAKE) $(SUB) $(BUILD)/bench/tune
+	@$(BUILD)/bench/tune >$(BUILD)/bench/tuning.h
+	@cp $(BUILD)/bench/tuning.h kernels/tuning/$$($(BUILD)/bench/tune --name).h
+
 install: all
 	install -D -m 755 $(BUILD)/sovereign $(DESTDIR)$(PREFIX)/bin/sovereign
 	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/doc/sovereign LICENSE CHANGELOG.md $(wildcard README.md docs/*.md)
@@ -164,7 +177,7 @@ $(BUILD)/flags: FORCE
 	@mkdir -p $(@D)
 	@printf '%s\n' "$$FLAGS_TEXT" | cmp -s - $@ || printf '%s\n' "$$FLAGS_TEXT" >$@
 $(BUILD)/flags: export FLAGS_TEXT = $(shell $(CC) --version | head -n 1) $(ALL_CFLAGS) $(KERNEL_CFLAGS) $(AVX2_CFLAGS) \
-	$(AVX512_CFLAGS) $(NEON_DOT_CFLAGS) $(NEON_I8MM_CFLAGS) $(LIBS)
+	$(AMX_CFLAGS) $(NEON_DOT_CFLAGS) $(NEON_I8MM_CFLAGS) $(LIBS)
 $(BUILD)/sources: FORCE
 	@mkdir -p $(@D)
 	@echo '$(LIB_SRCS) $(GUIDE)' | cmp -s - $@ || echo '$(LIB_SRCS) $(GUIDE)' >$@
@@ -209,6 +222,8 @@ ORACLE_LIBS := $(if $(wildcard $(DEPS_DIR)/llama/lib),$(patsubst %,$(DEPS_DIR)/l
 	-fopenmp -ldl,$(shell pkg-config --libs llama 2>/dev/null))
 $(BUILD)/oracle/%: $(BUILD)/obj/tests/oracle/%.o $(LIB) $(wildcard $(DEPS_DIR)/llama/stamp)
 	$(call link,g++,,$(ORACLE_LIBS) $(LIBS) -lcmocka)
+$(BUILD)/bench/tune: $(BUILD)/obj/bench/tune.o $(LIB)
+	$(call link,$(CC),,$(LIBS))
 $(BUILD)/bench/%: $(BUILD)/obj/bench/%.o $(LIB) $(wildcard $(DEPS_DIR)/llama/stamp)
 	$(call link,g++,,$(ORACLE_LIBS) $(LIBS))
 $(BENCH_ISAS:%=$(BUILD)/bench/bench_llama-%): $(BUILD)/bench/bench_llama-%: $(BUILD)/obj/bench/bench_llama.o $(LIB) \

@@ -36,11 +36,11 @@ void cli_runtime_flags_add_engine(struct args *args, struct cli_runtime_flags *f
         "Threads that compute. Default: one for each physical core that this process may use. The "
         "answers do not depend on it.");
     args_alias(args, "-t");
-    args_text(
-        args, "--isa", "NAME", &flags->isa,
-        "Instruction set: auto, scalar, avx2, avx512, neon. Default auto: the best this CPU has. "
-        "The answers do not "
-        "depend on it.");
+    args_text(args, "--isa", "NAME", &flags->isa,
+              "Instruction set: auto, scalar, avx2, avx512, amx, neon. Default auto: the best this "
+              "CPU has. "
+              "The answers do not "
+              "depend on it.");
     args_int(args, "--ctx", "N", &flags->context, 2, ENGINE_CONTEXT_MAX,
              "Tokens of one conversation, prompt and answer together. Default: what the model was "
              "trained for, at "

@@ -4,9 +4,15 @@
 #include <string.h>
 #if defined(__x86_64__)
 #include <cpuid.h>
+#include <pthread.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 #endif
 
-static const char *const ISA_NAMES[KERN_ISAS] = {"scalar", "avx2", "avx512", "neon"};
+static const char *const ISA_NAMES[KERN_ISAS] = {
+    [KERN_ISA_SCALAR] = "scalar", [KERN_ISA_AVX2] = "avx2", [KERN_ISA_AVX512] = "avx512",
+    [KERN_ISA_AMX] = "amx",       [KERN_ISA_NEON] = "neon",
+};
 
 #if defined(__x86_64__)
 /* clang's __builtin_cpu_supports does not know "f16c" before version 16. */
@@ -14,6 +20,61 @@ static bool isa_has_f16c(void)
 {
     unsigned eax, ebx, ecx, edx;
     return __get_cpuid(1, &eax, &ebx, &ecx, &edx) != 0 && (ecx & bit_F16C) != 0;
+}
+#endif
+
+#if defined(SOV_AMX_EMULATED)
+static bool isa_amx_granted(void)
+{
+    return true;
+}
+#elif defined(SOV_AMX)
+/* CPUID leaf 7, EDX; XCR0; and the arch_prctl of Linux 5.16 with the number of the tile data's state component. */
+enum {
+    ISA_BIT_OSXSAVE = 1 << 27,
+    ISA_BIT_AMX_TILE = 1 << 24,
+    ISA_BIT_AMX_INT8 = 1 << 25,
+    ISA_XCR0_TILES = 3 << 17, /* configuration and data */
+    ISA_LEAF_TILES = 0x1D,    /* subleaf 1 is palette 1 */
+    ISA_PALETTE_TILES = 8,
+    ISA_PALETTE_ROWS = 16,
+    ISA_PALETTE_ROW_BYTES = 64,
+    ISA_ARCH_GET_XCOMP_PERM = 0x1022,
+    ISA_ARCH_REQ_XCOMP_PERM = 0x1023,
+    ISA_XFEATURE_TILE_DATA = 18,
+};
+
+static bool amx_granted;
+static pthread_once_t amx_once = PTHREAD_ONCE_INIT;
+
+/* Tiles fault until the process has asked for them; threads share what it was granted. */
+static void isa_amx_request(void)
+{
+    unsigned eax, ebx, ecx, edx, xcr0_low, xcr0_high;
+    if (__get_cpuid(1, &eax, &ebx, &ecx, &edx) == 0 || (ecx & ISA_BIT_OSXSAVE) == 0) return;
+    __asm__ volatile("xgetbv" : "=a"(xcr0_low), "=d"(xcr0_high) : "c"(0));
+    if ((xcr0_low & ISA_XCR0_TILES) != ISA_XCR0_TILES) return;
+    if (__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) == 0) return;
+    if ((edx & ISA_BIT_AMX_TILE) == 0 || (edx & ISA_BIT_AMX_INT8) == 0) return;
+    if (__get_cpuid_count(ISA_LEAF_TILES, 1, &eax, &ebx, &ecx, &edx) == 0) return;
+    if (ebx >> 16 < ISA_PALETTE_TILES || (ebx & 0xFFFF) < ISA_PALETTE_ROW_BYTES ||
+        (ecx & 0xFFFF) < ISA_PALETTE_ROWS)
+        return;
+    if (syscall(SYS_arch_prctl, ISA_ARCH_REQ_XCOMP_PERM, ISA_XFEATURE_TILE_DATA) != 0) return;
+    unsigned long granted = 0;
+    amx_granted = syscall(SYS_arch_prctl, ISA_ARCH_GET_XCOMP_PERM, &granted) == 0 &&
+                  (granted >> ISA_XFEATURE_TILE_DATA & 1) != 0;
+}
+
+static bool isa_amx_granted(void)
+{
+    return pthread_once(&amx_once, isa_amx_request) == 0 && amx_granted;
+}
+#elif defined(__x86_64__)
+/* The compiler that made this build does not know the instructions. */
+static bool isa_amx_granted(void)
+{
+    return false;
 }
 #endif
 
@@ -30,6 +91,7 @@ bool kern_isa_available(enum kern_isa isa)
                __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
                __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vbmi") &&
                __builtin_cpu_supports("avx512vnni");
+    case KERN_ISA_AMX: return kern_isa_available(KERN_ISA_AVX512) && isa_amx_granted();
 #elif defined(__aarch64__)
     case KERN_ISA_NEON: return true;
 #endif
@@ -57,8 +119,7 @@ enum sov_error kern_isa_parse(const char *name, enum kern_isa *out, struct sov_e
         return SOV_OK;
     }
     char have[64] = "";
-    bool known = strcmp(name, "amx") ==
-                 0; /* a name of the command line whose kernels this version does not have */
+    bool known = false;
     for (int isa = 0; isa < KERN_ISAS; isa++) {
         bool match = strcmp(name, ISA_NAMES[isa]) == 0;
         known = known || match;

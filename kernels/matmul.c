@@ -3,8 +3,12 @@
 #include "kernels/matmul.h"
 
 #include <limits.h>
+#include <pthread.h>
+#include <stdbool.h>
 
 #include "kernels/matmul_layout.h"
+#include "kernels/matmul_plan.h"
+#include "kernels/tuning.h"
 
 struct slot_info {
     enum gguf_type type;
@@ -36,17 +40,115 @@ static int slot_of(enum gguf_type type)
     return -1;
 }
 
-static const struct matmul_isa_table *table_for(enum kern_isa isa)
+const struct matmul_isa_table *matmul_table_for(enum kern_isa isa)
 {
     switch (isa) {
 #if defined(__x86_64__)
     case KERN_ISA_AVX2: return &matmul_table_avx2;
-    case KERN_ISA_AVX512: return &matmul_table_avx512;
+    case KERN_ISA_AVX512:
+    case KERN_ISA_AMX: return &matmul_table_avx512; /* for narrow batches and float weights */
 #elif defined(__aarch64__)
     case KERN_ISA_NEON: return matmul_neon_table();
 #endif
     default: return &matmul_table_scalar;
     }
+}
+
+const struct matmul_wide *matmul_wide_for(enum kern_isa isa)
+{
+#if defined(SOV_AMX)
+    if (isa == KERN_ISA_AMX) return &matmul_wide_amx;
+#else
+    (void)isa;
+#endif
+    return NULL;
+}
+
+/* ---- plans ---- */
+
+static struct matmul_plan plans[KERN_ISAS][MATMUL_ACT_KINDS];
+static pthread_once_t plans_once = PTHREAD_ONCE_INIT;
+
+/* The sizes that every type of the kind has. */
+static struct matmul_sizes sizes_for(enum kern_isa isa, enum matmul_act_kind kind)
+{
+    const struct matmul_isa_table *t = matmul_table_for(isa);
+    const struct matmul_wide *wide = matmul_wide_for(isa);
+    struct matmul_sizes sizes = {.narrow = UINT32_MAX, .wide = wide != NULL ? UINT32_MAX : 0};
+    for (int slot = 0; slot < SLOTS; slot++) {
+        uint32_t narrow = 0, tiles = 0;
+        if (SLOTS_INFO[slot].act != kind) continue;
+        for (int size = 1; size <= ACT_GROUP_ROWS_MAX; size++) {
+            if (t->micro[slot][size] != NULL) narrow |= 1u << size;
+            if (wide != NULL && wide->run[slot][size] != NULL) tiles |= 1u << size;
+        }
+        sizes.narrow &= narrow;
+        sizes.wide &= tiles;
+    }
+    return sizes;
+}
+
+/*
+ * Weights of several types may meet the same packed activations, so that a plan is for all types of a kind: for the sum
+ * of their costs, each counted in the type's own cost of a row, so that slow types do not outvote the others.
+ */
+enum { COST_UNIT = 1000 };
+
+static uint64_t cost_of_row(const struct tuning_costs *costs)
+{
+    uint64_t best = 0;
+    for (int size = 1; size <= ACT_GROUP_ROWS_MAX; size++) {
+        uint64_t row = (uint64_t)costs->cached[size] * COST_UNIT / (uint64_t)size;
+        if (row != 0 && (best == 0 || row < best)) best = row;
+    }
+    return best;
+}
+
+/* Adds one type's cost to the kind's sum; a size that one type lacks is lacking for all. */
+static void add_cost(unsigned *sum, unsigned cost, uint64_t row, bool first)
+{
+    if (cost == 0 || (*sum == 0 && !first))
+        *sum = 0;
+    else
+        *sum += (unsigned)((uint64_t)cost * COST_UNIT * COST_UNIT / row) + 1; /* 0 is "unknown" */
+}
+
+static bool costs_for(enum kern_isa isa, enum matmul_act_kind kind, struct tuning_costs *out)
+{
+    const struct tuning_isa *table = tuning_for(isa);
+    unsigned types = 0;
+    *out = (struct tuning_costs){.wide_panel = 0};
+    for (int slot = 0; table != NULL && slot < SLOTS; slot++) {
+        const struct tuning_costs *c = &table->costs[slot];
+        uint64_t row = cost_of_row(c);
+        if (SLOTS_INFO[slot].act != kind || row == 0) continue;
+        for (int size = 1; size <= ACT_GROUP_ROWS_MAX; size++) {
+            add_cost(&out->cached[size], c->cached[size], row, types == 0);
+            add_cost(&out->stream[size], c->stream[size], row, types == 0);
+            add_cost(&out->wide[size], c->wide[size], row, types == 0);
+        }
+        add_cost(&out->wide_panel, c->wide_panel, row, true);
+        types++;
+    }
+    return types > 0;
+}
+
+static void make_plans(void)
+{
+    for (int isa = 0; isa < KERN_ISAS; isa++)
+        for (int kind = 0; kind < MATMUL_ACT_KINDS; kind++) {
+            struct tuning_costs costs;
+            bool known = costs_for((enum kern_isa)isa, (enum matmul_act_kind)kind, &costs);
+            matmul_plan_make(&plans[isa][kind],
+                             sizes_for((enum kern_isa)isa, (enum matmul_act_kind)kind),
+                             known ? &costs : NULL);
+        }
+}
+
+static const struct matmul_plan *plan_for(enum kern_isa isa, enum matmul_act_kind kind)
+{
+    (void)pthread_once(&plans_once, make_plans);
+    return &plans[isa][kind];
 }
 
 enum sov_error matmul_weights_init(struct matmul_weights *w, enum gguf_type type, int64_t n,
@@ -92,57 +194,64 @@ enum matmul_act_kind matmul_act_kind_for(enum gguf_type type)
 
 size_t matmul_act_bytes(enum matmul_act_kind kind, int rows_max, int k)
 {
-    /* A group is padded by less than a third of its rows (see group_size), or up from 1. */
-    size_t rows = (size_t)rows_max + (size_t)rows_max / 2 + ACT_GROUP_ROWS_MAX;
+    /* Only the last group of a batch is padded. */
+    size_t rows = (size_t)rows_max + ACT_GROUP_ROWS_MAX;
     return (rows * layout_act_row_bytes(kind, k) + 63) / 64 * 64;
 }
 
-/* The smallest group size of the table that holds `rows`. */
-static int group_size(const struct matmul_isa_table *t, int rows)
+int matmul_act_group_rows_max(enum kern_isa isa)
 {
-    while (t->micro[SLOT_F32][rows] == NULL) rows++;
-    return rows;
+    return matmul_wide_for(isa) != NULL ? ACT_GROUP_ROWS_MAX
+                                        : matmul_table_for(isa)->group_rows_max;
 }
 
-/*
- * The rows are split into the fewest groups, as equal as can be: the first rows % groups of them have one row more.
- */
+/* One group of a batch; groups are visited in order. */
 struct act_split {
+    int group;
     int first; /* first row of the group */
     int rows;
     int size;      /* with padding */
     size_t offset; /* padded rows before it */
 };
 
-static struct act_split act_split_at(const struct matmul_act *a, int g)
+static void act_split_size(const struct matmul_act *a, struct act_split *s)
 {
-    const struct matmul_isa_table *t = table_for(a->isa);
-    int small = a->rows / a->groups, large = small + 1, extra = a->rows % a->groups;
-    int size_small = group_size(t, small), size_large = extra != 0 ? group_size(t, large) : 0;
-    int before = g < extra ? g : extra;
-    struct act_split s;
-    s.first = g * small + before;
-    s.rows = g < extra ? large : small;
-    s.size = g < extra ? size_large : size_small;
-    s.offset = (size_t)before * (size_t)size_large + (size_t)(g - before) * (size_t)size_small;
+    int left = a->rows - s->first;
+    if (s->group < a->wide_groups)
+        s->size = a->wide_size;
+    else if (left > 0)
+        s->size = matmul_plan_narrow(plan_for(a->isa, a->kind), left, s->group == 0);
+    s->rows = left < s->size ? left : s->size;
+}
+
+static struct act_split act_split_first(const struct matmul_act *a)
+{
+    struct act_split s = {.group = 0};
+    act_split_size(a, &s);
     return s;
+}
+
+static void act_split_next(const struct matmul_act *a, struct act_split *s)
+{
+    s->group++;
+    s->first += s->rows;
+    s->offset += (size_t)s->size;
+    act_split_size(a, s);
 }
 
 void matmul_act_init(struct matmul_act *a, enum matmul_act_kind kind, enum kern_isa isa, int rows,
                      int k, void *data)
 {
-    int most = table_for(isa)->group_rows_max;
-    *a = (struct matmul_act){.kind = kind,
-                             .isa = isa,
-                             .rows = rows,
-                             .k = k,
-                             .groups = (rows + most - 1) / most,
-                             .data = data};
+    *a = (struct matmul_act){.kind = kind, .isa = isa, .rows = rows, .k = k, .data = data};
+    a->wide_groups = matmul_plan_wide(plan_for(isa, kind), rows, &a->wide_size);
+    for (struct act_split s = act_split_first(a); s.first < rows; act_split_next(a, &s))
+        a->groups++;
 }
 
 void matmul_act_group_rows(const struct matmul_act *a, int group, int *first, int *count)
 {
-    struct act_split s = act_split_at(a, group);
+    struct act_split s = act_split_first(a);
+    while (s.group < group) act_split_next(a, &s);
     *first = s.first;
     *count = s.rows;
 }
@@ -150,27 +259,45 @@ void matmul_act_group_rows(const struct matmul_act *a, int group, int *first, in
 void matmul_act_pack(struct matmul_act *a, const float *x, size_t ldx, int group_begin,
                      int group_end)
 {
-    const struct matmul_isa_table *t = table_for(a->isa);
+    const struct matmul_isa_table *t = matmul_table_for(a->isa);
     size_t row_bytes = layout_act_row_bytes(a->kind, a->k);
-    for (int g = group_begin; g < group_end; g++) {
-        struct act_split s = act_split_at(a, g);
-        t->act_pack(a->kind, x + (size_t)s.first * ldx, ldx, s.rows, s.size, a->k,
-                    a->data + s.offset * row_bytes);
+    for (struct act_split s = act_split_first(a); s.group < group_end; act_split_next(a, &s)) {
+        if (s.group < group_begin) continue;
+        bool wide = s.group < a->wide_groups;
+        (wide ? matmul_wide_for(a->isa)->act_pack : t->act_pack)(a->kind, x + (size_t)s.first * ldx,
+                                                                 ldx, s.rows, s.size, a->k,
+                                                                 a->data + s.offset * row_bytes);
     }
+}
+
+/* The wide groups of a batch, which come first. */
+static void run_wide(const struct matmul_weights *w, const struct matmul_act *act, float *out,
+                     size_t ldo, int panel)
+{
+    int rows = act->wide_groups * act->wide_size;
+    size_t row_bytes = layout_act_row_bytes(act->kind, act->k);
+    matmul_wide_for(act->isa)->run[slot_of(w->type)][act->wide_size](
+        w->data + (size_t)panel * w->panel_bytes, w->k, act->data,
+        row_bytes * (size_t)act->wide_size, act->wide_groups, rows < act->rows ? rows : act->rows,
+        out + (size_t)panel * MATMUL_PANEL, ldo);
 }
 
 void matmul_run(const struct matmul_weights *w, const struct matmul_act *act, float *out,
                 size_t ldo, int panel_begin, int panel_end)
 {
-    const struct matmul_isa_table *t = table_for(act->isa);
+    const struct matmul_isa_table *t = matmul_table_for(act->isa);
     matmul_micro *const *micro = t->micro[slot_of(w->type)];
     size_t row_bytes = layout_act_row_bytes(act->kind, act->k);
+    if (act->wide_groups > 0) matmul_wide_for(act->isa)->begin(act->kind, act->wide_size);
     for (int p = panel_begin; p < panel_end; p++) {
         const unsigned char *panel = w->data + (size_t)p * w->panel_bytes;
-        for (int g = 0; g < act->groups; g++) {
-            struct act_split s = act_split_at(act, g);
+        if (act->wide_groups > 0) run_wide(w, act, out, ldo, p);
+        for (struct act_split s = act_split_first(act); s.first < act->rows;
+             act_split_next(act, &s)) {
+            if (s.group < act->wide_groups) continue;
             micro[s.size](panel, w->k, act->data + s.offset * row_bytes, s.rows,
                           out + (size_t)s.first * ldo + (size_t)p * MATMUL_PANEL, ldo);
         }
     }
+    if (act->wide_groups > 0) matmul_wide_for(act->isa)->end();
 }

@@ -59,11 +59,18 @@ struct matmul_act {
     int rows;
     int k;
     int groups;
+    int wide_groups; /* the first of them, of wide_size rows each, are for the ISA's matrix tiles */
+    int wide_size;
     unsigned char *data; /* at least matmul_act_bytes, 64-byte aligned, owned by the caller */
 };
 /* Enough for any number of rows up to rows_max, on any ISA. */
 size_t matmul_act_bytes(enum matmul_act_kind kind, int rows_max, int k);
-/* Sets the fields; then matmul_act_pack fills groups [begin, end). */
+/* No group of this ISA has more rows. */
+int matmul_act_group_rows_max(enum kern_isa isa);
+/*
+ * Sets the fields; how the rows are grouped depends on kind, isa and rows. Then matmul_act_pack fills groups
+ * [begin, end).
+ */
 void matmul_act_init(struct matmul_act *a, enum matmul_act_kind kind, enum kern_isa isa, int rows,
                      int k, void *data);
 /* The rows [*first, *first + *count) that a group holds. */

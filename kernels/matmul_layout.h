@@ -21,6 +21,9 @@
  * without an offset minus the sum of the q, which the minima are multiplied by.
  * Per block of 256: int8 q[64][R][4], int16 s16[8][R][2] (sums over 16 elements), int16 s32[4][R][2] (over 32),
  * float d[R]. Float activations: float x[k][R].
+ *
+ * Wide groups (struct matmul_wide) differ in the order of the q only: per block of 32 int8 q[R][32], per block of 256
+ * int8 q[4][R][64], so that they are tiles of rows.
  */
 #ifndef SOV_KERNELS_MATMUL_LAYOUT_H
 #define SOV_KERNELS_MATMUL_LAYOUT_H
@@ -156,5 +159,25 @@ extern const struct matmul_isa_table matmul_table_scalar;
 extern const struct matmul_isa_table matmul_table_avx2;
 extern const struct matmul_isa_table matmul_table_avx512;
 const struct matmul_isa_table *matmul_neon_table(void); /* the best for this CPU */
+
+/*
+ * What an ISA with matrix tiles has beside the micro-kernels: it takes one panel and all wide groups of the batch, so
+ * that a panel is unpacked once for all of them. The groups have R rows each and follow each other in memory, group_bytes
+ * apart; `rows` rows of all of them together are stored. A worker calls begin before and end after its panels.
+ */
+typedef void matmul_wide_run(const unsigned char *panel, int k, const unsigned char *groups,
+                             size_t group_bytes, int count, int rows, float *out, size_t ldo);
+struct matmul_wide {
+    matmul_wide_run *const (*run)[ACT_GROUP_ROWS_MAX + 1]; /* [slot][R], NULL where it has none */
+    void (*act_pack)(enum matmul_act_kind kind, const float *x, size_t ldx, int rows,
+                     int group_rows, int k, unsigned char *out);
+    void (*begin)(enum matmul_act_kind kind, int group_rows);
+    void (*end)(void);
+};
+extern const struct matmul_wide matmul_wide_amx;
+
+/* What an ISA computes with; tables of ISAs that this build lacks are not given. Wide: NULL if it has none. */
+const struct matmul_isa_table *matmul_table_for(enum kern_isa isa);
+const struct matmul_wide *matmul_wide_for(enum kern_isa isa);
 
 #endif

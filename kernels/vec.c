@@ -115,7 +115,8 @@ const struct vec_kernels *vec_kernels_for(enum kern_isa isa)
 {
     switch (isa) {
 #if defined(__x86_64__)
-    case KERN_ISA_AVX512: return &vec_kernels_avx512;
+    case KERN_ISA_AVX512:
+    case KERN_ISA_AMX: return &vec_kernels_avx512; /* tiles are for matrix products */
     case KERN_ISA_AVX2: return &vec_kernels_avx2;
 #elif defined(__aarch64__)
     case KERN_ISA_NEON: return &vec_kernels_neon;

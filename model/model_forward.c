@@ -43,45 +43,46 @@ static void embed(struct pass *p)
     }
 }
 
-/*
- * Group g of the active rows, normed by weight into h first if that is given, in every kind of the
- * mask.
- */
-static void pack_group(struct pass *p, int g, const float *x, size_t ld, int k, const float *weight,
-                       float *h, unsigned kinds)
+/* Group g of the active rows of x, normed by weight into h first if that is given. */
+static void pack_group(struct pass *p, struct matmul_act *act, int g, const float *x, size_t ld,
+                       const float *weight, float *h)
 {
-    int kind = __builtin_ctz(kinds), first, count;
-    matmul_act_group_rows(&p->act[kind], g, &first, &count);
+    int first, count;
+    matmul_act_group_rows(act, g, &first, &count);
     for (int i = first; weight != NULL && i < first + count; i++)
-        p->model->vec->rms_norm(x + (size_t)i * ld, weight, p->model->config.rms_eps, k,
+        p->model->vec->rms_norm(x + (size_t)i * ld, weight, p->model->config.rms_eps, act->k,
                                 h + (size_t)i * ld);
-    for (; kind < MATMUL_ACT_KINDS; kind++)
-        if (kinds >> kind & 1) matmul_act_pack(&p->act[kind], weight != NULL ? h : x, ld, g, g + 1);
+    matmul_act_pack(act, weight != NULL ? h : x, ld, g, g + 1);
 }
 
 /*
- * Packs the active rows of x, normed by weight if that is given; all workers may use p->act
- * afterwards.
+ * Packs the active rows of x, normed by weight if that is given, in every kind of the mask; all
+ * workers may use p->act afterwards. Kinds differ in their groups, so that the rare second kind norms
+ * anew, after a barrier.
  */
 static void pack(struct pass *p, const float *x, size_t ld, int k, const float *weight,
                  unsigned kinds)
 {
-    int groups = 0, begin, end;
+    bool single = true;
     for (int kind = 0; kind < MATMUL_ACT_KINDS; kind++) {
         if ((kinds >> kind & 1) == 0) continue;
-        struct matmul_act *act = &p->act[kind];
-        matmul_act_init(act, (enum matmul_act_kind)kind, p->model->isa, p->active, k,
+        matmul_act_init(&p->act[kind], (enum matmul_act_kind)kind, p->model->isa, p->active, k,
                         p->ws->act[kind]);
-        groups = act->groups;
-        if (groups == 1) act->data = p->own.act[kind];
+        single = single && p->act[kind].groups == 1;
     }
-    if (groups == 1) {
-        pack_group(p, 0, x, ld, k, weight, p->own.h, kinds);
-        return;
+    for (int kind = 0; kind < MATMUL_ACT_KINDS; kind++) {
+        struct matmul_act *act = &p->act[kind];
+        int begin, end;
+        if ((kinds >> kind & 1) == 0) continue;
+        if (single) {
+            act->data = p->own.act[kind];
+            pack_group(p, act, 0, x, ld, weight, p->own.h);
+            continue;
+        }
+        pool_share(act->groups, p->worker, p->workers, &begin, &end);
+        for (int g = begin; g < end; g++) pack_group(p, act, g, x, ld, weight, p->ws->h);
+        pool_barrier(p->ws->pool);
     }
-    pool_share(groups, p->worker, p->workers, &begin, &end);
-    for (int g = begin; g < end; g++) pack_group(p, g, x, ld, k, weight, p->ws->h, kinds);
-    pool_barrier(p->ws->pool);
 }
 
 /*

@@ -62,23 +62,12 @@ static void take_acts(struct slab *s, const int k_max[MATMUL_ACT_KINDS], int row
                 : slab_take(s, matmul_act_bytes((enum matmul_act_kind)kind, rows, k_max[kind]), 1);
 }
 
-/* The most rows that make one group on this ISA. */
-static int group_rows(const struct model_workspace *ws)
-{
-    struct matmul_act act;
-    for (int rows = 1; rows < ws->rows_max; rows++) {
-        matmul_act_init(&act, MATMUL_ACT_F32, ws->model->isa, rows + 1, 1, NULL);
-        if (act.groups > 1) return rows;
-    }
-    return ws->rows_max;
-}
-
 size_t pass_private_layout(const struct model_workspace *ws, unsigned char *base,
                            struct pass_private *out)
 {
     struct slab s = {.base = NULL};
     s.base = base;
-    int rows = group_rows(ws), k_max[MATMUL_ACT_KINDS];
+    int rows = matmul_act_group_rows_max(ws->model->isa), k_max[MATMUL_ACT_KINDS];
     longest_rows(ws->model, k_max);
     out->h = slab_take(&s, (size_t)rows * ws->ld_embedding, sizeof(float));
     take_acts(&s, k_max, rows, out->act);

@@ -17,7 +17,11 @@ enum { PROMPT = 100, ANSWER = 6, PARALLEL = 9, SHARED = 70 };
 
 enum { F_ISA, F_THREADS, F_BATCH, F_CHUNK, F_REUSE, FACTORS };
 static const int factor_levels[FACTORS] = {KERN_ISAS, 3, 3, 4, 2};
-enum { COMBINATIONS = KERN_ISAS * 3 * 3 * 4 * 2, LEVELS_MAX = 4, SANITIZED_COMBINATIONS = 3 };
+enum { COMBINATIONS = KERN_ISAS * 3 * 3 * 4 * 2, SANITIZED_COMBINATIONS = 3 };
+enum { LEVELS_MAX = KERN_ISAS > 4 ? KERN_ISAS : 4 };
+/* The step from one combination to the next that is tried: with no factor in common, all are. */
+enum { COMBINATION_STEP = 7 };
+_Static_assert(COMBINATIONS % COMBINATION_STEP != 0, "some combinations would never be tried");
 static const int thread_counts[] = {1, 2, 4}, batches[] = {1, 3, 8}, chunks[] = {1, 7, 64, 512};
 
 static const char *const types[] = {"f32",  "f16",  "bf16", "q8_0", "q4_0", "q4_1", "q5_0",
@@ -65,7 +69,7 @@ static int choose(bool run[COMBINATIONS], int type)
     for (;;) {
         int best = -1, best_new = 0;
         for (int i = 0; i < COMBINATIONS; i++) {
-            int index = (i * 5 + type * 17) % COMBINATIONS, fresh = 0;
+            int index = (i * COMBINATION_STEP + type * 17) % COMBINATIONS, fresh = 0;
             decode_combination(index, level);
             if (run[index] || !kern_isa_available((enum kern_isa)level[F_ISA])) continue;
             list_triples(level, triples);

@@ -156,7 +156,7 @@ digest() { # digest FLAGS...: of the first prompt
 }
 reference=$(digest --isa scalar --threads 1)
 check 'a digest is 64 digits' equal "${#reference}" 64
-for isa in scalar avx2 avx512 neon; do
+for isa in scalar avx2 avx512 amx neon; do
     "$SOVEREIGN" --version | grep -q "[ :]${isa}[ )]" || continue
     for threads in 1 2 4; do
         check "same digest: $isa, $threads threads" equal "$(digest --isa $isa --threads $threads)" "$reference"

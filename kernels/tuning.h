@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What micro-kernels cost, measured (docs/performance.md, "Tuning"): the choice of kernels for a number of rows is made
+ * from these figures. They decide about speed only. The tables are in kernels/tuning/, one file per CPU, written by
+ * `make tune`; a CPU without a table of its own gets one of a CPU with the same instructions, or none.
+ */
+#ifndef SOV_KERNELS_TUNING_H
+#define SOV_KERNELS_TUNING_H
+
+#include "kernels/matmul_layout.h"
+
+/*
+ * Picoseconds for a panel's worth of 32 elements (16 outputs x 32 elements), by the rows of a group; 0: not measured.
+ *   cached      the panel is in the cache, as for all groups of a batch but the first
+ *   stream      the panel comes from memory
+ *   wide        a wide group; wide_panel is spent once per panel, however many groups there are
+ */
+struct tuning_costs {
+    unsigned cached[ACT_GROUP_ROWS_MAX + 1];
+    unsigned stream[ACT_GROUP_ROWS_MAX + 1];
+    unsigned wide[ACT_GROUP_ROWS_MAX + 1];
+    unsigned wide_panel;
+};
+
+struct tuning_isa {
+    enum kern_isa isa;
+    struct tuning_costs costs[SLOTS];
+};
+
+struct tuning_cpu {
+    const char *name;
+    const char *vendor; /* of CPUID; the models are a list of ranges, ended by {0, 0} */
+    int family;
+    struct {
+        int first, last;
+    } models[8];
+    const struct tuning_isa *isas;
+    int isa_count;
+};
+
+/* The table of this CPU for an ISA, or of the first CPU that has one for it, or NULL. */
+const struct tuning_isa *tuning_for(enum kern_isa isa);
+/* The same for a CPU given by its CPUID, for tests. */
+const struct tuning_isa *tuning_for_cpu(enum kern_isa isa, const char *vendor, int family,
+                                        int model);
+/* This CPU's; vendor has 13 bytes. False where there is no CPUID. */
+bool tuning_identify(char vendor[13], int *family, int *model);
+/* This CPU's own table, or NULL. */
+const struct tuning_cpu *tuning_cpu_known(void);
+
+#endif
