@@ -75,6 +75,7 @@ static uint64_t plan_wide_cost(const struct matmul_plan *plan, int rows, int siz
     uint64_t cost = plan->wide_panel_cost + (uint64_t)groups * plan->wide_cost[size];
     if (cost < plan->read_cost) cost = plan->read_cost;
     int left = rows - groups * size;
+    if (left < 0) cost += cost / PLAN_PADDING;
     return cost + (left > 0 ? plan_narrow_cost(plan, left, false) : 0);
 }
 

@@ -19,8 +19,9 @@
 /* Rows up to which the best cut is sought; before them come groups of the size with the best cost per row. */
 enum { PLAN_ROWS = 64 };
 /*
- * A narrow group that is not full counts as 1/PLAN_PADDING more than its cost: rows that nobody wants take power and the
- * time of a core's other thread even where memory hides them, and measurements differ by some percent.
+ * A group that is not full counts as 1/PLAN_PADDING more than its cost (the last wide one, than that of all wide ones):
+ * rows that nobody wants take power and the time of a core's other thread even where memory hides them, and
+ * measurements differ by some percent.
  */
 enum { PLAN_PADDING = 4 };
 
