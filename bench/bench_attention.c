@@ -2,7 +2,8 @@
 /*
  * Attention alone, on one core: billions of multiply-adds per second (two per query, attended
  * position and dimension) of the attention kernels, beside what this core reaches in a loop of
- * independent fused multiply-adds of the same width. Three kinds of work for one KV head and the
+ * independent fused multiply-adds of the same width (products of bytes count alike, so that q8_0 may
+ * exceed it). Three kinds of work for one KV head and the
  * query heads that share it: "prefill", a chunk of 256 positions that ends at the context;
  * "decode", one row; "decode32", a row each of 32 sequences whose pages lie apart.
  *
@@ -139,6 +140,7 @@ static void material_make(struct material *m)
         for (int p = 0; p < PAGES_MAX; p++) {
             m->pages[s][p] = sov_alloc_aligned(bytes);
             if (m->pages[s][p] == NULL) die("out of memory");
+            /* Read as q8_0, the same bytes are quants and scales of no meaning, all finite. */
             uint16_t *halves = (uint16_t *)m->pages[s][p];
             for (size_t i = 0; i < bytes / sizeof *halves; i += 64) {
                 for (int j = 0; j < 64; j++) values[j] = random_float();
@@ -155,8 +157,8 @@ static void material_make(struct material *m)
 enum kind { PREFILL, DECODE, DECODE32, KINDS };
 static const char *const kind_names[] = {"prefill", "decode", "decode32"};
 
-static void attend(const struct material *m, const struct vec_kernels *vec, enum kind kind,
-                   int head_dim, int group, int context)
+static void attend(const struct material *m, const struct vec_kernels *vec, enum kv_type type,
+                   enum kind kind, int head_dim, int group, int context)
 {
     int sequences = kind == DECODE32 ? SEQUENCES : 1, rows = kind == PREFILL ? CHUNK : 1;
     size_t row = (size_t)group * (size_t)head_dim;
@@ -170,9 +172,10 @@ static void attend(const struct material *m, const struct vec_kernels *vec, enum
             .head_dim = head_dim,
             .positions = context - rows + 1,
             .scale = 0.125f,
+            .kv_type = type,
             .pages = m->pages[s],
             .k_offset = 0,
-            .v_offset = (size_t)KV_PAGE_POSITIONS * (size_t)head_dim * 2,
+            .v_offset = vec_kv_k_bytes(type, head_dim),
             .out = m->out + (size_t)s * row,
             .out_row = row,
             .out_head = (size_t)head_dim,
@@ -182,16 +185,17 @@ static void attend(const struct material *m, const struct vec_kernels *vec, enum
 }
 
 static double attention_gmacs(const struct material *m, const struct vec_kernels *vec,
-                              enum kind kind, int head_dim, int group, int context)
+                              enum kv_type type, enum kind kind, int head_dim, int group,
+                              int context)
 {
     double attended =
         kind == PREFILL ? CHUNK * (double)context - CHUNK * (CHUNK - 1) / 2.0 : (double)context;
     double macs = 2.0 * attended * head_dim * group * (kind == DECODE32 ? SEQUENCES : 1);
     double best = 0, begin = seconds_now();
-    attend(m, vec, kind, head_dim, group, context); /* caches and page faults */
+    attend(m, vec, type, kind, head_dim, group, context); /* caches and page faults */
     do {
         double start = seconds_now();
-        attend(m, vec, kind, head_dim, group, context);
+        attend(m, vec, type, kind, head_dim, group, context);
         double rate = macs / (seconds_now() - start) * 1e-9;
         best = rate > best ? rate : best;
     } while (seconds_now() - begin < CASE_SECONDS);
@@ -204,16 +208,15 @@ static void bench_isa(const struct material *m, enum kern_isa isa)
                      contexts[] = {256, 2048, CONTEXT_MAX};
     double peak = peak_gmacs(isa);
     printf("peak %s %.1f\n", kern_isa_name(isa), peak);
-    for (int kind = 0; kind < KINDS; kind++)
-        for (int d = 0; d < 3; d++)
-            for (int g = 0; g < 3; g++)
-                for (int c = 0; c < 3; c++) {
-                    double rate = attention_gmacs(m, vec_kernels_for(isa), (enum kind)kind, dims[d],
-                                                  groups[g], contexts[c]);
-                    printf("attention %s f16 %s %d %d %d %.1f %.0f\n", kern_isa_name(isa),
-                           kind_names[kind], dims[d], groups[g], contexts[c], rate,
-                           100 * rate / peak);
-                }
+    for (int i = 0; i < KV_TYPES * KINDS * 27; i++) {
+        enum kv_type type = (enum kv_type)(i / (KINDS * 27));
+        enum kind kind = (enum kind)(i / 27 % KINDS);
+        int dim = dims[i / 9 % 3], group = groups[i / 3 % 3], context = contexts[i % 3];
+        double rate = attention_gmacs(m, vec_kernels_for(isa), type, kind, dim, group, context);
+        printf("attention %s %s %s %d %d %d %.1f %.0f\n", kern_isa_name(isa),
+               vec_kv_type_name(type), kind_names[kind], dim, group, context, rate,
+               100 * rate / peak);
+    }
 }
 
 struct runner {
@@ -248,13 +251,13 @@ static double step_seconds(struct runner *r, int rows, int context, bool prefill
  * Decode rows all write the last position of one sequence's pages, each the same way: what they
  * compute is of no interest, what they read is as much as that of sequences with a common prefix.
  */
-static void bench_model(const char *path, int threads, enum kern_isa isa)
+static void bench_model(const char *path, int threads, enum kern_isa isa, enum kv_type type)
 {
     struct runner r = {0};
     struct sov_errbuf err = {""};
     if (gguf_open(path, &r.gguf, &err) != SOV_OK) die(err.message);
     if (pool_create(threads, &r.pool, &err) != SOV_OK) die(err.message);
-    struct model_load_options options = {.isa = isa, .pool = r.pool};
+    struct model_load_options options = {.isa = isa, .kv_type = type, .pool = r.pool};
     if (model_load(r.gguf, &options, &r.model, &err) != SOV_OK) die(err.message);
     if (model_workspace_create(r.model, r.pool, CHUNK, SEQUENCES, &r.ws, &err) != SOV_OK)
         die(err.message);
@@ -267,10 +270,10 @@ static void bench_model(const char *path, int threads, enum kern_isa isa)
     for (int i = 0; i < 2; i++) {
         bool prefill = rows[i] == CHUNK;
         double start = step_seconds(&r, rows[i], rows[i], prefill);
-        printf("step f16 %d %d %.4f 0\n", rows[i], rows[i], start);
+        printf("step %s %d %d %.4f 0\n", vec_kv_type_name(type), rows[i], rows[i], start);
         for (int c = 0; c < 2; c++) {
             double took = step_seconds(&r, rows[i], contexts[c], prefill);
-            printf("step f16 %d %d %.4f %.0f\n", rows[i], contexts[c], took,
+            printf("step %s %d %d %.4f %.0f\n", vec_kv_type_name(type), rows[i], contexts[c], took,
                    100 * (1 - start / took));
         }
     }
@@ -299,7 +302,8 @@ int main(int argc, char **argv)
     enum kern_isa only = kern_isa_best();
     if (name != NULL && kern_isa_parse(name, &only, &err) != SOV_OK) die(err.message);
     if (model != NULL) {
-        bench_model(model, threads, only);
+        for (int type = 0; type < KV_TYPES; type++)
+            bench_model(model, threads, only, (enum kv_type)type);
         return 0;
     }
     struct material m;

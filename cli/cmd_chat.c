@@ -179,8 +179,9 @@ static void chat_stats(const struct chat *chat)
     printf("seed      %llu, temperature %g\n",
            (unsigned long long)(chat->seed + (uint64_t)chat->retries),
            (double)chat->request.sampling.temperature);
-    printf("computing %s, %d threads, arithmetic version %d\n", kern_isa_name(chat->rt.isa),
-           pool_threads(chat->rt.pool), SOV_ARITHMETIC_VERSION);
+    printf("computing %s, %d threads, arithmetic version %d, %s keys and values\n",
+           kern_isa_name(chat->rt.isa), pool_threads(chat->rt.pool), SOV_ARITHMETIC_VERSION,
+           vec_kv_type_name(chat->rt.kv_type));
 }
 
 static void chat_set_system(struct chat *chat, const char *text)

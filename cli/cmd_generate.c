@@ -204,9 +204,11 @@ static int generate_print_json(const struct generate *g, struct cli_runtime *rt,
         per_second(decoded, u->decode_ns));
     strbuf_puts(&out, ",\"model\":");
     strbuf_put_json_string(&out, rt->name, strlen(rt->name));
-    strbuf_printf(&out, ",\"seed\":%llu,\"arithmetic_version\":%d,\"isa\":\"%s\",\"threads\":%d}\n",
+    strbuf_printf(&out,
+                  ",\"seed\":%llu,\"arithmetic_version\":%d,\"isa\":\"%s\",\"kv_type\":\"%s\","
+                  "\"threads\":%d}\n",
                   (unsigned long long)g->sampling.params.seed, SOV_ARITHMETIC_VERSION,
-                  kern_isa_name(rt->isa), pool_threads(rt->pool));
+                  kern_isa_name(rt->isa), vec_kv_type_name(rt->kv_type), pool_threads(rt->pool));
     int status = strbuf_failed(&out) ? cli_error("no memory for the answer") : CLI_OK;
     if (status == CLI_OK) {
         fwrite(out.data, 1, out.length, stdout);

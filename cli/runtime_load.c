@@ -15,6 +15,7 @@ void cli_runtime_flags_init(struct cli_runtime_flags *flags, int parallel)
 {
     *flags = (struct cli_runtime_flags){
         .isa = "auto",
+        .kv_type = vec_kv_type_name(KV_TYPE_F16),
         .parallel = parallel,
         .queue = ENGINE_QUEUE_DEFAULT,
         .prefill_chunk = ENGINE_CHUNK_DEFAULT,
@@ -52,6 +53,10 @@ void cli_runtime_flags_add_engine(struct args *args, struct cli_runtime_flags *f
                "Memory for attention keys and values (500M, 2G, 2GiB). Default: enough for every "
                "sequence to use "
                "its whole context.");
+    args_text(
+        args, "--kv-type", "NAME", &flags->kv_type,
+        "How attention keys and values are held: f16, or q8_0 with a little more than half of "
+        "the memory. Default f16. The answers depend on it.");
 }
 
 void cli_runtime_flags_add_parallel(struct args *args, struct cli_runtime_flags *flags)
@@ -75,6 +80,9 @@ int cli_runtime_prepare(struct cli_runtime *rt, const struct cli_runtime_flags *
     struct sov_errbuf err;
     if (kern_isa_parse(flags->isa, &rt->isa, &err) != SOV_OK) {
         return cli_usage_error(command, "--isa: %s", err.message);
+    }
+    if (!vec_kv_type_parse(flags->kv_type, &rt->kv_type)) {
+        return cli_usage_error(command, "--kv-type %s: must be f16 or q8_0", flags->kv_type);
     }
     if (flags->chat_template == NULL) return CLI_OK;
     rt->chat_template_known = true;
@@ -220,7 +228,12 @@ static enum sov_error runtime_load_model(struct cli_runtime *rt,
                  cli_bytes_text((double)gguf_file_bytes(rt->gguf), size));
     }
     struct model_load_options options = {
-        .isa = rt->isa, .pool = rt->pool, .progress = runtime_progress, .user = &progress};
+        .isa = rt->isa,
+        .kv_type = rt->kv_type,
+        .pool = rt->pool,
+        .progress = runtime_progress,
+        .user = &progress,
+    };
     enum sov_error rc = model_load(rt->gguf, &options, &rt->model, err);
     if (progress.terminal) fputs("\r\033[K", stderr);
     return rc;
@@ -296,15 +309,17 @@ void cli_runtime_log_summary(const struct cli_runtime *rt, const struct cli_runt
              rt->load_seconds);
     struct engine_stats stats;
     engine_stats_read(rt->engine, &stats);
+    const char *kv_type = vec_kv_type_name(rt->kv_type);
     size_t tokens = stats.kv_pages_total * (size_t)model_kv_page_positions(rt->model);
     cli_bytes_text((double)stats.kv_pages_total * (double)stats.kv_page_bytes, bytes);
     if (tokens >= (size_t)flags->parallel * (size_t)rt->context) {
-        log_info("KV budget %s: %d sequence%s x %d tokens", bytes, flags->parallel,
+        log_info("KV budget %s of %s: %d sequence%s x %d tokens", bytes, kv_type, flags->parallel,
                  flags->parallel == 1 ? "" : "s", rt->context);
     } else {
-        log_info("KV budget %s: %zu tokens shared by %d sequences of at most %d (--kv-memory, "
-                 "--parallel, --ctx)",
-                 bytes, tokens, flags->parallel, rt->context);
+        log_info(
+            "KV budget %s of %s: %zu tokens shared by %d sequences of at most %d (--kv-memory, "
+            "--parallel, --ctx)",
+            bytes, kv_type, tokens, flags->parallel, rt->context);
     }
 }
 

@@ -31,6 +31,7 @@ enum {
 struct cli_runtime_flags {
     const char *model; /* NULL: the built-in guide */
     const char *isa;
+    const char *kv_type;
     const char *chat_template; /* NULL: as the file says */
     int threads;               /* 0: what this process may use */
     int parallel;
@@ -57,18 +58,19 @@ struct cli_runtime {
     enum chat_template chat_template;
     bool chat_template_known; /* from the file or by flag; else it is the fallback */
     enum kern_isa isa;
+    enum kv_type kv_type;
     int context;
     double load_seconds;
 };
 
 void cli_runtime_flags_init(struct cli_runtime_flags *flags, int parallel);
 void cli_runtime_flags_add_model(struct args *args, struct cli_runtime_flags *flags);
-/* --threads, --isa, --ctx, --prefill-chunk, --kv-memory. */
+/* --threads, --isa, --ctx, --prefill-chunk, --kv-memory, --kv-type. */
 void cli_runtime_flags_add_engine(struct args *args, struct cli_runtime_flags *flags);
 void cli_runtime_flags_add_parallel(struct args *args, struct cli_runtime_flags *flags);
 void cli_runtime_flags_add_template(struct args *args, struct cli_runtime_flags *flags);
 
-/* Checks what the table of flags cannot (--isa, --chat-template), before anything is opened. */
+/* Checks what the table of flags cannot (--isa, --kv-type, --chat-template), before anything is opened. */
 int cli_runtime_prepare(struct cli_runtime *rt, const struct cli_runtime_flags *flags,
                         const char *command);
 /* The file and its tokenizer. */

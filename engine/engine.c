@@ -413,6 +413,7 @@ enum sov_error engine_create(const struct engine_options *options, struct engine
     e->stats.parallel = o.parallel;
     e->stats.kv_pages_total = (size_t)pages;
     e->stats.kv_page_bytes = page_bytes;
+    e->stats.kv_type = model_kv_type(o.model);
     kv_pool_init(&e->kv, page_bytes, pages);
     pace_init(&e->pace);
     rc = engine_init_scratch(e, err);

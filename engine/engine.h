@@ -228,6 +228,7 @@ struct engine_stats {
     size_t kv_pages_used;             /* held by running sequences */
     size_t kv_pages_cached;           /* held by the prefix cache only */
     size_t kv_page_bytes;
+    enum kv_type kv_type;
 };
 void engine_stats_read(struct engine *engine, struct engine_stats *out);
 int engine_context(const struct engine *engine);

@@ -7,6 +7,7 @@
 #ifndef SOV_KERNELS_VEC_H
 #define SOV_KERNELS_VEC_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -19,11 +20,47 @@
 enum { KV_PAGE_POSITIONS = 32 };
 
 /*
+ * How keys and values are stored. The result of attention depends on it (docs/arithmetic.md,
+ * "Attention"), on every ISA in the same way.
+ *
+ * A page holds, for each layer and KV head, first K and then V, of vec_kv_k_bytes and
+ * vec_kv_v_bytes:
+ *
+ *   f16    K transposed, k[d * KV_PAGE_POSITIONS + p]; V by position, v[p * head_dim + d]; halves.
+ *   q8_0   int8 with a half as scale for each position and block of KV_BLOCK dimensions (the last
+ *          may be shorter). K is biased by 128 to 1..255 and in fours, for the byte products of the
+ *          CPUs: k[(d / 4 * KV_PAGE_POSITIONS + p) * 4 + d % 4]; what a last four lacks is never
+ *          used. Then the scales, [block][position]. V is v[p * head_dim + d], signed; then its
+ *          scales, alike.
+ */
+enum kv_type { KV_TYPE_F16, KV_TYPE_Q8_0, KV_TYPES };
+enum { KV_BLOCK = 32 };
+
+static inline int vec_kv_blocks(int head_dim)
+{
+    return (head_dim + KV_BLOCK - 1) / KV_BLOCK;
+}
+/* Multiples of 64. */
+size_t vec_kv_k_bytes(enum kv_type type, int head_dim);
+size_t vec_kv_v_bytes(enum kv_type type, int head_dim);
+/* Bytes from the beginning of K, or of V, to its scales. */
+static inline size_t vec_kv_k_scales(int head_dim)
+{
+    return (size_t)(head_dim + 3) / 4 * 4 * KV_PAGE_POSITIONS;
+}
+static inline size_t vec_kv_v_scales(int head_dim)
+{
+    return (size_t)head_dim * KV_PAGE_POSITIONS;
+}
+/* "f16", "q8_0" */
+const char *vec_kv_type_name(enum kv_type type);
+bool vec_kv_type_parse(const char *name, enum kv_type *out);
+
+/*
  * Attention of the query heads that share one KV head, for one or more rows at consecutive
  * positions of one sequence. Within a page, this layer's and head's K lies k_offset bytes from the
- * page's start and V v_offset bytes: K transposed, k[d * KV_PAGE_POSITIONS + p], V by position, v[p
- * * head_dim + d], both IEEE half floats. What a page holds at positions not attended to has no
- * effect. Rows are independent: giving several at once only shares the reading of K and V.
+ * page's start and V v_offset bytes. What a page holds at positions not attended to has no effect.
+ * Rows are independent: giving several at once only shares the reading of K and V.
  */
 struct vec_attention {
     const float *q; /* rows x heads x head_dim */
@@ -31,9 +68,10 @@ struct vec_attention {
     size_t q_head;
     int rows;
     int heads;
-    int head_dim;                /* 1 to VEC_HEAD_DIM_MAX */
-    int positions;               /* row r attends to positions 0 .. positions - 1 + r; at least 1 */
-    float scale;                 /* scores are multiplied by it after the dot product */
+    int head_dim;  /* 1 to VEC_HEAD_DIM_MAX */
+    int positions; /* row r attends to positions 0 .. positions - 1 + r; at least 1 */
+    float scale;   /* scores are multiplied by it after the dot product */
+    enum kv_type kv_type;
     unsigned char *const *pages; /* those covering the positions are read */
     size_t k_offset;             /* multiples of 2 */
     size_t v_offset;
@@ -70,6 +108,10 @@ struct vec_kernels {
 };
 
 const struct vec_kernels *vec_kernels_for(enum kern_isa isa);
+
+/* A position's key and value of one head into slot (0 to 31) of the page's K and V. */
+void vec_kv_store(const struct vec_kernels *vec, enum kv_type type, const float *k, const float *v,
+                  int head_dim, unsigned char *k_page, unsigned char *v_page, int slot);
 
 /*
  * Scalar functions of the arithmetic, by fixed polynomials, never libm (docs/arithmetic.md,

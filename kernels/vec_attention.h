@@ -28,7 +28,21 @@
  *   isa_sums(p, out)            the same of sums: element j plus element j + 16, then the reduction
  *                               tree
  *
+ *
+ * and for int8 keys and values the types isa_ints of ISA_LANES int32, isa_biased and isa_fours of
+ * ISA_LANES fours of bytes, and
+ *
+ *   isa_load_biased(p), isa_set1_biased(p)  fours of K; one four in every lane
+ *   isa_load_fours(p), isa_set1_fours(p)    fours of a query's quants
+ *   isa_dot(acc, k, q)          acc plus, in every lane, the four products of (k - 128 + ISA_BIAS)
+ *                               and q
+ *   isa_load_ints, isa_set1_int, isa_floats(ints)
+ *   isa_signed(p)               ISA_LANES int8 to float32
+ *   isa_signed_part(p, n)       the first n of them, +0 beyond; reads no more than n
+ *
  * and the constants
+ *
+ *   ISA_BIAS              128 where isa_dot takes K as it is stored, 0 where it takes the bias off
  *
  *   NARROW_QUERIES        the most queries of a narrow walk (a macro): 4 or 8
  *   NARROW_ACCUMULATORS   accumulators of the narrow loops
@@ -45,6 +59,7 @@
 #include <string.h>
 
 #include "kernels/vec.h"
+#include "kernels/vec_kv.h"
 
 #define VEC_INLINE static inline __attribute__((always_inline))
 /* For loops that need all registers: what is inlined beside them would take some. */
@@ -81,6 +96,25 @@ static inline int attention_pages(int positions)
 }
 
 enum { ATTENTION_UNITS = 16 };
+
+/*
+ * The quants of query number i into column `lane` of `lanes`, [four][lane], with their scales and
+ * what the integer sums begin with, [block][lane].
+ */
+VEC_APART void attention_quantize(const struct vec_attention *a, int i, int lane, int lanes,
+                                  int8_t *columns, float *scales, int *offsets)
+{
+    const float *q = attention_q(a, i);
+    for (int block = 0; block < vec_kv_blocks(a->head_dim); block++) {
+        int8_t quants[KV_BLOCK] = {0};
+        int first = block * KV_BLOCK, sum = 0;
+        scales[block * lanes + lane] = kv_quantize_block(q, a->head_dim, block, quants);
+        for (int d = 0; d < KV_BLOCK; d++) sum += quants[d];
+        offsets[block * lanes + lane] = -ISA_BIAS * sum;
+        for (int d = 0; d < KV_BLOCK && first + d < a->head_dim; d += 4)
+            memcpy(columns + ((first + d) / 4 * lanes + lane) * 4, quants + d, 4);
+    }
+}
 
 #include "kernels/vec_attention_narrow.h"
 #include "kernels/vec_attention_wide.h"

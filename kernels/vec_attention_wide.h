@@ -6,6 +6,9 @@
  * [dimension][query], scores [position][query]; each step multiplies vectors of queries by one
  * element of K or V, held in WIDE_BLOCK x WIDE_VECTORS accumulators.
  *
+ * With int8 keys a tile's queries are quantized too, and its q holds their quants, [four][query]; the
+ * page's keys are used as they are.
+ *
  * Lanes without a query repeat the last one, and their results are dropped. Positions below `least`
  * are attended to by every query of the tile, those from `most` on by none; only between them are
  * lanes masked.
@@ -18,6 +21,7 @@ enum {
     WIDE_TILES = 4,
     /* Dimensions of all tiles of a block together; a head of VEC_HEAD_DIM_MAX leaves one tile. */
     WIDE_DIMENSIONS = VEC_HEAD_DIM_MAX,
+    WIDE_BLOCKS = VEC_HEAD_DIM_MAX / KV_BLOCK,
 };
 
 struct wide_tile {
@@ -27,12 +31,16 @@ struct wide_tile {
     int valid[WIDE_QUERIES]; /* of the current page */
     int least, most;
     int last; /* positions of the longest query */
+    /* For q8_0: the queries' scales and what integer sums begin with, [block][query]. */
+    float scales[WIDE_BLOCKS * WIDE_QUERIES];
+    int offsets[WIDE_BLOCKS * WIDE_QUERIES];
 };
 
 struct wide_scratch {
     _Alignas(64) float q[WIDE_DIMENSIONS * WIDE_QUERIES];
     float o[WIDE_DIMENSIONS * WIDE_QUERIES];
-    float k[VEC_HEAD_DIM_MAX * KV_PAGE_POSITIONS]; /* [dimension][position] */
+    float
+        k[VEC_HEAD_DIM_MAX * KV_PAGE_POSITIONS]; /* [dimension][position], or [block][..] scales */
     float v[KV_PAGE_POSITIONS * VEC_HEAD_DIM_MAX]; /* [position][dimension, padded] */
     float s[KV_PAGE_POSITIONS * WIDE_QUERIES];     /* scores, then weights */
     struct wide_tile tiles[WIDE_TILES];
@@ -83,7 +91,10 @@ VEC_INLINE void wide_begin(const struct vec_attention *a, struct wide_tile *t, i
                            const int vectors)
 {
     const int queries = vectors * ISA_LANES;
-    for (int v = 0; v < vectors; v++) {
+    for (int i = 0; a->kv_type == KV_TYPE_Q8_0 && i < queries; i++)
+        attention_quantize(a, first + attention_least(i, count - 1), i, queries, (int8_t *)t->q,
+                           t->scales, t->offsets);
+    for (int v = 0; a->kv_type == KV_TYPE_F16 && v < vectors; v++) {
         int at = attention_least(v * ISA_LANES, count - 1);
         wide_load_queries(a, first + at, attention_least(count - at, ISA_LANES),
                           t->q + v * ISA_LANES, queries);
@@ -97,32 +108,61 @@ VEC_INLINE void wide_begin(const struct vec_attention *a, struct wide_tile *t, i
     t->last = t->positions[queries - 1];
 }
 
-/* K and V of a page to float32; the lines of the page after it are asked for meanwhile. */
-VEC_INLINE void wide_convert(const struct vec_attention *a, int page, int pages,
-                             struct wide_scratch *w)
+/* A row of V, to its padding. */
+VEC_INLINE void wide_convert_row(const struct vec_attention *a, const unsigned char *v, int j,
+                                 const float *scales, float *out)
+{
+    int dim = a->head_dim, padded = wide_padded(dim);
+    for (int d = 0; d < padded; d += ISA_LANES) {
+        int left = attention_least(dim - d, ISA_LANES);
+        isa_vec x = isa_set1(0.0f);
+        if (a->kv_type == KV_TYPE_Q8_0) {
+            const int8_t *row = (const int8_t *)v + (ptrdiff_t)j * dim + d;
+            isa_vec scale = isa_set1(scales[d / KV_BLOCK * KV_PAGE_POSITIONS + j]);
+            x = isa_mul(scale, left == ISA_LANES ? isa_signed(row) : isa_signed_part(row, left));
+        } else {
+            const uint16_t *row = (const uint16_t *)v + (ptrdiff_t)j * dim + d;
+            x = left == ISA_LANES ? isa_halves(row) : isa_halves_part(row, left);
+        }
+        if (d + ISA_LANES <= padded) {
+            isa_store(out + d, x);
+            continue;
+        }
+        float lanes[ISA_LANES];
+        isa_store(lanes, x);
+        for (int i = 0; d + i < padded; i++) out[d + i] = lanes[i];
+    }
+}
+
+VEC_INLINE void wide_prefetch(const unsigned char *at, size_t bytes)
+{
+    for (size_t i = 0; i < bytes; i += 64) __builtin_prefetch(at + i, 0, 2);
+}
+
+VEC_INLINE void wide_convert_halves(const unsigned char *from, int count, float *to)
+{
+    for (int i = 0; i < count; i += ISA_LANES)
+        isa_store(to + i, isa_halves((const uint16_t *)from + i));
+}
+
+/* K and V of a page to float32 (of int8 K the scales); the page after it is asked for meanwhile. */
+VEC_APART void wide_convert(const struct vec_attention *a, int page, int pages,
+                            struct wide_scratch *w)
 {
     const unsigned char *at = a->pages[page], *next = a->pages[page + (page + 1 < pages)];
-    const uint16_t *k = (const uint16_t *)(at + a->k_offset);
-    const uint16_t *v = (const uint16_t *)(at + a->v_offset);
-    const char *next_k = (const char *)(next + a->k_offset);
-    const char *next_v = (const char *)(next + a->v_offset);
-    int dim = a->head_dim, padded = wide_padded(dim);
-    for (int d = 0; d < dim; d++) {
-        __builtin_prefetch(next_k + d * 64, 0, 2);
-        __builtin_prefetch(next_v + d * 64, 0, 2);
-        for (int j = 0; j < KV_PAGE_POSITIONS; j += ISA_LANES)
-            isa_store(w->k + d * KV_PAGE_POSITIONS + j, isa_halves(k + d * KV_PAGE_POSITIONS + j));
+    const unsigned char *k = at + a->k_offset, *v = at + a->v_offset;
+    float scales[WIDE_BLOCKS * KV_PAGE_POSITIONS];
+    int dim = a->head_dim, blocks = vec_kv_blocks(dim) * KV_PAGE_POSITIONS;
+    wide_prefetch(next + a->k_offset, vec_kv_k_bytes(a->kv_type, dim));
+    if (a->kv_type == KV_TYPE_Q8_0) {
+        wide_convert_halves(k + vec_kv_k_scales(dim), blocks, w->k);
+        wide_convert_halves(v + vec_kv_v_scales(dim), blocks, scales);
+    } else {
+        wide_convert_halves(k, dim * KV_PAGE_POSITIONS, w->k);
     }
-    for (int j = 0; j < KV_PAGE_POSITIONS; j++) {
-        float *out = w->v + j * padded;
-        int d = 0;
-        for (; d + ISA_LANES <= dim; d += ISA_LANES)
-            isa_store(out + d, isa_halves(v + j * dim + d));
-        if (d == padded) continue;
-        float lanes[ISA_LANES];
-        isa_store(lanes, isa_halves_part(v + j * dim + d, dim - d));
-        for (int i = 0; d + i < padded; i++) out[d + i] = i < ISA_LANES ? lanes[i] : 0.0f;
-    }
+    wide_prefetch(next + a->v_offset, vec_kv_v_bytes(a->kv_type, dim));
+    for (int j = 0; j < KV_PAGE_POSITIONS; j++)
+        wide_convert_row(a, v, j, scales, w->v + j * wide_padded(dim));
 }
 
 VEC_INLINE void wide_scores(const struct wide_tile *t, const int vectors, int dim, float scale,
@@ -148,6 +188,48 @@ VEC_INLINE void wide_scores(const struct wide_tile *t, const int vectors, int di
             for (int v = 0; v < vectors; v++)
                 isa_store(s + (j + b) * queries + v * ISA_LANES, isa_mul(acc[b][v], factor));
     }
+}
+
+/* Block after block: its integer sums, scaled, join the scores in s. */
+VEC_INLINE void wide_scores_bytes(const struct wide_tile *t, const int vectors, int dim,
+                                  float scale, const unsigned char *k, const float *k_scales,
+                                  float *s)
+{
+    const int queries = vectors * ISA_LANES;
+    const int8_t *quants = (const int8_t *)t->q;
+    int blocks = vec_kv_blocks(dim), fours = (dim + 3) / 4;
+    isa_vec factor = isa_set1(scale);
+    for (int j = 0; j < t->most; j += WIDE_BLOCK)
+        for (int block = 0; block < blocks; block++) {
+            isa_ints acc[WIDE_BLOCK][WIDE_VECTORS];
+            for (int b = 0; b < WIDE_BLOCK; b++)
+                for (int v = 0; v < vectors; v++)
+                    acc[b][v] = isa_load_ints(t->offsets + block * queries + v * ISA_LANES);
+            int end = attention_least(fours, (block + 1) * KV_BLOCK / 4);
+            for (int four = block * KV_BLOCK / 4; four < end; four++) {
+                isa_fours x[WIDE_VECTORS];
+                for (int v = 0; v < vectors; v++)
+                    x[v] = isa_load_fours(quants + (four * queries + v * ISA_LANES) * 4);
+                const unsigned char *column = k + (four * KV_PAGE_POSITIONS + j) * 4;
+#pragma GCC unroll 16
+                for (int b = 0; b < WIDE_BLOCK; b++) {
+                    isa_biased y = isa_set1_biased(column + b * 4);
+                    for (int v = 0; v < vectors; v++) acc[b][v] = isa_dot(acc[b][v], y, x[v]);
+                }
+            }
+            for (int v = 0; v < vectors; v++) {
+                isa_vec own = isa_load(t->scales + block * queries + v * ISA_LANES);
+#pragma GCC unroll 16
+                for (int b = 0; b < WIDE_BLOCK; b++) {
+                    float *to = s + (j + b) * queries + v * ISA_LANES;
+                    isa_vec both =
+                        isa_mul(own, isa_set1(k_scales[block * KV_PAGE_POSITIONS + j + b]));
+                    isa_vec dot = block == 0 ? isa_set1(0.0f) : isa_load(to);
+                    dot = isa_fma(both, isa_floats(acc[b][v]), dot);
+                    isa_store(to, block == blocks - 1 ? isa_mul(dot, factor) : dot);
+                }
+            }
+        }
 }
 
 /* The canonical sum of a page's weights, for each lane: p_j + p_{j+16}, then the tree. */
@@ -228,20 +310,25 @@ VEC_INLINE void wide_accumulate(struct wide_tile *t, const int vectors, int padd
     }
 }
 
-#define WIDE_STEPS(name, vectors)                                                          \
-    VEC_APART void wide_scores_##name(const struct wide_tile *t, int dim, float scale,     \
-                                      const float *k, float *s)                            \
-    {                                                                                      \
-        wide_scores(t, vectors, dim, scale, k, s);                                         \
-    }                                                                                      \
-    VEC_APART void wide_softmax_##name(struct wide_tile *t, float *s)                      \
-    {                                                                                      \
-        wide_softmax(t, vectors, s);                                                       \
-    }                                                                                      \
-    VEC_APART void wide_accumulate_##name(struct wide_tile *t, int padded, const float *v, \
-                                          const float *s)                                  \
-    {                                                                                      \
-        wide_accumulate(t, vectors, padded, v, s);                                         \
+#define WIDE_STEPS(name, vectors)                                                                 \
+    VEC_APART void wide_scores_##name(const struct wide_tile *t, int dim, float scale,            \
+                                      const float *k, float *s)                                   \
+    {                                                                                             \
+        wide_scores(t, vectors, dim, scale, k, s);                                                \
+    }                                                                                             \
+    VEC_APART void wide_scores_q8_##name(const struct wide_tile *t, int dim, float scale,         \
+                                         const unsigned char *k, const float *k_scales, float *s) \
+    {                                                                                             \
+        wide_scores_bytes(t, vectors, dim, scale, k, k_scales, s);                                \
+    }                                                                                             \
+    VEC_APART void wide_softmax_##name(struct wide_tile *t, float *s)                             \
+    {                                                                                             \
+        wide_softmax(t, vectors, s);                                                              \
+    }                                                                                             \
+    VEC_APART void wide_accumulate_##name(struct wide_tile *t, int padded, const float *v,        \
+                                          const float *s)                                         \
+    {                                                                                             \
+        wide_accumulate(t, vectors, padded, v, s);                                                \
     }
 WIDE_STEPS(full, WIDE_VECTORS)
 WIDE_STEPS(one, 1)
@@ -259,12 +346,20 @@ VEC_INLINE void wide_page(const struct vec_attention *a, struct wide_scratch *w,
         if (t->valid[i] < t->least) t->least = t->valid[i];
         if (t->valid[i] > t->most) t->most = t->valid[i];
     }
+    const unsigned char *k = a->pages[start / KV_PAGE_POSITIONS] + a->k_offset;
+    bool bytes = a->kv_type == KV_TYPE_Q8_0;
     if (vectors == 1) {
-        wide_scores_one(t, a->head_dim, a->scale, w->k, w->s);
+        if (bytes)
+            wide_scores_q8_one(t, a->head_dim, a->scale, k, w->k, w->s);
+        else
+            wide_scores_one(t, a->head_dim, a->scale, w->k, w->s);
         wide_softmax_one(t, w->s);
         wide_accumulate_one(t, wide_padded(a->head_dim), w->v, w->s);
     } else {
-        wide_scores_full(t, a->head_dim, a->scale, w->k, w->s);
+        if (bytes)
+            wide_scores_q8_full(t, a->head_dim, a->scale, k, w->k, w->s);
+        else
+            wide_scores_full(t, a->head_dim, a->scale, w->k, w->s);
         wide_softmax_full(t, w->s);
         wide_accumulate_full(t, wide_padded(a->head_dim), w->v, w->s);
     }

@@ -22,6 +22,7 @@
 #include "base/pool.h"
 #include "gguf/gguf.h"
 #include "kernels/isa.h"
+#include "kernels/vec.h"
 
 enum model_arch { MODEL_ARCH_LLAMA, MODEL_ARCH_QWEN2, MODEL_ARCH_QWEN3 };
 
@@ -50,6 +51,7 @@ struct model;
 
 struct model_load_options {
     enum kern_isa isa;
+    enum kv_type kv_type; /* how KV pages hold keys and values; results depend on it */
     struct pool *pool;
     /* Called from the loading thread with 0..1, at least at the end; may be NULL. */
     void (*progress)(void *user, double fraction);
@@ -74,6 +76,7 @@ enum sov_error model_config_read(const struct gguf *gguf, struct model_config *o
  */
 size_t model_kv_page_bytes(const struct model *model);
 int model_kv_page_positions(const struct model *model);
+enum kv_type model_kv_type(const struct model *model);
 
 struct model_row {
     int32_t token;    /* 0 .. vocab-1 (checked) */

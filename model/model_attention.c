@@ -13,10 +13,23 @@
  */
 enum { BLOCK_QUERIES = 64 };
 
+/*
+ * Of a page, one layer's K and V of one KV head; the heads of a layer lie after each other, and so
+ * do layers.
+ */
+static size_t head_bytes(const struct model *model)
+{
+    int head_dim = model->config.head_dim;
+    return vec_kv_k_bytes(model->kv_type, head_dim) + vec_kv_v_bytes(model->kv_type, head_dim);
+}
+static size_t k_offset(const struct model *model, int layer, int kv_head)
+{
+    return ((size_t)layer * (size_t)model->config.kv_heads + (size_t)kv_head) * head_bytes(model);
+}
+
 size_t model_kv_page_bytes(const struct model *model)
 {
-    const struct model_config *c = &model->config;
-    return (size_t)c->layers * (size_t)model_kv_width(c) * 2 * KV_PAGE_POSITIONS * sizeof(uint16_t);
+    return k_offset(model, model->config.layers, 0);
 }
 
 int model_kv_page_positions(const struct model *model)
@@ -25,17 +38,9 @@ int model_kv_page_positions(const struct model *model)
     return KV_PAGE_POSITIONS;
 }
 
-/*
- * Bytes of one head's K (or V) in a page, and where it starts: K, then V, head by head, layer by
- * layer.
- */
-static size_t head_bytes(const struct model_config *c)
+enum kv_type model_kv_type(const struct model *model)
 {
-    return (size_t)c->head_dim * KV_PAGE_POSITIONS * sizeof(uint16_t);
-}
-static size_t k_offset(const struct model_config *c, int layer, int kv_head)
-{
-    return ((size_t)layer * (size_t)c->kv_heads + (size_t)kv_head) * 2 * head_bytes(c);
+    return model->kv_type;
 }
 
 static bool same_run(const struct model_row *a, const struct model_row *b)
@@ -98,11 +103,10 @@ static void write_head(const struct pass *p, const struct model_layer *layer, in
     finish_head(p, k, layer->k.bias != NULL ? layer->k.bias + at : NULL, layer->k_norm, cos_sin);
     if (layer->v.bias != NULL) vec->add(v, layer->v.bias + at, c->head_dim);
     unsigned char *page =
-        p->rows[row].pages[position / KV_PAGE_POSITIONS] + k_offset(c, layer_index, kv_head);
-    int slot = position % KV_PAGE_POSITIONS;
-    vec->store_f16(k, (uint16_t *)page + slot, c->head_dim, KV_PAGE_POSITIONS);
-    vec->store_f16(v, (uint16_t *)(page + head_bytes(c)) + (size_t)slot * (size_t)c->head_dim,
-                   c->head_dim, 1);
+        p->rows[row].pages[position / KV_PAGE_POSITIONS] + k_offset(p->model, layer_index, kv_head);
+    vec_kv_store(vec, p->model->kv_type, k, v, c->head_dim, page,
+                 page + vec_kv_k_bytes(p->model->kv_type, c->head_dim),
+                 position % KV_PAGE_POSITIONS);
 }
 
 /* Heads [begin, end) of a KV head's group, for one block of rows. */
@@ -112,7 +116,7 @@ static void attend_block(const struct pass *p, int layer, const struct row_block
     const struct model_config *c = &p->model->config;
     const struct model_row *row = &p->rows[b->row];
     size_t head = (size_t)(kv_head * (c->heads / c->kv_heads) + begin) * (size_t)c->head_dim;
-    size_t offset = k_offset(c, layer, kv_head);
+    size_t offset = k_offset(p->model, layer, kv_head);
     struct vec_attention a = {
         .q = p->ws->q + (size_t)b->row * p->ws->ld_q + head,
         .q_row = p->ws->ld_q,
@@ -122,9 +126,10 @@ static void attend_block(const struct pass *p, int layer, const struct row_block
         .head_dim = c->head_dim,
         .positions = row->position + 1,
         .scale = p->model->attention_scale,
+        .kv_type = p->model->kv_type,
         .pages = row->pages,
         .k_offset = offset,
-        .v_offset = offset + head_bytes(c),
+        .v_offset = offset + vec_kv_k_bytes(p->model->kv_type, c->head_dim),
         .out = p->ws->attention + (size_t)b->out_row * p->ws->ld_q + head,
         .out_row = p->ws->ld_q,
         .out_head = (size_t)c->head_dim,

@@ -101,6 +101,7 @@ struct model_layer {
 struct model {
     struct model_config config;
     enum kern_isa isa;
+    enum kv_type kv_type;
     const struct vec_kernels *vec;
     struct model_layer *layers;
     float *output_norm;

@@ -159,6 +159,7 @@ static enum sov_error load_model(struct loader *l, const struct model_plan *plan
     const struct gguf_type_info *info = gguf_type_info(plan->token_embd->type);
     model->config = plan->config;
     model->isa = l->options->isa;
+    model->kv_type = l->options->kv_type;
     model->vec = vec_kernels_for(model->isa);
     model->attention_scale = 1.0f / sqrtf((float)plan->config.head_dim);
     model->token_embd = plan->token_embd;

@@ -158,6 +158,9 @@ static void metrics_write_engine(struct engine *engine, struct strbuf *out)
     };
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)
         metrics_write_one(out, rows[i].name, rows[i].type, rows[i].help, rows[i].value);
+    metrics_head(out, "sovereign_kv_type_info", "gauge",
+                 "How keys and values are held, which answers depend on; always 1.");
+    strbuf_printf(out, "sovereign_kv_type_info{type=\"%s\"} 1\n", vec_kv_type_name(s.kv_type));
 }
 
 void metrics_write(struct metrics *m, struct engine *engine, const char *model, const char *isa,

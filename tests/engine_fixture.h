@@ -64,8 +64,8 @@ static inline void fixture_make_file(char *path, const char *type, const char *d
 }
 
 /* Opens path and removes its name. threads: of the pool. */
-static inline void fixture_open(struct fixture_model *m, const char *path, enum kern_isa isa,
-                                int threads)
+static inline void fixture_open_kv(struct fixture_model *m, const char *path, enum kern_isa isa,
+                                   enum kv_type kv_type, int threads)
 {
     struct sov_errbuf err = {""};
     memset(m, 0, sizeof *m);
@@ -73,9 +73,15 @@ static inline void fixture_open(struct fixture_model *m, const char *path, enum 
     unlink(path);
     if (rc == SOV_OK) rc = tokenizer_create(m->gguf, &m->tokenizer, &err);
     if (rc == SOV_OK) rc = pool_create(threads, &m->pool, &err);
-    struct model_load_options load = {.isa = isa, .pool = m->pool};
+    struct model_load_options load = {.isa = isa, .kv_type = kv_type, .pool = m->pool};
     if (rc == SOV_OK) rc = model_load(m->gguf, &load, &m->model, &err);
     if (rc != SOV_OK) fail_msg("%s", err.message);
+}
+
+static inline void fixture_open(struct fixture_model *m, const char *path, enum kern_isa isa,
+                                int threads)
+{
+    fixture_open_kv(m, path, isa, KV_TYPE_F16, threads);
 }
 
 static inline void fixture_model_make(struct fixture_model *m, int threads)

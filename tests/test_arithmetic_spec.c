@@ -350,7 +350,9 @@ struct spec {
     int layers, width, heads, kv_heads, head, ffn, dims;
     float eps, scale;
     double frequency[256];
-    float *k, *v; /* [layer][position][kv head][dimension], values of halves */
+    bool bytes; /* q8_0 keys and values */
+    /* [layer][position][kv head][dimension]: values; of q8_0 keys the quants, with scales beside */
+    float *k, *v, *k_scale;
 };
 
 static double number(const struct spec *s, const char *suffix, double fallback)
@@ -404,10 +406,10 @@ static void frequencies(struct spec *s)
     }
 }
 
-static void spec_open(struct spec *s, const struct gguf *gguf)
+static void spec_open(struct spec *s, const struct gguf *gguf, bool bytes)
 {
     struct gguf_str arch;
-    *s = (struct spec){.gguf = gguf};
+    *s = (struct spec){.gguf = gguf, .bytes = bytes};
     assert_int_equal(gguf_get_str(gguf, "general.architecture", &arch, NULL), SOV_OK);
     snprintf(s->arch, sizeof s->arch, "%.*s", (int)arch.length, arch.data);
     s->layers = (int)number(s, "block_count", 0.0);
@@ -423,6 +425,7 @@ static void spec_open(struct spec *s, const struct gguf *gguf)
     size_t values = (size_t)s->layers * TOKENS * (size_t)s->kv_heads * (size_t)s->head;
     s->k = take(values, sizeof(float));
     s->v = take(values, sizeof(float));
+    s->k_scale = take(values, sizeof(float));
 }
 
 static void rotate(const struct spec *s, float *head, int position)
@@ -453,6 +456,40 @@ static float *kv_at(const struct spec *s, float *base, int layer, int position, 
     return base + ((layer * TOKENS + position) * s->kv_heads + kv_head) * s->head;
 }
 
+/* A key and a value of one head, as the type of KV has them. */
+static void store(const struct spec *s, int layer, int t, int kv_head, const float *key,
+                  const float *value)
+{
+    float *k = kv_at(s, s->k, layer, t, kv_head), *v = kv_at(s, s->v, layer, t, kv_head);
+    float *k_scale = kv_at(s, s->k_scale, layer, t, kv_head);
+    for (int i = 0; i < s->head && !s->bytes; i++) {
+        k[i] = to_half(key[i]);
+        v[i] = to_half(value[i]);
+    }
+    for (int first = 0; first < s->head && s->bytes; first += 32) {
+        int n = s->head - first < 32 ? s->head - first : 32;
+        struct quantized a = quantize(key + first, n), b = quantize(value + first, n);
+        for (int i = 0; i < n; i++) {
+            k[first + i] = (float)a.a[i];
+            k_scale[first + i] = to_half(a.da);
+            v[first + i] = to_half(b.da) * (float)b.a[i];
+        }
+    }
+}
+
+static float dot_of(const struct spec *s, const float *q, const float *k, const float *k_scale)
+{
+    float dot = 0.0f;
+    for (int i = 0; i < s->head && !s->bytes; i++) dot = fmaf(q[i], k[i], dot);
+    for (int first = 0; first < s->head && s->bytes; first += 32) {
+        int n = s->head - first < 32 ? s->head - first : 32, isum = 0;
+        struct quantized a = quantize(q + first, n);
+        for (int i = 0; i < n; i++) isum += a.a[i] * (int)k[first + i];
+        dot = fmaf(a.da * k_scale[first], (float)isum, dot);
+    }
+    return dot;
+}
+
 static void attend(const struct spec *s, int layer, int head, const float *q, int t, float *o)
 {
     int kv = head / (s->heads / s->kv_heads);
@@ -462,8 +499,8 @@ static void attend(const struct spec *s, int layer, int head, const float *q, in
         float p[PAGE] = {0}, top = m, lanes[16];
         int count = t + 1 - page < PAGE ? t + 1 - page : PAGE;
         for (int j = 0; j < count; j++) {
-            const float *k = kv_at(s, s->k, layer, page + j, kv);
-            for (int i = 0; i < s->head; i++) p[j] = fmaf(q[i], k[i], p[j]);
+            p[j] = dot_of(s, q, kv_at(s, s->k, layer, page + j, kv),
+                          kv_at(s, s->k_scale, layer, page + j, kv));
             p[j] = p[j] * factor;
             top = fmaxf(top, p[j]);
         }
@@ -497,10 +534,7 @@ static void attention_half(struct spec *s, int layer, int t, float *x)
         float *head = k + h * s->head;
         if (k_norm != NULL) norm(head, k_norm, s->eps, s->head, head);
         rotate(s, head, t);
-        for (int i = 0; i < s->head; i++) {
-            kv_at(s, s->k, layer, t, h)[i] = to_half(head[i]);
-            kv_at(s, s->v, layer, t, h)[i] = to_half(v[h * s->head + i]);
-        }
+        store(s, layer, t, h, head, v + h * s->head);
     }
     for (int h = 0; h < s->heads; h++) {
         float *head = q + h * s->head;
@@ -529,10 +563,10 @@ static void ffn_half(struct spec *s, int layer, float *x)
 }
 
 /* Logits of every position, one token at a time. */
-static void spec_logits(const struct gguf *gguf, const int32_t *tokens, float *logits)
+static void spec_logits(const struct gguf *gguf, bool bytes, const int32_t *tokens, float *logits)
 {
     struct spec s;
-    spec_open(&s, gguf);
+    spec_open(&s, gguf, bytes);
     const struct gguf_tensor *table = gguf_find_tensor(gguf, "token_embd.weight");
     const struct gguf_tensor *output = gguf_find_tensor(gguf, "output.weight");
     float *x = take((size_t)s.width, sizeof(float));
@@ -549,6 +583,7 @@ static void spec_logits(const struct gguf *gguf, const int32_t *tokens, float *l
     free(x);
     free(s.k);
     free(s.v);
+    free(s.k_scale);
 }
 
 /* ---- The comparison ---- */
@@ -590,6 +625,24 @@ static void compare_logits(struct model *model, struct pool *pool, const int32_t
     model_workspace_free(ws);
 }
 
+static void check_kv_type(const struct gguf *gguf, enum kv_type type)
+{
+    struct sov_errbuf err = {.message = ""};
+    struct pool *pool;
+    struct model *model;
+    assert_int_equal(pool_create(1, &pool, &err), SOV_OK);
+    struct model_load_options load = {.isa = kern_isa_best(), .kv_type = type, .pool = pool};
+    if (model_load(gguf, &load, &model, &err) != SOV_OK) fail_msg("%s", err.message);
+    int32_t tokens[TOKENS];
+    for (int i = 0; i < TOKENS; i++) tokens[i] = i * 73 % model_config(model)->vocab;
+    float *expected = take((size_t)TOKENS * (size_t)model_config(model)->vocab, sizeof(float));
+    spec_logits(gguf, type == KV_TYPE_Q8_0, tokens, expected);
+    compare_logits(model, pool, tokens, expected);
+    free(expected);
+    model_free(model);
+    pool_free(pool);
+}
+
 static void check(const char *options)
 {
     char command[2048];
@@ -599,20 +652,8 @@ static void check(const char *options)
     print_message("# %s\n", options);
     struct sov_errbuf err = {.message = ""};
     struct gguf *gguf;
-    struct pool *pool;
-    struct model *model;
     if (gguf_open(model_path, &gguf, &err) != SOV_OK) fail_msg("%s", err.message);
-    assert_int_equal(pool_create(1, &pool, &err), SOV_OK);
-    struct model_load_options load = {.isa = kern_isa_best(), .pool = pool};
-    if (model_load(gguf, &load, &model, &err) != SOV_OK) fail_msg("%s", err.message);
-    int32_t tokens[TOKENS];
-    for (int i = 0; i < TOKENS; i++) tokens[i] = i * 73 % model_config(model)->vocab;
-    float *expected = take((size_t)TOKENS * (size_t)model_config(model)->vocab, sizeof(float));
-    spec_logits(gguf, tokens, expected);
-    compare_logits(model, pool, tokens, expected);
-    free(expected);
-    model_free(model);
-    pool_free(pool);
+    for (int type = 0; type < KV_TYPES; type++) check_kv_type(gguf, (enum kv_type)type);
     gguf_close(gguf);
     unlink(model_path);
 }
@@ -639,6 +680,8 @@ static void test_architectures(void **state)
           "--vocab-bytes 260");
     check("--arch qwen3 --dim 96 --layers 2 --heads 3 --kv-heads 3 --head-dim 32 --ffn 64 --type "
           "q4_1 --vocab-bytes 261");
+    check("--arch qwen2 --dim 80 --layers 2 --heads 2 --kv-heads 1 --ffn 64 --type q8_0 "
+          "--vocab-bytes 260"); /* heads of 40: a block of 32 and one of 8 */
     check("--arch llama --dim 90 --layers 2 --heads 5 --kv-heads 1 --ffn 70 --type f16 "
           "--vocab-bytes 270");
 }

@@ -3,7 +3,7 @@
 /*
  * The bit-exactness matrix: one request must give the same digest of all its logits, and the same
  * tokens, on every ISA x {1, 2, 4} threads x batch {1, 3, 8} with different neighbours x prefill
- * chunk {1, 7, 64, 512} x prefix computed or reused, for every weight type. What it must give is
+ * chunk {1, 7, 64, 512} x prefix computed or reused, for every weight type and both types of KV. What it must give is
  * computed by hand, one position per call, on the scalar kernels.
  *
  * By default each type runs a subset of the 216 combinations in which every combination of any
@@ -24,8 +24,16 @@ enum { COMBINATION_STEP = 7 };
 _Static_assert(COMBINATIONS % COMBINATION_STEP != 0, "some combinations would never be tried");
 static const int thread_counts[] = {1, 2, 4}, batches[] = {1, 3, 8}, chunks[] = {1, 7, 64, 512};
 
-static const char *const types[] = {"f32",  "f16",  "bf16", "q8_0", "q4_0", "q4_1", "q5_0",
-                                    "q5_1", "q2_k", "q3_k", "q4_k", "q5_k", "q6_k"};
+/* Weight types; and at the end int8 keys and values, once for any of them. */
+static const struct {
+    const char *weights;
+    enum kv_type kv;
+} types[] = {
+    {"f32", KV_TYPE_F16},  {"f16", KV_TYPE_F16},   {"bf16", KV_TYPE_F16}, {"q8_0", KV_TYPE_F16},
+    {"q4_0", KV_TYPE_F16}, {"q4_1", KV_TYPE_F16},  {"q5_0", KV_TYPE_F16}, {"q5_1", KV_TYPE_F16},
+    {"q2_k", KV_TYPE_F16}, {"q3_k", KV_TYPE_F16},  {"q4_k", KV_TYPE_F16}, {"q5_k", KV_TYPE_F16},
+    {"q6_k", KV_TYPE_F16}, {"q8_0", KV_TYPE_Q8_0},
+};
 enum { TYPES = sizeof types / sizeof types[0] };
 
 static struct pool *pools[3];
@@ -163,8 +171,8 @@ static void test_one_type(void **state)
     char path[256];
     for (int isa = 0; isa < KERN_ISAS; isa++) {
         if (!kern_isa_available((enum kern_isa)isa)) continue;
-        fixture_make_file(path, types[type], "256", "512");
-        fixture_open(&models[isa], path, (enum kern_isa)isa, 1);
+        fixture_make_file(path, types[type].weights, "256", "512");
+        fixture_open_kv(&models[isa], path, (enum kern_isa)isa, types[type].kv, 1);
     }
     fixture_prompt(prompt, PROMPT, 1);
     target_request(prompt, &request);
@@ -179,12 +187,15 @@ static void test_one_type(void **state)
         if (got.count != expected.count ||
             memcmp(got.digest, expected.digest, sizeof got.digest) != 0 ||
             memcmp(got.tokens, expected.tokens, ANSWER * sizeof got.tokens[0]) != 0)
-            fail_msg("%s: other logits with isa %s, %d threads, batch %d, chunk %d, prefix %s",
-                     types[type], kern_isa_name((enum kern_isa)level[F_ISA]),
-                     thread_counts[level[F_THREADS]], batches[level[F_BATCH]],
-                     chunks[level[F_CHUNK]], level[F_REUSE] ? "reused" : "computed");
+            fail_msg(
+                "%s, %s KV: other logits with isa %s, %d threads, batch %d, chunk %d, prefix %s",
+                types[type].weights, vec_kv_type_name(types[type].kv),
+                kern_isa_name((enum kern_isa)level[F_ISA]), thread_counts[level[F_THREADS]],
+                batches[level[F_BATCH]], chunks[level[F_CHUNK]],
+                level[F_REUSE] ? "reused" : "computed");
     }
-    print_message("# %s: %d combinations\n", types[type], count);
+    print_message("# %s, %s KV: %d combinations\n", types[type].weights,
+                  vec_kv_type_name(types[type].kv), count);
     for (int isa = 0; isa < KERN_ISAS; isa++)
         if (kern_isa_available((enum kern_isa)isa)) fixture_model_free(&models[isa]);
 }
@@ -210,8 +221,10 @@ int main(void)
     struct CMUnitTest tests[TYPES];
     for (int i = 0; i < TYPES; i++) {
         numbers[i] = i;
-        tests[i] = (struct CMUnitTest){
-            .name = types[i], .test_func = test_one_type, .initial_state = &numbers[i]};
+        tests[i] = (struct CMUnitTest){.name = types[i].kv == KV_TYPE_F16 ? types[i].weights
+                                                                          : "q8_0 keys and values",
+                                       .test_func = test_one_type,
+                                       .initial_state = &numbers[i]};
     }
     return cmocka_run_group_tests_name("bit-exactness matrix", tests, setup_pools, teardown_pools);
 }

@@ -54,11 +54,12 @@ struct runner {
     struct model_workspace *ws;
 };
 
-static void runner_open(struct runner *r, const struct gguf *gguf, enum kern_isa isa, int threads)
+static void runner_open(struct runner *r, const struct gguf *gguf, enum kern_isa isa,
+                        enum kv_type type, int threads)
 {
     struct sov_errbuf err = {.message = ""};
     assert_int_equal(pool_create(threads, &r->pool, &err), SOV_OK);
-    struct model_load_options options = {.isa = isa, .pool = r->pool};
+    struct model_load_options options = {.isa = isa, .kv_type = type, .pool = r->pool};
     if (model_load(gguf, &options, &r->model, &err) != SOV_OK) fail_msg("%s", err.message);
     if (model_workspace_create(r->model, r->pool, ROWS_MAX, ROWS_MAX, &r->ws, &err) != SOV_OK)
         fail_msg("%s", err.message);
@@ -170,11 +171,11 @@ static void assert_same_logits(const float *expected, const float *got, size_t l
                      (double)got[i], (double)expected[i]);
 }
 
-static void check_isa(const struct gguf *gguf, enum kern_isa isa, int threads,
+static void check_isa(const struct gguf *gguf, enum kern_isa isa, enum kv_type type, int threads,
                       const int32_t *tokens, const float *expected, float *got)
 {
     struct runner r;
-    runner_open(&r, gguf, isa, threads);
+    runner_open(&r, gguf, isa, type, threads);
     size_t line = (size_t)model_config(r.model)->vocab_padded;
     /*
      * The scalar kernels are slow: they are the reference for whole prompts and get one chunking of
@@ -214,7 +215,7 @@ static uint64_t digest_of(const void *bytes, size_t count)
  * the arithmetic is the one that was specified, on this machine too. (mkmodel's own output is
  * tested elsewhere: if that test fails as well, look there first.)
  */
-static void check_model(const char *options, uint64_t digest)
+static void check_model(const char *options, enum kv_type type, uint64_t digest)
 {
     char command[2048];
     snprintf(command, sizeof command, "%s/mkmodel %s %s >/dev/null", build_dir, options,
@@ -224,7 +225,7 @@ static void check_model(const char *options, uint64_t digest)
     struct gguf *gguf;
     if (gguf_open(model_path, &gguf, &err) != SOV_OK) fail_msg("%s", err.message);
     struct runner r;
-    runner_open(&r, gguf, quick ? kern_isa_best() : KERN_ISA_SCALAR, 1);
+    runner_open(&r, gguf, quick ? kern_isa_best() : KERN_ISA_SCALAR, type, 1);
     size_t values = PROMPT * (size_t)model_config(r.model)->vocab_padded;
     float *expected = sov_alloc(values, sizeof(float)), *got = sov_alloc(values, sizeof(float));
     assert_true(expected != NULL && got != NULL);
@@ -237,15 +238,15 @@ static void check_model(const char *options, uint64_t digest)
     uint64_t found = digest_of(expected, values * sizeof *expected);
     if (found != digest) {
         print_message(
-            "%s: logits have digest 0x%016llx, not 0x%016llx. If the arithmetic was meant "
+            "%s, %s: logits have digest 0x%016llx, not 0x%016llx. If the arithmetic was meant "
             "to change, raise SOV_ARITHMETIC_VERSION and record the new one.\n",
-            options, (unsigned long long)found, (unsigned long long)digest);
+            options, vec_kv_type_name(type), (unsigned long long)found, (unsigned long long)digest);
         digests_differ++;
     }
-    if (quick) check_isa(gguf, kern_isa_best(), 2, tokens, expected, got);
+    if (quick) check_isa(gguf, kern_isa_best(), type, 2, tokens, expected, got);
     for (int isa = 0; isa < KERN_ISAS && !quick; isa++)
         for (int threads = 1; threads <= 4 && kern_isa_available((enum kern_isa)isa); threads *= 2)
-            check_isa(gguf, (enum kern_isa)isa, threads, tokens, expected, got);
+            check_isa(gguf, (enum kern_isa)isa, type, threads, tokens, expected, got);
     sov_free(expected);
     sov_free(got);
     gguf_close(gguf);
@@ -271,7 +272,7 @@ static void test_weight_types(void **state)
                  "--arch llama --dim 256 --layers 1 --heads 4 --kv-heads 2 --ffn 256 --type %s",
                  cases[i].type);
         random_state = 1;
-        check_model(options, cases[i].digest);
+        check_model(options, KV_TYPE_F16, cases[i].digest);
     }
     assert_int_equal(digests_differ, 0);
 }
@@ -281,27 +282,29 @@ static void test_architectures(void **state)
     (void)state;
     static const struct {
         const char *options;
-        uint64_t digest;
+        uint64_t digests[KV_TYPES];
     } cases[] = {
         {"--arch qwen2 --dim 224 --layers 2 --heads 7 --kv-heads 1 --ffn 160 --type q8_0 --tied",
-         0x26145663620b0b4b},
+         {0x26145663620b0b4b, 0x00dd496371c9dbc5}},
         {"--arch qwen3 --dim 96 --layers 2 --heads 4 --kv-heads 2 --head-dim 40 --ffn 96 --type "
          "q4_0",
-         0x26f1aaaaf81d953b},
+         {0x26f1aaaaf81d953b, 0xf1d95d0c15d62429}},
         {"--arch llama --dim 90 --layers 2 --heads 5 --kv-heads 5 --ffn 110 --type f16 "
          "--vocab-bytes 301",
-         0x8b9f101a35895021},
+         {0x8b9f101a35895021, 0x40613bfad92e34a9}},
         {"--arch llama --dim 64 --layers 2 --heads 2 --kv-heads 1 --ffn 64 --type q5_1 "
          "--rope-scaling yarn",
-         0xdd4ef2a9f636a4fe},
+         {0xdd4ef2a9f636a4fe, 0x90d45664cafc256b}},
         /* No rows of 256: Q5_0 and Q8_0 together, which meet differently packed activations. */
         {"--arch llama --dim 160 --layers 2 --heads 5 --kv-heads 5 --ffn 224 --type q4_k_m",
-         0x11c55fbefcef831c},
+         {0x11c55fbefcef831c, 0xb115e40119441af5}},
     };
     digests_differ = 0;
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        random_state = 1;
-        check_model(cases[i].options, cases[i].digest);
+        for (int type = 0; type < KV_TYPES; type++) {
+            random_state = 1;
+            check_model(cases[i].options, (enum kv_type)type, cases[i].digests[type]);
+        }
     }
     assert_int_equal(digests_differ, 0);
 }

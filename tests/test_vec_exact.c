@@ -295,30 +295,65 @@ static void test_argmax_is_the_lowest_index_of_the_largest(void **state)
     }
 }
 
-/* Pages of random halves for one KV head, and queries for it. */
+/* Pages of random contents for one KV head, and queries for it. */
 struct attention_case {
     int head_dim, rows, heads, positions;
+    enum kv_type type;
     unsigned char *pages[16];
     float *q, *expected, *got;
 };
 
-static void attention_case_make(struct attention_case *c, enum flavour flavour)
+static void fill_halves(const struct attention_case *c, int first, int used, enum flavour flavour)
 {
     int halves = KV_PAGE_POSITIONS * c->head_dim;
+    uint16_t *k = (uint16_t *)c->pages[first / KV_PAGE_POSITIONS];
+    uint16_t *v = k + vec_kv_k_bytes(c->type, c->head_dim) / sizeof *k;
+    for (int i = 0; i < halves; i++) {
+        float scale = flavour == ANY ? 1000.0f : 1.0f;
+        k[i] = quant_f32_to_f16(random_uniform(-scale, scale));
+        v[i] = quant_f32_to_f16(random_uniform(-scale, scale));
+        if (first + i % KV_PAGE_POSITIONS >= used) k[i] = (uint16_t)random_u32();
+        if (first + i / c->head_dim >= used) v[i] = (uint16_t)random_u32();
+    }
+}
+
+static void fill_bytes(const struct attention_case *c, int first, int used, enum flavour flavour)
+{
+    int dim = c->head_dim;
+    unsigned char *k = c->pages[first / KV_PAGE_POSITIONS];
+    unsigned char *v = k + vec_kv_k_bytes(c->type, dim);
+    uint16_t *k_scales = (uint16_t *)(k + vec_kv_k_scales(dim));
+    uint16_t *v_scales = (uint16_t *)(v + vec_kv_v_scales(dim));
+    for (int i = 0; i < (dim + 3) / 4 * 4 * KV_PAGE_POSITIONS; i++)
+        k[i] = (unsigned char)(first + i / 4 % KV_PAGE_POSITIONS < used && i / 128 * 4 + i % 4 < dim
+                                   ? 1 + random_u32() % 255
+                                   : random_u32());
+    for (int i = 0; i < dim * KV_PAGE_POSITIONS; i++) {
+        int quant = (int)(random_u32() % 255) - 127;
+        v[i] = (unsigned char)(first + i / dim < used ? quant : (int)random_u32());
+    }
+    for (int i = 0; i < vec_kv_blocks(dim) * KV_PAGE_POSITIONS; i++) {
+        float scale = flavour == ANY ? 8.0f : 0.01f;
+        k_scales[i] = quant_f32_to_f16(random_uniform(0.0f, scale));
+        v_scales[i] = quant_f32_to_f16(random_uniform(0.0f, scale));
+        if (first + i % KV_PAGE_POSITIONS >= used) k_scales[i] = (uint16_t)random_u32();
+        if (first + i % KV_PAGE_POSITIONS >= used) v_scales[i] = (uint16_t)random_u32();
+    }
+}
+
+/* What lies beyond the positions attended to must not matter, whatever it is. */
+static void attention_case_make(struct attention_case *c, enum flavour flavour)
+{
     int used = c->positions + c->rows - 1;
-    for (int p = 0; p * KV_PAGE_POSITIONS < used; p++) {
-        c->pages[p] = sov_alloc_aligned((size_t)halves * 4);
-        assert_non_null(c->pages[p]);
-        uint16_t *k = (uint16_t *)c->pages[p], *v = k + halves;
-        for (int i = 0; i < halves; i++) {
-            float scale = flavour == ANY ? 1000.0f : 1.0f;
-            k[i] = quant_f32_to_f16(random_uniform(-scale, scale));
-            v[i] = quant_f32_to_f16(random_uniform(-scale, scale));
-            /* What lies beyond the positions attended to must not matter, whatever it is. */
-            if (p * KV_PAGE_POSITIONS + i % KV_PAGE_POSITIONS >= used)
-                k[i] = (uint16_t)random_u32();
-            if (p * KV_PAGE_POSITIONS + i / c->head_dim >= used) v[i] = (uint16_t)random_u32();
-        }
+    for (int first = 0; first < used; first += KV_PAGE_POSITIONS) {
+        unsigned char **page = &c->pages[first / KV_PAGE_POSITIONS];
+        *page = sov_alloc_aligned(vec_kv_k_bytes(c->type, c->head_dim) +
+                                  vec_kv_v_bytes(c->type, c->head_dim));
+        assert_non_null(*page);
+        if (c->type == KV_TYPE_F16)
+            fill_halves(c, first, used, flavour);
+        else
+            fill_bytes(c, first, used, flavour);
     }
     size_t n = (size_t)c->rows * (size_t)c->heads * (size_t)c->head_dim;
     c->q = sov_alloc(n, sizeof(float));
@@ -350,9 +385,10 @@ static struct vec_attention attention_call(const struct attention_case *c, float
         .head_dim = c->head_dim,
         .positions = c->positions,
         .scale = 0.125f,
+        .kv_type = c->type,
         .pages = c->pages,
         .k_offset = 0,
-        .v_offset = (size_t)KV_PAGE_POSITIONS * head * 2,
+        .v_offset = vec_kv_k_bytes(c->type, c->head_dim),
         .out = out,
         .out_row = row,
         .out_head = head,
@@ -362,28 +398,53 @@ static struct vec_attention attention_call(const struct attention_case *c, float
 static const int attention_dims[] = {1, 2, 7, 16, 18, 32, 40, 64, 80, 100, 128, 256, 300, 512};
 static const int attention_positions[] = {1, 2, 15, 16, 17, 31, 32, 33, 64, 65, 100, 200};
 
+static void check_attention(struct attention_case *c, enum flavour flavour)
+{
+    attention_case_make(c, flavour);
+    int n = c->rows * c->heads * c->head_dim;
+    struct vec_attention call = attention_call(c, c->expected);
+    scalar()->attention(&call);
+    for (int isa = 1; isa < KERN_ISAS; isa++) {
+        if (!kern_isa_available((enum kern_isa)isa)) continue;
+        call = attention_call(c, c->got);
+        vec_kernels_for((enum kern_isa)isa)->attention(&call);
+        assert_same_floats(c->expected, c->got, n, vec_kv_type_name(c->type), isa);
+    }
+    attention_case_free(c);
+}
+
 static void test_attention(void **state)
 {
     (void)state;
     random_state = 77;
     for (size_t di = 0; di < sizeof attention_dims / sizeof *attention_dims; di++)
         for (size_t pi = 0; pi < sizeof attention_positions / sizeof *attention_positions; pi++)
-            for (int repeat = 0; repeat < 4; repeat++) {
+            for (int repeat = 0; repeat < 4 * KV_TYPES; repeat++) {
                 struct attention_case c = {.head_dim = attention_dims[di],
                                            .positions = attention_positions[pi],
                                            .rows = 1 + (int)(random_u32() % 9),
-                                           .heads = 1 + (int)(random_u32() % 9)};
-                attention_case_make(&c, repeat == 3 ? WITH_NAN : repeat == 2 ? ANY : ORDINARY);
-                int n = c.rows * c.heads * c.head_dim;
-                struct vec_attention call = attention_call(&c, c.expected);
-                scalar()->attention(&call);
-                for (int isa = 1; isa < KERN_ISAS; isa++) {
-                    if (!kern_isa_available((enum kern_isa)isa)) continue;
-                    call = attention_call(&c, c.got);
-                    vec_kernels_for((enum kern_isa)isa)->attention(&call);
-                    assert_same_floats(c.expected, c.got, n, "attention", isa);
-                }
-                attention_case_free(&c);
+                                           .heads = 1 + (int)(random_u32() % 9),
+                                           .type = (enum kv_type)(repeat % KV_TYPES)};
+                static const enum flavour flavours[] = {ORDINARY, ORDINARY, ANY, WITH_NAN};
+                check_attention(&c, flavours[repeat / KV_TYPES]);
+            }
+}
+
+/* Many rows at once, as in a prompt's chunk: whole blocks of tiles, and what is left of them. */
+static void test_attention_of_long_chunks(void **state)
+{
+    (void)state;
+    random_state = 79;
+    static const int rows[] = {64, 100, 131}, heads[] = {1, 3, 8}, dims[] = {40, 64, 96};
+    for (int i = 0; i < 3; i++)
+        for (int j = 0; j < 3; j++)
+            for (int type = 0; type < KV_TYPES; type++) {
+                struct attention_case c = {.head_dim = dims[(i + j) % 3],
+                                           .positions = 1 + i * 77,
+                                           .rows = rows[i],
+                                           .heads = heads[j],
+                                           .type = (enum kv_type)type};
+                check_attention(&c, ORDINARY);
             }
 }
 
@@ -392,9 +453,14 @@ static void test_attention_rows_are_independent(void **state)
 {
     (void)state;
     random_state = 78;
-    for (int isa = 0; isa < KERN_ISAS; isa++) {
+    for (int i = 0; i < KERN_ISAS * KV_TYPES; i++) {
+        int isa = i / KV_TYPES;
         if (!kern_isa_available((enum kern_isa)isa)) continue;
-        struct attention_case c = {.head_dim = 48, .positions = 27, .rows = 11, .heads = 3};
+        struct attention_case c = {.head_dim = 48,
+                                   .positions = 27,
+                                   .rows = 11,
+                                   .heads = 3,
+                                   .type = (enum kv_type)(i % KV_TYPES)};
         attention_case_make(&c, ORDINARY);
         struct vec_attention call = attention_call(&c, c.expected);
         vec_kernels_for((enum kern_isa)isa)->attention(&call);
@@ -412,6 +478,59 @@ static void test_attention_rows_are_independent(void **state)
     }
 }
 
+/* Element d of the key (or value) in slot of a q8_0 page. */
+static float stored_key(const unsigned char *k, int dim, int slot, int d)
+{
+    const uint16_t *scales = (const uint16_t *)(k + vec_kv_k_scales(dim));
+    return quant_f16_to_f32(scales[d / KV_BLOCK * KV_PAGE_POSITIONS + slot]) *
+           (float)(k[(d / 4 * KV_PAGE_POSITIONS + slot) * 4 + d % 4] - 128);
+}
+static float stored_value(const unsigned char *v, int dim, int slot, int d)
+{
+    const uint16_t *scales = (const uint16_t *)(v + vec_kv_v_scales(dim));
+    return quant_f16_to_f32(scales[d / KV_BLOCK * KV_PAGE_POSITIONS + slot]) *
+           (float)((const int8_t *)v)[slot * dim + d];
+}
+
+/*
+ * What comes out of a q8_0 page is within half a step (and the rounding of the scale to a half) of
+ * what went in, for every slot and head size; a block with an infinity or a NaN is NaN.
+ */
+static void test_kv_store_q8_0(void **state)
+{
+    (void)state;
+    random_state = 80;
+    for (size_t i = 0; i < sizeof attention_dims / sizeof *attention_dims; i++) {
+        int dim = attention_dims[i];
+        size_t k_bytes = vec_kv_k_bytes(KV_TYPE_Q8_0, dim),
+               v_bytes = vec_kv_v_bytes(KV_TYPE_Q8_0, dim);
+        unsigned char *k = sov_alloc_aligned(k_bytes), *v = sov_alloc_aligned(v_bytes);
+        assert_true(k != NULL && v != NULL);
+        for (int slot = 0; slot < KV_PAGE_POSITIONS; slot++) {
+            fill(buffer_x, dim, ORDINARY);
+            fill(buffer_y, dim, ORDINARY);
+            if (slot % 8 == 1) memset(buffer_x, 0, (size_t)dim * sizeof *buffer_x);
+            if (slot % 8 == 2) buffer_y[random_u32() % (uint32_t)dim] = INFINITY;
+            if (slot % 8 == 3) buffer_x[random_u32() % (uint32_t)dim] = NAN;
+            vec_kv_store(scalar(), KV_TYPE_Q8_0, buffer_x, buffer_y, dim, k, v, slot);
+            for (int d = 0; d < dim; d++) {
+                float x = stored_key(k, dim, slot, d), y = stored_value(v, dim, slot, d);
+                float step = 4.0f * (1.0f / 254 + 0x1p-11f);
+                if (slot % 8 == 3 && x != x) continue;
+                if (slot % 8 == 2 && y != y) continue;
+                assert_true(fabsf(x - buffer_x[d]) <= step && fabsf(y - buffer_y[d]) <= step);
+            }
+            for (int d = 0; d < dim; d++) {
+                float x = stored_key(k, dim, slot, d), y = stored_value(v, dim, slot, d);
+                assert_true(buffer_x[d] == buffer_x[d] || x != x);
+                assert_true(buffer_y[d] < INFINITY || y != y);
+            }
+        }
+        sov_free_aligned(k);
+        sov_free_aligned(v);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -425,7 +544,9 @@ int main(void)
         cmocka_unit_test(test_argmax),
         cmocka_unit_test(test_argmax_is_the_lowest_index_of_the_largest),
         cmocka_unit_test(test_attention),
+        cmocka_unit_test(test_attention_of_long_chunks),
         cmocka_unit_test(test_attention_rows_are_independent),
+        cmocka_unit_test(test_kv_store_q8_0),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

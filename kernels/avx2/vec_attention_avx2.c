@@ -133,6 +133,72 @@ ISA_INLINE void isa_sums(const float *p, float *out)
     AVX2_FOLD(v, _mm256_add_ps, out);
 }
 
+/*
+ * Products of bytes by way of 16 bits: bytes 0 and 2 of a four in one register, 1 and 3 in another.
+ * (The instruction that multiplies bytes at once saturates its sums.)
+ */
+typedef __m256i isa_ints;
+typedef struct {
+    __m256i even, odd;
+} isa_biased, isa_fours;
+enum { ISA_BIAS = 128 };
+
+ISA_INLINE isa_ints isa_set1_int(int x)
+{
+    return _mm256_set1_epi32(x);
+}
+ISA_INLINE isa_ints isa_load_ints(const int *p)
+{
+    return _mm256_loadu_si256((const __m256i *)p);
+}
+ISA_INLINE isa_vec isa_floats(isa_ints x)
+{
+    return _mm256_cvtepi32_ps(x);
+}
+ISA_INLINE isa_biased avx2_split_biased(__m256i x)
+{
+    return (isa_biased){_mm256_and_si256(x, _mm256_set1_epi16(0xff)), _mm256_srli_epi16(x, 8)};
+}
+ISA_INLINE isa_fours avx2_split_fours(__m256i x)
+{
+    return (isa_fours){_mm256_srai_epi16(_mm256_slli_epi16(x, 8), 8), _mm256_srai_epi16(x, 8)};
+}
+ISA_INLINE isa_biased isa_load_biased(const unsigned char *p)
+{
+    return avx2_split_biased(_mm256_loadu_si256((const __m256i *)p));
+}
+ISA_INLINE isa_fours isa_load_fours(const int8_t *p)
+{
+    return avx2_split_fours(_mm256_loadu_si256((const __m256i *)p));
+}
+ISA_INLINE isa_biased isa_set1_biased(const unsigned char *p)
+{
+    int four;
+    memcpy(&four, p, sizeof four);
+    return avx2_split_biased(_mm256_set1_epi32(four));
+}
+ISA_INLINE isa_fours isa_set1_fours(const int8_t *p)
+{
+    int four;
+    memcpy(&four, p, sizeof four);
+    return avx2_split_fours(_mm256_set1_epi32(four));
+}
+ISA_INLINE isa_ints isa_dot(isa_ints acc, isa_biased k, isa_fours q)
+{
+    acc = _mm256_add_epi32(acc, _mm256_madd_epi16(k.even, q.even));
+    return _mm256_add_epi32(acc, _mm256_madd_epi16(k.odd, q.odd));
+}
+ISA_INLINE isa_vec isa_signed(const int8_t *p)
+{
+    return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)p)));
+}
+ISA_INLINE isa_vec isa_signed_part(const int8_t *p, int n)
+{
+    int8_t part[ISA_LANES] = {0};
+    memcpy(part, p, (size_t)n);
+    return isa_signed(part);
+}
+
 #include "kernels/vec_attention.h"
 
 void avx2_attention(const struct vec_attention *a)

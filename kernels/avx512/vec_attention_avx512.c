@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Attention in AVX-512: the vectors that vec_attention.h asks for. A canonical vector is one. */
 #include <immintrin.h>
+#include <string.h>
 
 #include "kernels/avx512/vec_avx512.h"
 #include "kernels/vec.h"
@@ -138,6 +139,55 @@ ISA_INLINE void isa_sums(const float *p, float *out)
     for (int u = 0; u < 8; u++)
         v[u] = _mm512_add_ps(_mm512_loadu_ps(p + 32 * u), _mm512_loadu_ps(p + 32 * u + 16));
     AVX512_FOLD(v, _mm512_add_ps, out);
+}
+
+typedef __m512i isa_ints, isa_biased, isa_fours;
+enum { ISA_BIAS = 128 };
+
+ISA_INLINE isa_ints isa_set1_int(int x)
+{
+    return _mm512_set1_epi32(x);
+}
+ISA_INLINE isa_ints isa_load_ints(const int *p)
+{
+    return _mm512_loadu_si512(p);
+}
+ISA_INLINE isa_vec isa_floats(isa_ints x)
+{
+    return _mm512_cvtepi32_ps(x);
+}
+ISA_INLINE isa_biased isa_load_biased(const unsigned char *p)
+{
+    return _mm512_loadu_si512(p);
+}
+ISA_INLINE isa_fours isa_load_fours(const int8_t *p)
+{
+    return _mm512_loadu_si512(p);
+}
+ISA_INLINE isa_biased isa_set1_biased(const unsigned char *p)
+{
+    int four;
+    memcpy(&four, p, sizeof four);
+    return _mm512_set1_epi32(four);
+}
+ISA_INLINE isa_fours isa_set1_fours(const int8_t *p)
+{
+    int four;
+    memcpy(&four, p, sizeof four);
+    return _mm512_set1_epi32(four);
+}
+ISA_INLINE isa_ints isa_dot(isa_ints acc, isa_biased k, isa_fours q)
+{
+    return _mm512_dpbusd_epi32(acc, k, q);
+}
+ISA_INLINE isa_vec isa_signed(const int8_t *p)
+{
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)p)));
+}
+ISA_INLINE isa_vec isa_signed_part(const int8_t *p, int n)
+{
+    __m128i bytes = _mm_maskz_loadu_epi8(avx512_tail_mask(0, n), p);
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes));
 }
 
 #include "kernels/vec_attention.h"

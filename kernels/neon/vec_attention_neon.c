@@ -130,6 +130,67 @@ ISA_INLINE void isa_sums(const float *p, float *out)
     }
 }
 
+/*
+ * Products of bytes by widening multiplication: every ARMv8 has it. K's bias is taken off when it is
+ * loaded.
+ */
+typedef int32x4_t isa_ints;
+typedef int8x16_t isa_biased, isa_fours;
+enum { ISA_BIAS = 0 };
+
+ISA_INLINE isa_ints isa_set1_int(int x)
+{
+    return vdupq_n_s32(x);
+}
+ISA_INLINE isa_ints isa_load_ints(const int *p)
+{
+    return vld1q_s32(p);
+}
+ISA_INLINE isa_vec isa_floats(isa_ints x)
+{
+    return vcvtq_f32_s32(x);
+}
+ISA_INLINE isa_biased neon_unbias(uint8x16_t k)
+{
+    return vreinterpretq_s8_u8(veorq_u8(k, vdupq_n_u8(0x80)));
+}
+ISA_INLINE isa_biased isa_load_biased(const unsigned char *p)
+{
+    return neon_unbias(vld1q_u8(p));
+}
+ISA_INLINE isa_fours isa_load_fours(const int8_t *p)
+{
+    return vld1q_s8(p);
+}
+ISA_INLINE isa_biased isa_set1_biased(const unsigned char *p)
+{
+    uint32_t four;
+    memcpy(&four, p, sizeof four);
+    return neon_unbias(vreinterpretq_u8_u32(vdupq_n_u32(four)));
+}
+ISA_INLINE isa_fours isa_set1_fours(const int8_t *p)
+{
+    uint32_t four;
+    memcpy(&four, p, sizeof four);
+    return vreinterpretq_s8_u32(vdupq_n_u32(four));
+}
+ISA_INLINE isa_ints isa_dot(isa_ints acc, isa_biased k, isa_fours q)
+{
+    int32x4_t low = vpaddlq_s16(vmull_s8(vget_low_s8(k), vget_low_s8(q)));
+    int32x4_t high = vpaddlq_s16(vmull_high_s8(k, q));
+    return vaddq_s32(acc, vpaddq_s32(low, high));
+}
+ISA_INLINE isa_vec isa_signed_part(const int8_t *p, int n)
+{
+    int8_t part[8] = {0};
+    memcpy(part, p, (size_t)n);
+    return vcvtq_f32_s32(vmovl_s16(vget_low_s16(vmovl_s8(vld1_s8(part)))));
+}
+ISA_INLINE isa_vec isa_signed(const int8_t *p)
+{
+    return isa_signed_part(p, ISA_LANES);
+}
+
 #include "kernels/vec_attention.h"
 
 void neon_attention(const struct vec_attention *a)

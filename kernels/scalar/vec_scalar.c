@@ -10,6 +10,7 @@
 #include "gguf/quant.h"
 #include "kernels/vec_exp.h"
 #include "kernels/vec_exp64.h"
+#include "kernels/vec_kv.h"
 #include "kernels/vec_tables.h"
 
 enum { VEC_LANES = 16 };
@@ -57,46 +58,88 @@ static void scalar_store_f16(const float *x, uint16_t *out, int n, int stride)
     for (int i = 0; i < n; i++) out[(ptrdiff_t)i * stride] = quant_f32_to_f16(x[i]);
 }
 
+/* Of one query: its values, and for q8_0 also its quants and their scales. */
+struct scalar_query {
+    const float *q;
+    float *o;
+    int8_t quants[VEC_HEAD_DIM_MAX];
+    float scales[VEC_HEAD_DIM_MAX / KV_BLOCK];
+    float m, l;
+};
+
+static float scalar_dot_f16(const struct scalar_query *s, int head_dim, const unsigned char *k,
+                            int j)
+{
+    const uint16_t *halves = (const uint16_t *)k;
+    float dot = 0.0f;
+    for (int d = 0; d < head_dim; d++)
+        dot = fmaf(s->q[d], quant_f16_to_f32(halves[d * KV_PAGE_POSITIONS + j]), dot);
+    return dot;
+}
+
+static float scalar_dot_q8_0(const struct scalar_query *s, int head_dim, const unsigned char *k,
+                             int j)
+{
+    const uint16_t *scales = (const uint16_t *)(k + vec_kv_k_scales(head_dim));
+    float dot = 0.0f;
+    for (int first = 0; first < head_dim; first += KV_BLOCK) {
+        int32_t isum = 0;
+        for (int d = first; d < first + KV_BLOCK && d < head_dim; d++)
+            isum += s->quants[d] * (k[(d / 4 * KV_PAGE_POSITIONS + j) * 4 + d % 4] - KV_BIAS);
+        float scale = quant_f16_to_f32(scales[first / KV_BLOCK * KV_PAGE_POSITIONS + j]);
+        dot = fmaf(s->scales[first / KV_BLOCK] * scale, (float)isum, dot);
+    }
+    return dot;
+}
+
+static float scalar_value(enum kv_type type, int head_dim, const unsigned char *v, int j, int d)
+{
+    size_t at = (size_t)j * (size_t)head_dim + (size_t)d;
+    if (type == KV_TYPE_F16) return quant_f16_to_f32(((const uint16_t *)v)[at]);
+    const uint16_t *scales = (const uint16_t *)(v + vec_kv_v_scales(head_dim));
+    return quant_f16_to_f32(scales[d / KV_BLOCK * KV_PAGE_POSITIONS + j]) *
+           (float)((const int8_t *)v)[at];
+}
+
 /* One page of one query: `valid` positions join the running maximum m, sum l and output o. */
-static void scalar_attention_page(const float *q, float *o, int head_dim, float scale,
-                                  const uint16_t *k, const uint16_t *v, int valid, float *m,
-                                  float *l)
+static void scalar_attention_page(const struct vec_attention *a, struct scalar_query *s,
+                                  const unsigned char *k, const unsigned char *v, int valid)
 {
     float p[KV_PAGE_POSITIONS] = {0};
-    float top = *m;
+    float top = s->m;
     for (int j = 0; j < valid; j++) {
-        float dot = 0.0f;
-        for (int d = 0; d < head_dim; d++)
-            dot = fmaf(q[d], quant_f16_to_f32(k[d * KV_PAGE_POSITIONS + j]), dot);
-        p[j] = dot * scale;
+        float dot = a->kv_type == KV_TYPE_F16 ? scalar_dot_f16(s, a->head_dim, k, j)
+                                              : scalar_dot_q8_0(s, a->head_dim, k, j);
+        p[j] = dot * a->scale;
         top = p[j] > top ? p[j] : top;
     }
-    float correction = vec_exp_scalar(*m - top);
+    float correction = vec_exp_scalar(s->m - top);
     for (int j = 0; j < valid; j++) p[j] = vec_exp_scalar(p[j] - top);
     float lanes[VEC_LANES];
     for (int i = 0; i < VEC_LANES; i++) lanes[i] = p[i] + p[i + VEC_LANES];
-    *l = fmaf(*l, correction, vec_tree_sum(lanes));
-    *m = top;
-    for (int d = 0; d < head_dim; d++) {
-        float sum = o[d] * correction;
+    s->l = fmaf(s->l, correction, vec_tree_sum(lanes));
+    s->m = top;
+    for (int d = 0; d < a->head_dim; d++) {
+        float sum = s->o[d] * correction;
         for (int j = 0; j < valid; j++)
-            sum = fmaf(p[j], quant_f16_to_f32(v[(ptrdiff_t)j * head_dim + d]), sum);
-        o[d] = sum;
+            sum = fmaf(p[j], scalar_value(a->kv_type, a->head_dim, v, j, d), sum);
+        s->o[d] = sum;
     }
 }
 
 static void scalar_attention_query(const struct vec_attention *a, const float *q, float *o,
                                    int positions)
 {
-    float m = -INFINITY, l = 0.0f;
+    struct scalar_query s = {.q = q, .o = o, .m = -INFINITY, .l = 0.0f};
     for (int d = 0; d < a->head_dim; d++) o[d] = 0.0f;
+    for (int b = 0; a->kv_type == KV_TYPE_Q8_0 && b < vec_kv_blocks(a->head_dim); b++)
+        s.scales[b] = kv_quantize_block(q, a->head_dim, b, s.quants + b * KV_BLOCK);
     for (int start = 0; start < positions; start += KV_PAGE_POSITIONS) {
         const unsigned char *page = a->pages[start / KV_PAGE_POSITIONS];
         int valid = positions - start < KV_PAGE_POSITIONS ? positions - start : KV_PAGE_POSITIONS;
-        scalar_attention_page(q, o, a->head_dim, a->scale, (const uint16_t *)(page + a->k_offset),
-                              (const uint16_t *)(page + a->v_offset), valid, &m, &l);
+        scalar_attention_page(a, &s, page + a->k_offset, page + a->v_offset, valid);
     }
-    float inverse = 1.0f / l;
+    float inverse = 1.0f / s.l;
     for (int d = 0; d < a->head_dim; d++) o[d] = o[d] * inverse;
 }
 

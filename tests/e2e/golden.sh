@@ -9,12 +9,14 @@ cd "$(dirname "$0")/../.." || exit 1
 
 golden=tests/data/golden-arithmetic-1.txt
 
-# digest ISA OPTIONS...: of 24 tokens after a prompt, with the model that mkmodel makes from the options.
+# digest ISA OPTIONS...: of 24 tokens after a prompt, with the model that mkmodel makes from the options; "kv=TYPE"
+# first: with keys and values of that type.
 digest() {
-    local isa=$1 file=$TMPDIR/golden.gguf
+    local isa=$1 file=$TMPDIR/golden.gguf kv=f16
     shift
+    case $1 in kv=*) kv=${1#kv=} && shift ;; esac
     "$BUILD/mkmodel" --vocab-bytes 512 --seed 7 "$@" "$file" >/dev/null 2>&1 || return 1
-    run "$SOVEREIGN" generate --model "$file" --isa "$isa" --ignore-eos -n 24 --json \
+    run "$SOVEREIGN" generate --model "$file" --isa "$isa" --kv-type "$kv" --ignore-eos -n 24 --json \
         --prompt 'The quick brown fox jumps over the lazy dog, then reads 1,234 pages of pi: 3.14159.'
     exits 0 && json_field logits_digest
 }
@@ -30,6 +32,9 @@ models() {
     echo "--arch llama $small --type q8_0 --rope-scaling yarn --rope-factor 4 --rope-orig-ctx 32"
     echo "--arch llama $small --type q8_0 --rope-freqs"
     echo "--arch llama --dim 160 --layers 2 --heads 2 --kv-heads 1 --head-dim 80 --ffn 352 --type q5_0 --tied"
+    echo "kv=q8_0 --arch llama $small --type q8_0"
+    echo "kv=q8_0 --arch llama $small --type f32"
+    echo "kv=q8_0 --arch qwen3 --dim 160 --layers 2 --heads 4 --kv-heads 2 --head-dim 80 --ffn 352 --type q4_0"
 }
 
 if [ "${1:-}" = --write ]; then

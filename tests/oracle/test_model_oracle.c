@@ -66,14 +66,15 @@ static void make_tokens(int32_t *tokens, int vocab)
     }
 }
 
-static float *sovereign_logits(const struct gguf *gguf, const int32_t *tokens, int vocab)
+static float *sovereign_logits(const struct gguf *gguf, enum kv_type kv_type, const int32_t *tokens,
+                               int vocab)
 {
     struct sov_errbuf err = {.message = ""};
     struct pool *pool;
     struct model *model;
     struct model_workspace *ws;
     assert_int_equal(pool_create(THREADS, &pool, &err), SOV_OK);
-    struct model_load_options options = {.isa = kern_isa_best(), .pool = pool};
+    struct model_load_options options = {.isa = kern_isa_best(), .kv_type = kv_type, .pool = pool};
     if (model_load(gguf, &options, &model, &err) != SOV_OK) fail_msg("%s", err.message);
     assert_int_equal(model_workspace_create(model, pool, POSITIONS, POSITIONS, &ws, &err), SOV_OK);
     unsigned char *pages[POSITION_PAGES];
@@ -98,7 +99,8 @@ static float *sovereign_logits(const struct gguf *gguf, const int32_t *tokens, i
     return out;
 }
 
-static float *llama_logits(const int32_t *tokens, int vocab)
+/* libllama has int8 values with flash attention only. */
+static float *llama_logits(enum kv_type kv_type, const int32_t *tokens, int vocab)
 {
     struct llama_model_params mp = llama_model_default_params();
     mp.n_gpu_layers = 0;
@@ -110,6 +112,10 @@ static float *llama_logits(const int32_t *tokens, int vocab)
     cp.n_batch = cp.n_ubatch = POSITIONS;
     cp.n_threads = cp.n_threads_batch = THREADS;
     cp.flash_attn_type = LLAMA_FLASH_ATTN_TYPE_DISABLED;
+    if (kv_type == KV_TYPE_Q8_0) {
+        cp.flash_attn_type = LLAMA_FLASH_ATTN_TYPE_ENABLED;
+        cp.type_k = cp.type_v = GGML_TYPE_Q8_0;
+    }
     struct llama_context *context = llama_init_from_model(model, cp);
     assert_non_null(context);
     struct llama_batch batch = llama_batch_init(POSITIONS, 0, 1);
@@ -163,7 +169,8 @@ static void compare(const char *options, const char *type)
     int32_t tokens[POSITIONS];
     make_tokens(tokens, vocab);
     double *exact = reference_logits(gguf, tokens, POSITIONS);
-    float *ours = sovereign_logits(gguf, tokens, vocab), *theirs = llama_logits(tokens, vocab);
+    float *ours = sovereign_logits(gguf, KV_TYPE_F16, tokens, vocab);
+    float *theirs = llama_logits(KV_TYPE_F16, tokens, vocab);
     size_t n = (size_t)POSITIONS * (size_t)vocab;
     double between = nmse_between(ours, theirs, n);
     double our_error = nmse(ours, exact, n), their_error = nmse(theirs, exact, n);
@@ -254,6 +261,64 @@ static void test_rope_scalings(void **state)
 #undef SHAPE
 }
 
+/*
+ * Int8 keys and values, with weights that add no error of their own: how far their logits are from
+ * those in float64. Ours and libllama's have as many bits, in the same blocks, so the errors are of
+ * one size, 1.5e-5 (halves: 2e-8). They are not the same errors (libllama rotates heads before it quantizes
+ * them), so the ratio scatters around 1 by some hundredths: each may
+ * exceed 1 by a quarter, and their geometric mean over eight models by a twentieth.
+ */
+static const double Q8_0_RATIO_MAX = 1.25, Q8_0_RATIO_MAX_MEAN = 1.05, Q8_0_NMSE_MAX = 1e-4;
+static double q8_0_log_ratio_sum;
+
+static void compare_q8_0(const char *options)
+{
+    make_model(options);
+    struct sov_errbuf err = {.message = ""};
+    struct gguf *gguf;
+    if (gguf_open(model_path, &gguf, &err) != SOV_OK) fail_msg("%s", err.message);
+    int vocab = (int)gguf_find_tensor(gguf, "token_embd.weight")->dims[1];
+    size_t n = (size_t)POSITIONS * (size_t)vocab;
+    int32_t tokens[POSITIONS];
+    make_tokens(tokens, vocab);
+    double *exact = reference_logits(gguf, tokens, POSITIONS);
+    float *halves = sovereign_logits(gguf, KV_TYPE_F16, tokens, vocab);
+    float *ours = sovereign_logits(gguf, KV_TYPE_Q8_0, tokens, vocab);
+    float *theirs = llama_logits(KV_TYPE_Q8_0, tokens, vocab);
+    double our_error = nmse(ours, exact, n), their_error = nmse(theirs, exact, n);
+    print_message("%-72s q8_0 keys and values: ours %.2e (halves %.2e), llama's %.2e, ratio %.3f\n",
+                  options, our_error, nmse(halves, exact, n), their_error, our_error / their_error);
+    q8_0_log_ratio_sum += log(our_error / their_error);
+    assert_true(our_error <= Q8_0_NMSE_MAX && our_error <= Q8_0_RATIO_MAX * their_error);
+    free(exact);
+    free(halves);
+    free(ours);
+    free(theirs);
+    gguf_close(gguf);
+    unlink(model_path);
+}
+
+static void test_q8_0_keys_and_values(void **state)
+{
+    (void)state;
+    static const char *const shapes[] = {"--arch llama --dim 256 --heads 4 --kv-heads 2",
+                                         "--arch qwen2 --dim 256 --heads 4 --kv-heads 4",
+                                         "--arch qwen3 --dim 256 --heads 2 --kv-heads 1",
+                                         "--arch llama --dim 256 --heads 8 --kv-heads 1"};
+    enum { MODELS = 8 };
+    for (int i = 0; i < MODELS; i++) {
+        char options[256];
+        snprintf(options, sizeof options,
+                 "%s --layers 2 --ffn 256 --type f32 --vocab-bytes 600 --seed %d", shapes[i % 4],
+                 i + 1);
+        compare_q8_0(options);
+    }
+    double mean = exp(q8_0_log_ratio_sum / MODELS);
+    print_message("q8_0 keys and values: ratio of errors, mean over %d models: %.4f\n", MODELS,
+                  mean);
+    assert_true(mean <= Q8_0_RATIO_MAX_MEAN);
+}
+
 static void test_mean_error_is_no_worse(void **state)
 {
     (void)state;
@@ -282,9 +347,10 @@ int main(int argc, char **argv)
     llama_log_set(quiet, NULL);
     llama_backend_init();
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_llama_types),   cmocka_unit_test(test_qwen2_types),
-        cmocka_unit_test(test_qwen3_types),   cmocka_unit_test(test_shapes),
-        cmocka_unit_test(test_rope_scalings), cmocka_unit_test(test_mean_error_is_no_worse),
+        cmocka_unit_test(test_llama_types),          cmocka_unit_test(test_qwen2_types),
+        cmocka_unit_test(test_qwen3_types),          cmocka_unit_test(test_shapes),
+        cmocka_unit_test(test_rope_scalings),        cmocka_unit_test(test_mean_error_is_no_worse),
+        cmocka_unit_test(test_q8_0_keys_and_values),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     unlink(model_path);
