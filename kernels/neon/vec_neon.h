@@ -66,6 +66,9 @@ static inline float32x4_t neon_exp_falling(float32x4_t x)
     return vreinterpretq_f32_u32(vbicq_u32(vreinterpretq_u32_f32(result), below));
 }
 
+void neon_attention_plain(const struct vec_attention *a);
+void neon_attention_dot(const struct vec_attention *a);
+/* Whichever of the two this CPU can run. */
 void neon_attention(const struct vec_attention *a);
 
 #endif

@@ -63,6 +63,7 @@ static inline int cmocka_run(const struct CMUnitTest *tests, int count)
         bool ok = cmocka_passes(&tests[i]);
         failed += !ok;
         printf("%s %d - %s\n", ok ? "ok" : "not ok", i + 1, tests[i].name);
+        fflush(stdout);
     }
     return failed;
 }

@@ -1,7 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Attention in NEON: the vectors that vec_attention.h asks for. A canonical vector is four. The
- * numbers of accumulators leave room for the operands in 32 registers.
+ * numbers of accumulators leave room for the operands in 32 registers. For int8 keys the two files
+ * that include this one define neon_dot_fours(acc, k, q): acc plus, in every lane, the four products
+ * of signed bytes. (That the bias of the keys is taken off when they are loaded is one operation,
+ * and lets CPUs without products of unsigned and signed bytes do.)
  */
 #include <arm_neon.h>
 #include <string.h>
@@ -130,12 +133,8 @@ ISA_INLINE void isa_sums(const float *p, float *out)
     }
 }
 
-/*
- * Products of bytes by widening multiplication: every ARMv8 has it. K's bias is taken off when it is
- * loaded.
- */
 typedef int32x4_t isa_ints;
-typedef int8x16_t isa_biased, isa_fours;
+typedef int8x16_t isa_biased, isa_fours; /* less the bias */
 enum { ISA_BIAS = 0 };
 
 ISA_INLINE isa_ints isa_set1_int(int x)
@@ -150,13 +149,13 @@ ISA_INLINE isa_vec isa_floats(isa_ints x)
 {
     return vcvtq_f32_s32(x);
 }
-ISA_INLINE isa_biased neon_unbias(uint8x16_t k)
+ISA_INLINE isa_biased neon_less_bias(uint8x16_t k)
 {
     return vreinterpretq_s8_u8(veorq_u8(k, vdupq_n_u8(0x80)));
 }
 ISA_INLINE isa_biased isa_load_biased(const unsigned char *p)
 {
-    return neon_unbias(vld1q_u8(p));
+    return neon_less_bias(vld1q_u8(p));
 }
 ISA_INLINE isa_fours isa_load_fours(const int8_t *p)
 {
@@ -166,34 +165,35 @@ ISA_INLINE isa_biased isa_set1_biased(const unsigned char *p)
 {
     uint32_t four;
     memcpy(&four, p, sizeof four);
-    return neon_unbias(vreinterpretq_u8_u32(vdupq_n_u32(four)));
+    return neon_less_bias(vreinterpretq_u8_u32(vdupq_n_u32(four)));
 }
 ISA_INLINE isa_fours isa_set1_fours(const int8_t *p)
 {
-    uint32_t four;
+    int32_t four;
     memcpy(&four, p, sizeof four);
-    return vreinterpretq_s8_u32(vdupq_n_u32(four));
+    return vreinterpretq_s8_s32(vdupq_n_s32(four));
 }
 ISA_INLINE isa_ints isa_dot(isa_ints acc, isa_biased k, isa_fours q)
 {
-    int32x4_t low = vpaddlq_s16(vmull_s8(vget_low_s8(k), vget_low_s8(q)));
-    int32x4_t high = vpaddlq_s16(vmull_high_s8(k, q));
-    return vaddq_s32(acc, vpaddq_s32(low, high));
+    return neon_dot_fours(acc, k, q);
 }
-ISA_INLINE isa_vec isa_signed_part(const int8_t *p, int n)
+/* The four bytes of `four` to float32. */
+ISA_INLINE isa_vec neon_signed(int32_t four)
 {
-    int8_t part[8] = {0};
-    memcpy(part, p, (size_t)n);
-    return vcvtq_f32_s32(vmovl_s16(vget_low_s16(vmovl_s8(vld1_s8(part)))));
+    int16x8_t wide = vmovl_s8(vreinterpret_s8_s32(vdup_n_s32(four)));
+    return vcvtq_f32_s32(vmovl_s16(vget_low_s16(wide)));
 }
 ISA_INLINE isa_vec isa_signed(const int8_t *p)
 {
-    return isa_signed_part(p, ISA_LANES);
+    int32_t four;
+    memcpy(&four, p, sizeof four);
+    return neon_signed(four);
+}
+ISA_INLINE isa_vec isa_signed_part(const int8_t *p, int n)
+{
+    int32_t four = 0;
+    memcpy(&four, p, (size_t)n);
+    return neon_signed(four);
 }
 
 #include "kernels/vec_attention.h"
-
-void neon_attention(const struct vec_attention *a)
-{
-    attention_all(a);
-}
