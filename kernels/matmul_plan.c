@@ -3,16 +3,24 @@
 
 #include <string.h>
 
-/*
- * Sizes that were not measured: an unpacking that costs as much as two rows, and a unit per row. Then the fewest groups
- * are best.
- */
+/* Without a table: an unpacking that costs as much as two rows, and a unit per row. */
 enum { PLAN_UNIT = 1000, PLAN_UNPACK_ROWS = 2 };
 
 static uint64_t plan_cost_of(const unsigned measured[ACT_GROUP_ROWS_MAX + 1], int size)
 {
-    if (measured != NULL && measured[size] != 0) return measured[size];
-    return (uint64_t)(size + PLAN_UNPACK_ROWS) * PLAN_UNIT;
+    return measured != NULL ? measured[size] : (uint64_t)(size + PLAN_UNPACK_ROWS) * PLAN_UNIT;
+}
+
+/* A table that lacks a size is of an earlier time, and says nothing about how the sizes compare. */
+static bool plan_costs_complete(struct matmul_sizes sizes, const struct tuning_costs *costs)
+{
+    for (int size = 1; size <= ACT_GROUP_ROWS_MAX; size++) {
+        if ((sizes.narrow >> size & 1) != 0 &&
+            (costs->cached[size] == 0 || costs->stream[size] == 0))
+            return false;
+        if ((sizes.wide >> size & 1) != 0 && costs->wide[size] == 0) return false;
+    }
+    return true;
 }
 
 static uint64_t plan_group_cost(uint64_t cost, int size, int left)
@@ -41,6 +49,7 @@ void matmul_plan_make(struct matmul_plan *plan, struct matmul_sizes sizes,
 {
     uint64_t cached[ACT_GROUP_ROWS_MAX + 1] = {0}, stream[ACT_GROUP_ROWS_MAX + 1] = {0};
     *plan = (struct matmul_plan){.steady = 0};
+    if (costs != NULL && !plan_costs_complete(sizes, costs)) costs = NULL;
     for (int size = ACT_GROUP_ROWS_MAX; size >= 1; size--) {
         if ((sizes.wide >> size & 1) != 0)
             plan->wide_cost[size] = plan_cost_of(costs != NULL ? costs->wide : NULL, size);

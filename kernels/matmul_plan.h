@@ -43,7 +43,7 @@ struct matmul_sizes {
     uint32_t wide;
 };
 
-/* Costs may be zero or senseless (a size that was not measured counts as its rows' worth): plans stay valid. */
+/* Costs may be senseless, NULL, or lack a size, which counts as NULL: plans stay valid. */
 void matmul_plan_make(struct matmul_plan *plan, struct matmul_sizes sizes,
                       const struct tuning_costs *costs);
 /* The wide groups for a batch, 0 for none; their size. */
