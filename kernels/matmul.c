@@ -170,7 +170,9 @@ enum sov_error matmul_weights_init(struct matmul_weights *w, enum gguf_type type
         return sov_fail(err, SOV_ERR_FORMAT, "%s rows must be a multiple of %d long, not %lld",
                         info->name, s->block, (long long)k);
     int blocks = (int)(k / s->block);
-    size_t bytes = layout_scales_bytes(blocks, s->scale_vectors) + (size_t)blocks * s->block_bytes;
+    size_t bytes = s->scale_vectors > 0
+                       ? layout_panel_32_bytes(blocks, s->scale_vectors, s->block_bytes)
+                       : (size_t)blocks * s->block_bytes;
     *w = (struct matmul_weights){
         .type = type,
         .n = (int)n,

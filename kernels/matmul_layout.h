@@ -11,8 +11,8 @@
  *   pairs    2 strips  p[i]: bits 2j and 2j+1 = strip 4*i + j
  *   bits     1 strip   bit j = strip j
  *
- * 32-element types (a panel of k/32 blocks): first the scales of all blocks, then the quants of all blocks, so that
- * quants are 64-byte aligned. 256-element types: per block a header (scales), then eight sub-blocks of 32 elements.
+ * 32-element types: the scales of one or two blocks in 64 bytes, then their quants, and so on: one stream of memory,
+ * which the CPU's prefetcher follows. 256-element types: per block a header (scales), then eight sub-blocks of 32.
  * Sub-block scales are bytes in pairs, [pair][row][2], so that a sign- or zero-extension gives pairs of int16.
  *
  * Activations come in groups of R rows that a micro-kernel takes together (R from the ISA's table; a group may be
@@ -95,17 +95,25 @@ static inline int layout_act_shift(enum matmul_act_kind kind)
     }
 }
 
-/* 32-element types: bytes of the scale region of a panel of `blocks` blocks, `vectors` 16-row scale vectors each. */
-static inline size_t layout_scales_bytes(int blocks, int vectors)
+/*
+ * Where block b of a panel of 32-element blocks has its scales and its quants; `vectors` of 16 f16
+ * make the scales of a block. Two blocks with one vector each share 64 bytes, which come first.
+ */
+static inline size_t layout_scales_32(int b, int vectors, size_t quant_bytes)
 {
-    size_t bytes = (size_t)blocks * (size_t)vectors * 32;
-    return (bytes + 63) / 64 * 64;
+    size_t at = (size_t)b;
+    if (vectors == 2) return at * (64 + quant_bytes);
+    return at / 2 * (64 + 2 * quant_bytes) + at % 2 * 32;
 }
-
+static inline size_t layout_quants_32(int b, int vectors, size_t quant_bytes)
+{
+    size_t at = (size_t)b;
+    return at * quant_bytes + 64 * ((vectors == 2 ? at : at / 2) + 1);
+}
 static inline size_t layout_panel_32_bytes(int blocks, int vectors, size_t quant_bytes)
 {
-    size_t bytes = layout_scales_bytes(blocks, vectors) + (size_t)blocks * quant_bytes;
-    return (bytes + 63) / 64 * 64;
+    size_t count = (size_t)blocks;
+    return count * quant_bytes + 64 * (vectors == 2 ? count : (count + 1) / 2);
 }
 
 enum { ACT_GROUP_ROWS_MAX = 16 };

@@ -58,13 +58,13 @@ static void pack_row_32(enum gguf_type type, const uint8_t *src, int blocks, int
     bool five = type == GGUF_TYPE_Q5_0 || type == GGUF_TYPE_Q5_1;
     bool eight = type == GGUF_TYPE_Q8_0;
     int vectors = has_min ? 2 : 1;
-    uint8_t *quants = panel + layout_scales_bytes(blocks, vectors);
     size_t quant_bytes = eight  ? sizeof(struct q8_quants)
                          : five ? sizeof(struct q5_quants)
                                 : sizeof(struct q4_quants);
-    for (int b = 0; b < blocks; b++, quants += quant_bytes) {
-        for (int v = 0; v < vectors; v++, src += 2)
-            memcpy(panel + ((size_t)(b * vectors + v) * 16 + (size_t)row) * 2, src, 2);
+    for (int b = 0; b < blocks; b++) {
+        uint8_t *scales = panel + layout_scales_32(b, vectors, quant_bytes);
+        uint8_t *quants = panel + layout_quants_32(b, vectors, quant_bytes);
+        for (int v = 0; v < vectors; v++, src += 2) memcpy(scales + (v * 16 + row) * 2, src, 2);
         if (eight) {
             for (int j = 0; j < 8; j++)
                 memcpy(((struct q8_quants *)quants)->q[j] + 4 * row, src + 4 * j, 4);

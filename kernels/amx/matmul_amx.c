@@ -65,17 +65,20 @@ enum {
     ROW_32 = 40
 }; /* bytes of a row of a block of activations: the q, then d and nsum of all rows */
 
-#define DOT_32(block, sum, a, w)                                          \
-    do {                                                                  \
-        TILE_LOAD(a, acts + (size_t)(block) * (size_t)size * ROW_32, 32); \
-        TILE_LOAD(w, tiles + (block)*TILE_32_BYTES, STRIP);               \
-        TILE_ZERO(sum);                                                   \
-        TILE_DOT_SS(sum, a, w);                                           \
+#define DOT_32(block, sum, a, w)                                                \
+    do {                                                                        \
+        TILE_LOAD(a, acts + (size_t)(block) * (size_t)size * ROW_32, 32);       \
+        TILE_LOAD(w, tiles + (block)*TILE_32_BYTES + (block) / 2 * gap, STRIP); \
+        TILE_ZERO(sum);                                                         \
+        TILE_DOT_SS(sum, a, w);                                                 \
     } while (0)
 
-/* The sums of up to four blocks; Q8_0's strips are signed, the others were made so. */
-INLINE void tiles_32(int size, const unsigned char *tiles, const unsigned char *acts, int count,
-                     int32_t *sums)
+/*
+ * The sums of up to four blocks; Q8_0's strips are signed, the others were made so. gap: bytes
+ * between a pair of tiles and the next.
+ */
+INLINE void tiles_32(int size, const unsigned char *tiles, int gap, const unsigned char *acts,
+                     int count, int32_t *sums)
 {
     const int tile = size * SUM_ROW;
     if (count == SUM_TILES) {
@@ -95,14 +98,17 @@ INLINE void tiles_32(int size, const unsigned char *tiles, const unsigned char *
     }
 }
 
-INLINE void add_sums_32(int vectors, int size, const unsigned char *scales,
-                        const unsigned char *acts, int count, const int32_t *sums, __m512 *acc)
+/* From block `from` of the chunk that begins at `panel`. */
+INLINE void add_sums_32(size_t quant_bytes, int vectors, int size, const unsigned char *panel,
+                        int from, const unsigned char *acts, int count, const int32_t *sums,
+                        __m512 *acc)
 {
 #pragma GCC unroll 4
     for (int b = 0; b < SUM_TILES; b++) {
         if (b >= count) break;
-        __m512 d = load_halves(scales + b * 32 * vectors);
-        __m512 min = vectors == 2 ? load_halves(scales + b * 64 + 32) : _mm512_setzero_ps();
+        const unsigned char *scales = panel + layout_scales_32(from + b, vectors, quant_bytes);
+        __m512 d = load_halves(scales);
+        __m512 min = vectors == 2 ? load_halves(scales + 32) : _mm512_setzero_ps();
         const unsigned char *d_acts = acts + (size_t)b * (size_t)size * ROW_32 + size * 32,
                             *nsums = d_acts + size * 4;
 #pragma GCC unroll 16
@@ -118,9 +124,9 @@ INLINE void add_sums_32(int vectors, int size, const unsigned char *scales,
 }
 
 /* One chunk of a panel's blocks against one group. */
-INLINE void chunk_32(int vectors, int size, const unsigned char *scales, const unsigned char *tiles,
-                     int blocks, const unsigned char *acts, int rows, bool first, float *out,
-                     size_t ldo)
+INLINE void chunk_32(size_t quant_bytes, int vectors, int size, const unsigned char *panel,
+                     const unsigned char *tiles, int gap, int blocks, const unsigned char *acts,
+                     int rows, bool first, float *out, size_t ldo)
 {
     struct sums sums;
     __m512 acc[R_MAX];
@@ -129,16 +135,16 @@ INLINE void chunk_32(int vectors, int size, const unsigned char *scales, const u
     int at = 0;
     for (; at < blocks; at += SUM_TILES) {
         int count = blocks - at < SUM_TILES ? blocks - at : SUM_TILES, half = at / SUM_TILES % 2;
-        tiles_32(size, tiles + at * TILE_32_BYTES, acts + (size_t)at * act_bytes, count,
-                 sums.v[half]);
+        tiles_32(size, tiles + at * TILE_32_BYTES + at / 2 * gap, gap,
+                 acts + (size_t)at * act_bytes, count, sums.v[half]);
         if (at == 0) continue;
         int before = at - SUM_TILES;
-        add_sums_32(vectors, size, scales + before * 32 * vectors,
-                    acts + (size_t)before * act_bytes, SUM_TILES, sums.v[1 - half], acc);
+        add_sums_32(quant_bytes, vectors, size, panel, before, acts + (size_t)before * act_bytes,
+                    SUM_TILES, sums.v[1 - half], acc);
     }
     at -= SUM_TILES;
-    add_sums_32(vectors, size, scales + at * 32 * vectors, acts + (size_t)at * act_bytes,
-                blocks - at, sums.v[at / SUM_TILES % 2], acc);
+    add_sums_32(quant_bytes, vectors, size, panel, at, acts + (size_t)at * act_bytes, blocks - at,
+                sums.v[at / SUM_TILES % 2], acc);
     store_outputs(acc, size, rows, out, ldo);
 }
 
@@ -148,20 +154,21 @@ INLINE void wide_32(enum gguf_type type, size_t quant_bytes, int vectors, int si
 {
     _Alignas(64) unsigned char unpacked[CHUNK_32 * TILE_32_BYTES];
     int blocks = k / BLOCK_32;
-    const unsigned char *quants = panel + layout_scales_bytes(blocks, vectors);
-    for (int at = 0; at < blocks; at += CHUNK_32) {
-        int n = blocks - at < CHUNK_32 ? blocks - at : CHUNK_32;
-        const unsigned char *tiles = quants;
+    for (int at = 0; at < blocks; at += CHUNK_32) { /* whole pairs of blocks */
+        int n = blocks - at < CHUNK_32 ? blocks - at : CHUNK_32, gap = 64;
+        const unsigned char *chunk = panel + layout_scales_32(at, vectors, quant_bytes),
+                            *tiles = panel + layout_quants_32(at, vectors, quant_bytes);
         if (type != GGUF_TYPE_Q8_0) {
             for (int b = 0; b < n; b++)
-                unpack_32(type, quants + (size_t)b * quant_bytes, unpacked + b * TILE_32_BYTES);
+                unpack_32(type, chunk + layout_quants_32(b, vectors, quant_bytes),
+                          unpacked + b * TILE_32_BYTES);
             tiles = unpacked;
+            gap = 0;
         }
         for (int g = 0; g < count; g++)
-            chunk_32(vectors, size, panel + (size_t)at * 32 * (size_t)vectors, tiles, n,
+            chunk_32(quant_bytes, vectors, size, chunk, tiles, gap, n,
                      groups + (size_t)g * group_bytes + (size_t)at * (size_t)size * ROW_32,
                      rows - g * size, at == 0, out + (size_t)g * (size_t)size * ldo, ldo);
-        quants += (size_t)n * quant_bytes;
     }
 }
 

@@ -198,18 +198,14 @@ INLINE void micro_32(enum gguf_type type, bool offset, size_t quant_bytes, int v
                      float *out, size_t ldo)
 {
     int blocks = k / 32;
-    size_t panel_bytes = layout_panel_32_bytes(blocks, vectors, quant_bytes);
-    const unsigned char *quants = panel + layout_scales_bytes(blocks, vectors);
     struct accumulators acc;
     clear_accumulators(&acc, size);
     for (int b = 0; b < blocks; b++) {
-        prefetch_ahead(quants, quant_bytes);
-        if (b % 2 == 0) /* the next panel's scales, which the quants jump over */
-            _mm_prefetch((const char *)panel + panel_bytes, _MM_HINT_T1);
-        add_half_32(type, offset, vectors, size, 0, panel, quants, group, acc.half[0]);
-        add_half_32(type, offset, vectors, size, 1, panel, quants, group, acc.half[1]);
-        panel += 32 * vectors;
-        quants += quant_bytes;
+        const unsigned char *scales = panel + layout_scales_32(b, vectors, quant_bytes),
+                            *quants = panel + layout_quants_32(b, vectors, quant_bytes);
+        prefetch_ahead(quants, quant_bytes + STRIP);
+        add_half_32(type, offset, vectors, size, 0, scales, quants, group, acc.half[0]);
+        add_half_32(type, offset, vectors, size, 1, scales, quants, group, acc.half[1]);
         group += size * 40;
     }
     store_rows(&acc, size, rows, out, ldo);
@@ -439,11 +435,11 @@ INLINE void micro_float(enum gguf_type type, int size, const unsigned char *pane
     {                                                                                        \
         fn(__VA_ARGS__, size, panel, k, group, rows, out, ldo);                              \
     }
-#define MICROS(name, ...)                                                               \
-    MICRO(name, 1, __VA_ARGS__)                                                         \
-    MICRO(name, 2, __VA_ARGS__)                                                         \
-    MICRO(name, 3, __VA_ARGS__) MICRO(name, 4, __VA_ARGS__) MICRO(name, 6, __VA_ARGS__) \
-        MICRO(name, 8, __VA_ARGS__)
+#define MICROS(name, ...)       \
+    MICRO(name, 1, __VA_ARGS__) \
+    MICRO(name, 2, __VA_ARGS__) \
+    MICRO(name, 3, __VA_ARGS__) \
+    MICRO(name, 4, __VA_ARGS__) MICRO(name, 6, __VA_ARGS__) MICRO(name, 8, __VA_ARGS__)
 
 MICROS(f32, micro_float, GGUF_TYPE_F32)
 MICROS(f16, micro_float, GGUF_TYPE_F16)

@@ -18,9 +18,9 @@ enum { R_MAX = ACT_GROUP_ROWS_MAX };
  * With several rows a block of weights takes long to use up, and the CPU's own prefetcher stops
  * running ahead: it has to be told. First far ahead into the second-level cache, which can wait for
  * more lines of memory at once than the first-level one can, then near ahead into the first.
- * One or two rows stream as fast as memory gives with less help than that.
+ * One or two rows are fast enough for it, and do better left alone.
  */
-enum { PREFETCH_FAR = 16384, PREFETCH_NEAR = 1024, PREFETCH_FEW = 8192, FEW_ROWS = 2 };
+enum { PREFETCH_FAR = 16384, PREFETCH_NEAR = 1024, FEW_ROWS = 2 };
 
 /* The eight strips of 32 elements. */
 struct strips {
@@ -118,12 +118,6 @@ INLINE void prefetch_ahead(const unsigned char *at, size_t bytes)
     }
 }
 
-INLINE void prefetch_few(const unsigned char *at, size_t bytes)
-{
-    for (size_t i = 0; i < bytes; i += STRIP)
-        _mm_prefetch((const char *)at + PREFETCH_FEW + i, _MM_HINT_T0);
-}
-
 /* ---- blocks of 32 ---- */
 
 INLINE void unpack_32(enum gguf_type type, const unsigned char *quants, struct strips *w)
@@ -145,23 +139,17 @@ INLINE void micro_32(enum gguf_type type, bool offset, size_t quant_bytes, int v
                      float *out, size_t ldo)
 {
     int blocks = k / 32;
-    size_t panel_bytes = layout_panel_32_bytes(blocks, vectors, quant_bytes);
-    const unsigned char *quants = panel + layout_scales_bytes(blocks, vectors);
     __m512 acc[R_MAX];
 #pragma GCC unroll 16
     for (int m = 0; m < size; m++) acc[m] = _mm512_setzero_ps();
     for (int b = 0; b < blocks; b++) {
         struct strips w;
-        if (size > FEW_ROWS) {
-            prefetch_ahead(quants, quant_bytes);
-            if (b % 2 == 0) /* the next panel's scales, which the quants jump over */
-                _mm_prefetch((const char *)panel + panel_bytes, _MM_HINT_T1);
-        } else {
-            prefetch_few(quants, quant_bytes);
-        }
+        const unsigned char *scales = panel + layout_scales_32(b, vectors, quant_bytes),
+                            *quants = panel + layout_quants_32(b, vectors, quant_bytes);
+        if (size > FEW_ROWS) prefetch_ahead(quants, quant_bytes + STRIP);
         unpack_32(type, quants, &w);
-        __m512 d = load_halves(panel);
-        __m512 min = vectors == 2 ? load_halves(panel + 32) : _mm512_setzero_ps();
+        __m512 d = load_halves(scales);
+        __m512 min = vectors == 2 ? load_halves(scales + 32) : _mm512_setzero_ps();
 #pragma GCC unroll 16
         for (int m = 0; m < size; m++) {
             __m512i start = broadcast(group + (size * 9 + m) * 4);
@@ -172,8 +160,6 @@ INLINE void micro_32(enum gguf_type type, bool offset, size_t quant_bytes, int v
                 acc[m] =
                     _mm512_fnmadd_ps(_mm512_mul_ps(min, d_act), _mm512_cvtepi32_ps(start), acc[m]);
         }
-        panel += 32 * vectors;
-        quants += quant_bytes;
         group += size * 40;
     }
     store_rows(acc, size, rows, out, ldo);

@@ -217,21 +217,20 @@ INLINE void micro_32(enum gguf_type type, bool offset, size_t quant_bytes, int v
                      float *out, size_t ldo)
 {
     int blocks = k / 32;
-    const unsigned char *quants = panel + layout_scales_bytes(blocks, vectors);
     float32x4_t acc[QUARTERS][R_MAX];
     clear_rows(acc, size);
     for (int b = 0; b < blocks; b++) {
+        const unsigned char *scales = panel + layout_scales_32(b, vectors, quant_bytes),
+                            *quants = panel + layout_quants_32(b, vectors, quant_bytes);
         if (size <= 2) { /* the sums of all quarters stay in registers */
 #pragma GCC unroll 4
             for (int h = 0; h < QUARTERS; h++)
-                add_block_32(type, offset, vectors, size, h, panel, quants, group, acc[h]);
+                add_block_32(type, offset, vectors, size, h, scales, quants, group, acc[h]);
         } else {
 #pragma GCC unroll 1
             for (int h = 0; h < QUARTERS; h++)
-                add_block_32(type, offset, vectors, size, h, panel, quants, group, acc[h]);
+                add_block_32(type, offset, vectors, size, h, scales, quants, group, acc[h]);
         }
-        panel += 32 * vectors;
-        quants += quant_bytes;
         group += size * 40;
     }
 #pragma GCC unroll 4

@@ -80,23 +80,23 @@ static inline void micro_32(enum gguf_type type, bool offset, size_t quant_bytes
                             int rows, float *out, size_t ldo)
 {
     int blocks = k / 32;
-    const uint16_t *scales = (const uint16_t *)panel;
-    const unsigned char *quants = panel + layout_scales_bytes(blocks, vectors);
     float acc[SCALAR_GROUP_MAX][LANES] = {{0}};
-    for (int b = 0; b < blocks; b++, quants += quant_bytes, group += (size_t)size * 40) {
+    for (int b = 0; b < blocks; b++, group += (size_t)size * 40) {
         struct decoded w;
-        decode_32(type, quants, &w);
+        const uint16_t *scales =
+            (const uint16_t *)(panel + layout_scales_32(b, vectors, quant_bytes));
+        decode_32(type, panel + layout_quants_32(b, vectors, quant_bytes), &w);
         const float *d_act = (const float *)(group + size * 32);
         const int32_t *start = (const int32_t *)(group + size * 36);
         for (int m = 0; m < size; m++) {
             int32_t isum[LANES];
             integer_dot(&w, (const int8_t *)group, size, m, 0, 32, isum);
             for (int r = 0; r < LANES; r++) {
-                float d = quant_f16_to_f32(scales[(b * vectors) * LANES + r]);
+                float d = quant_f16_to_f32(scales[r]);
                 int32_t from = offset ? start[m] : 0;
                 acc[m][r] = fmaf(d * d_act[m], (float)(isum[r] + from), acc[m][r]);
                 if (vectors == 1) continue;
-                float min = quant_f16_to_f32(scales[(b * vectors + 1) * LANES + r]);
+                float min = quant_f16_to_f32(scales[LANES + r]);
                 acc[m][r] = fmaf(min * d_act[m], (float)-start[m], acc[m][r]);
             }
         }
