@@ -177,8 +177,9 @@ void engine_event_free(struct engine_event *event);
 struct engine_job;
 /*
  * Called on the engine thread, with no lock held, when events became available (with notify_at_end,
- * when the last one did): at least once after the last of them; whoever then reads until engine_job_next says false misses nothing. Must not
- * block and must not call engine functions other than engine_job_cancel.
+ * when the last one did): at least once after the last of them; whoever then reads until
+ * engine_job_next says false misses nothing. Must not block and must not call engine functions
+ * other than engine_job_cancel.
  */
 typedef void engine_notify(void *user);
 

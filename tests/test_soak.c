@@ -96,7 +96,7 @@ static void soak_make_plan(struct soak_plan *p, int i)
     if (i % 4 == 1) strbuf_puts(&p->body, ",\"stop\":[\"a\",\"xyz\",\"the end of it\"]");
     if (i % 3 == 1) strbuf_puts(&p->body, ",\"frequency_penalty\":0.4,\"repetition_penalty\":1.1");
     if (i % 6 == 4) strbuf_puts(&p->body, ",\"top_p\":0.9,\"min_p\":0.01,\"top_k\":200");
-    /* Not the likeliest tokens of completions: they are keys, and our parser has none with zeros. */
+    /* Not the likeliest tokens of completions: keys, in which our parser has no zeros. */
     if (chat && i % 2 == 0) strbuf_puts(&p->body, ",\"logprobs\":true,\"top_logprobs\":3");
     if (i % 5 == 0) strbuf_puts(&p->body, ",\"logprobs\":0");
     if (i % 10 == 5) strbuf_puts(&p->body, ",\"echo\":true");
