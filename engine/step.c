@@ -299,6 +299,15 @@ static void step_count_read(const struct sequence *s, struct engine_stats *gaine
     gained->prefix_hits_total += s->cached_tokens > 0;
 }
 
+/* Ends a job after its figures are published: whoever has the answer finds it counted. */
+static void step_finish(struct engine *e, int index, struct engine_stats *gained,
+                        enum engine_finish finish, enum sov_error error, const char *message)
+{
+    engine_count_step(e, gained);
+    *gained = (struct engine_stats){0};
+    step_remove(e, index, finish, error, message);
+}
+
 static void step_accept(struct engine *e, struct engine_stats *gained)
 {
     for (int i = 0; i < e->running_count; i++) {
@@ -309,7 +318,8 @@ static void step_accept(struct engine *e, struct engine_stats *gained)
         sequence_advance(s, &e->prefix, s->rows);
         if (reads) step_count_read(s, gained);
         if (atomic_load_explicit(&job->cancelled, memory_order_acquire)) {
-            step_remove(e, i, ENGINE_FINISH_ERROR, SOV_ERR_CANCELLED, "the request was cancelled");
+            step_finish(e, i, gained, ENGINE_FINISH_ERROR, SOV_ERR_CANCELLED,
+                        "the request was cancelled");
         } else if (s->logits != NULL) {
             enum engine_finish finish;
             enum sov_error error;
@@ -319,9 +329,9 @@ static void step_accept(struct engine *e, struct engine_stats *gained)
             if (goes_on)
                 job_notify(job);
             else
-                step_remove(e, i, finish, error, err.message);
+                step_finish(e, i, gained, finish, error, err.message);
         } else if (!sequence_prefilling(s)) { /* max_tokens was 0 */
-            step_remove(e, i, ENGINE_FINISH_LENGTH, SOV_OK, NULL);
+            step_finish(e, i, gained, ENGINE_FINISH_LENGTH, SOV_OK, NULL);
         }
     }
     step_close_gaps(e);

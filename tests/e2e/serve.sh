@@ -58,7 +58,7 @@ first_run() {
     start && has "$(cat "$log")" 'built-in guide' && has "$(cat "$log")" '--model FILE.gguf'
 }
 step 'without --model the built-in guide is served, and says how to use another' first_run
-budget() { grep -qE 'KV budget [0-9.]+ [kMG]?B: 8 sequences x [0-9]+ tokens' "$log" || { cat "$log"; return 1; }; }
+budget() { grep -qE 'KV budget [0-9.]+ [kMG]?B of f16: 8 sequences x [0-9]+ tokens' "$log" || { cat "$log"; return 1; }; }
 check 'the log says what the KV memory is for' budget
 # The command that the server prints is run as it stands.
 printed_command() {

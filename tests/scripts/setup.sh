@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # scripts/setup on systems that lack things, pretended by a PATH with only the commands that the script itself needs.
 set -u
+unset SETUP # a caller that said no means its own build
 . tests/scripts/lib_tap.sh
 
 bin=$TMPDIR/bin
