@@ -136,7 +136,7 @@ fi
 # flash attention where it finds it useful; its copies of idle slots in memory are off (-cram 0), since they cost memory
 # and time and none of our prompts comes again.
 server_start() {
-    port=$((20000 + (RANDOM * 7 + $$) % 20000))
+    port=$((20000 + (RANDOM * 7 + $$) % 12000)) # below those that the system hands out
     if [ "$1" = sovereign ]; then
         "$BUILD/sovereign" serve --model "$2" --port "$port" --threads "$threads" --parallel "$3" --ctx "$4" \
             >"$out/server-$1.log" 2>&1 &
