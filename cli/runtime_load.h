@@ -39,7 +39,7 @@ struct cli_runtime_flags {
     int queue;
     int prefill_chunk;
     int tpot_target_ms; /* 0: off */
-    size_t kv_bytes; /* 0: enough for parallel x context */
+    size_t kv_bytes;    /* 0: enough for parallel x context */
     bool no_prefix_reuse;
     bool quiet;                                    /* no progress and no hints */
     void (*progress)(void *user, double fraction); /* also told how far loading is; may be NULL */
