@@ -3,7 +3,8 @@
  * Dealing out the items of a phase to the workers of a pool so that all finish together. Every
  * worker has a share of neighbouring items, as pool_share cuts them, and takes pieces from its
  * front; when it is through, it takes pieces of the others' shares. An undisturbed worker reads its
- * memory in order, and one that lost its CPU for a while, or has a slower one, is helped out.
+ * memory in order, and one on a slower CPU is helped out. A worker that is not running at all keeps
+ * the piece it has begun, and the others wait for that one.
  *
  * Whose hands an item falls into is not reproducible: only for work whose result does not depend on
  * it. Any number of workers may call deal_take at once; deal_reset must be ordered (by a barrier)

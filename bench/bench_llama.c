@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The same measurements as bench_engine, of libllama: same file, same prompts, same threads, greedy choice by the same
- * rule, KV memory as half floats, a stream of it for each sequence (its own default, faster here than the unified one).
+ * rule, KV memory as half floats, a stream of it for each sequence (its own default).
  * All prompts of a decode measurement are read in one batch, and each measurement has a context of its own that is just
- * large enough. Flash attention and the micro-batch are by option; docs/performance.md says which are its best.
+ * large enough. Flash attention and the micro-batch are by option; docs/performance.md says what is used.
  */
 #include "base/clock.h"
 #include "bench/bench_options.h"

@@ -25,25 +25,6 @@ struct sums {
     _Alignas(64) int32_t v[2][SUM_TILES * R_MAX * SUM_ROW];
 };
 
-INLINE __m512 load_halves(const void *p)
-{
-    return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p));
-}
-
-INLINE __m512i broadcast(const unsigned char *dword)
-{
-    int32_t v;
-    __builtin_memcpy(&v, dword, sizeof v);
-    return _mm512_set1_epi32(v);
-}
-
-INLINE __m512 broadcast_f(const unsigned char *dword)
-{
-    float v;
-    __builtin_memcpy(&v, dword, sizeof v);
-    return _mm512_set1_ps(v);
-}
-
 /* Rows that the batch does not have are computed with zero activations and not stored. */
 INLINE void load_outputs(__m512 *acc, int size, int rows, bool first, const float *out, size_t ldo)
 {
