@@ -66,6 +66,7 @@ static bool engine_flush_text(struct engine *e, struct sequence *s, enum engine_
     bool stopped;
     strbuf_clear(&e->piece);
     strbuf_clear(&e->text);
+    if (sequence_text_is_late(s)) return true;
     if (!detokenizer_flush(&s->detokenizer, &e->piece)) return false;
     if (!stop_feed(&s->stop, strbuf_text(&e->piece), e->piece.length, &e->text, &stopped))
         return false;

@@ -154,7 +154,8 @@ struct engine_usage {
  * ENGINE_FINISH_STOP: such a token, or a stop string.
  *
  * Events wait in memory until they are read: at most max_tokens + 1 of them, each about 60 bytes
- * plus its text plus 8 per top logprob. A reader that is slow costs that much and holds nobody up.
+ * plus up to three times its text plus 8 per top logprob. A reader that is slow costs that much and
+ * holds nobody up.
  */
 struct engine_event {
     char *text; /* owned by the event; zero-terminated; never NULL */
@@ -191,7 +192,10 @@ typedef void engine_notify(void *user);
 enum sov_error engine_submit(struct engine *engine, const struct engine_request *request,
                              engine_notify *notify, void *user, struct engine_job **out,
                              struct sov_errbuf *err);
-/* Takes the next event without waiting; false if there is none now. */
+/*
+ * Takes the next event without waiting; false if there is none now. Without stop strings the text is
+ * made here, on the reader's thread; one reader at a time.
+ */
 bool engine_job_next(struct engine_job *job, struct engine_event *event);
 /* Waits for an event to be there (true) or timeout_ms to pass; -1 waits without end. */
 bool engine_job_wait(struct engine_job *job, int timeout_ms);

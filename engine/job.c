@@ -16,6 +16,7 @@ static struct job_event *job_event_new(int top_count, size_t text_length)
         sov_alloc(1, sizeof *event + (size_t)top_count * sizeof event->top[0] + text_length + 1);
     if (event == NULL) return NULL;
     event->next = NULL;
+    event->late_text = false;
     event->top_count = top_count;
     event->text_length = text_length;
     return event;
@@ -47,6 +48,7 @@ static void job_free_memory(struct engine_job *job)
         sov_free(event);
     }
     if (!job->finished) sov_free(job->last_event); /* else it was in the list, or was taken */
+    strbuf_free(&job->late_text);
     sequence_free(&job->sequence);
     sov_free(job);
 }
@@ -97,21 +99,62 @@ static void job_append(struct engine_job *job, struct job_event *event)
     pthread_cond_broadcast(&job->changed);
 }
 
-bool job_push(struct engine_job *job, const char *text, size_t text_length)
+/* An event for the picked token, with room for its text. */
+static struct job_event *job_token_event(const struct sequence *s, size_t text_length)
 {
-    const struct sequence *s = &job->sequence;
     struct job_event *event = job_event_new(s->top_count, text_length);
-    if (event == NULL) return false;
+    if (event == NULL) return NULL;
     event->token = s->picked;
     event->logprob = s->top_logprobs >= 0 ? s->logprob : 0;
     event->picked_ns = s->last_token_ns;
     if (s->top_count > 0) memcpy(event->top, s->top, (size_t)s->top_count * sizeof s->top[0]);
-    if (text_length > 0) memcpy(job_event_text(event), text, text_length);
-    job_event_text(event)[text_length] = '\0';
+    return event;
+}
+
+static void job_queue(struct engine_job *job, struct job_event *event)
+{
     pthread_mutex_lock(&job->lock);
     job_append(job, event);
     pthread_mutex_unlock(&job->lock);
+}
+
+bool job_push(struct engine_job *job, const char *text, size_t text_length)
+{
+    struct job_event *event = job_token_event(&job->sequence, text_length);
+    if (event == NULL) return false;
+    if (text_length > 0) memcpy(job_event_text(event), text, text_length);
+    job_event_text(event)[text_length] = '\0';
+    job_queue(job, event);
     return true;
+}
+
+bool job_push_late(struct engine_job *job)
+{
+    const struct sequence *s = &job->sequence;
+    size_t piece;
+    tokenizer_piece(s->detokenizer.tok, s->picked, s->special_text, &piece);
+    size_t room = (sizeof s->detokenizer.held + piece) * JOB_REPLACEMENT_BYTES;
+    struct job_event *event = job_token_event(s, room);
+    if (event == NULL) return false;
+    event->late_text = true;
+    job_queue(job, event);
+    return true;
+}
+
+/*
+ * Reader: makes the text that the engine has left to it. A byte of a token becomes at most the three
+ * of U+FFFD, so there is room. False when memory is out.
+ */
+static bool job_make_text(struct engine_job *job, struct job_event *event, bool last)
+{
+    struct sequence *s = &job->sequence;
+    struct strbuf *text = &job->late_text;
+    strbuf_clear(text);
+    bool ok = last ? detokenizer_flush(&s->detokenizer, text)
+                   : detokenizer_push(&s->detokenizer, event->token, text);
+    event->text_length = ok ? text->length : 0;
+    memcpy(job_event_text(event), strbuf_text(text), event->text_length + 1);
+    return ok;
 }
 
 void job_end(struct engine_job *job, enum engine_finish finish, enum sov_error error,
@@ -170,10 +213,22 @@ void job_prompt_logits(struct engine_job *job, int position, const float *logits
     job_leave_callback(job);
 }
 
+/* The reader has no memory for a token's text: that is the end of the job, for it. */
+static void job_read_failed(struct engine_job *job, struct engine_event *event)
+{
+    event->finish = ENGINE_FINISH_ERROR;
+    event->error = SOV_ERR_NOMEM;
+    strcpy(event->message, "out of memory for the text of a token");
+    pthread_mutex_lock(&job->lock);
+    job->drained = true;
+    pthread_mutex_unlock(&job->lock);
+    engine_job_cancel(job);
+}
+
 bool engine_job_next(struct engine_job *job, struct engine_event *event)
 {
     pthread_mutex_lock(&job->lock);
-    struct job_event *taken = job->first;
+    struct job_event *taken = job->drained ? NULL : job->first;
     bool last = taken != NULL && taken == job->last_event;
     if (taken != NULL) {
         job->first = taken->next;
@@ -186,6 +241,9 @@ bool engine_job_next(struct engine_job *job, struct engine_event *event)
     pthread_mutex_unlock(&job->lock);
     if (taken == NULL) return false;
 
+    bool has_text = taken->late_text || (last && job->finish != ENGINE_FINISH_ERROR);
+    bool made =
+        !has_text || !sequence_text_is_late(&job->sequence) || job_make_text(job, taken, last);
     memset(event, 0, sizeof *event);
     event->storage = taken;
     event->text = job_event_text(taken);
@@ -196,7 +254,9 @@ bool engine_job_next(struct engine_job *job, struct engine_event *event)
     event->top_count = taken->top_count;
     if (taken->top_count > 0)
         memcpy(event->top, taken->top, (size_t)taken->top_count * sizeof taken->top[0]);
-    if (last) {
+    if (!made) {
+        job_read_failed(job, event);
+    } else if (last) {
         event->finish = job->finish;
         event->error = job->error;
         memcpy(event->message, job->message, sizeof event->message);
@@ -236,7 +296,7 @@ bool engine_job_wait(struct engine_job *job, int timeout_ms)
         else
             rc = pthread_cond_timedwait(&job->changed, &job->lock, &deadline);
     }
-    bool there = job->first != NULL;
+    bool there = job->first != NULL && !job->drained;
     pthread_mutex_unlock(&job->lock);
     return there;
 }

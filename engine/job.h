@@ -4,6 +4,9 @@
  * which appends, and the reader. What the last event needs is allocated with the job, so that a job
  * can always end, also when memory is out.
  *
+ * Text is made by the reader, in engine_job_next, so that no step waits for it; only where there are
+ * stop strings the engine makes it, for they decide whether the sequence has another step.
+ *
  * Two references: the submitter's and the engine's. The lock guards the event queue; notify is
  * called without it, so that a reader may take events while holding a lock of its own that its
  * notify takes too.
@@ -15,6 +18,7 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 
+#include "base/strbuf.h"
 #include "engine/engine.h"
 #include "engine/sequence.h"
 
@@ -25,6 +29,8 @@ struct job_event {
     float logprob;
     int64_t picked_ns;
     int top_count;
+    bool
+        late_text; /* its text is yet to be made, by the reader; there is room for text_length bytes */
     size_t text_length;
     struct engine_token_logprob top[];
 };
@@ -59,7 +65,9 @@ struct engine_job {
     struct engine_usage usage;
     unsigned char digest[ENGINE_DIGEST_BYTES];
 
-    struct sequence sequence; /* the engine's thread */
+    struct strbuf late_text; /* the reader's scratch */
+
+    struct sequence sequence; /* the engine's thread, but for the detokenizer (sequence.h) */
 };
 
 /* From a checked request, with both references. */
@@ -71,10 +79,12 @@ enum sov_error job_create(struct engine *engine, const struct engine_request *re
 void job_unref(struct engine_job *job);
 
 /*
- * For the engine's thread: the token that the sequence has picked, and its text. After a number of
- * pushes one job_notify, and one after job_end.
+ * For the engine's thread: the token that the sequence has picked, and its text; or a token whose
+ * text the reader makes, for a sequence without stop strings. False when memory is out. After a
+ * number of pushes one job_notify, and one after job_end.
  */
 bool job_push(struct engine_job *job, const char *text, size_t text_length);
+bool job_push_late(struct engine_job *job);
 /*
  * The last event. text_length is at most text_max. finish ENGINE_FINISH_ERROR: error and message
  * are set.

@@ -6,7 +6,8 @@
  * (decode). A sequence that is preempted gives its pages back and is read again from its first
  * token, with the tokens it has made by then as a part of what is read; no token is picked twice.
  *
- * Threads: made by the thread that submits; from then on the engine's thread only.
+ * Threads: made by the thread that submits; from then on the engine's thread only, but for the
+ * detokenizer.
  */
 #ifndef SOV_ENGINE_SEQUENCE_H
 #define SOV_ENGINE_SEQUENCE_H
@@ -40,7 +41,7 @@ struct sequence {
     int preemptions; /* how often it had to give its pages back */
     int lines_given; /* prompt positions whose logits were handed out */
 
-    /* Text. */
+    /* Text. Without stop strings the detokenizer is the reader's (job.h), not the engine's. */
     struct detokenizer detokenizer;
     struct stop_matcher stop;
 
@@ -84,6 +85,11 @@ void sequence_free(struct sequence *s);
 static inline bool sequence_prefilling(const struct sequence *s)
 {
     return s->computed < s->read_count;
+}
+/* Whether the reader of its events makes its text. */
+static inline bool sequence_text_is_late(const struct sequence *s)
+{
+    return s->stop.count == 0;
 }
 static inline int sequence_generated(const struct sequence *s)
 {

@@ -244,13 +244,14 @@ static void step_pick_share(void *arg, int worker, int workers)
         step_pick(e->samplers[worker], &e->batch[i]->sequence, e->vocab);
 }
 
-/* Turns the picked token into text and an event. Returns false when memory is out. */
+/* Turns the picked token into an event, with its text. Returns false when memory is out. */
 static bool step_emit(struct engine *e, struct engine_job *job, bool with_text, bool *stopped)
 {
     struct sequence *s = &job->sequence;
+    *stopped = false;
+    if (with_text && sequence_text_is_late(s)) return job_push_late(job);
     strbuf_clear(&e->piece);
     strbuf_clear(&e->text);
-    *stopped = false;
     if (with_text) {
         if (!detokenizer_push(&s->detokenizer, s->picked, &e->piece)) return false;
         if (!stop_feed(&s->stop, strbuf_text(&e->piece), e->piece.length, &e->text, stopped))

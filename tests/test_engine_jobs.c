@@ -8,6 +8,7 @@
 #include <time.h>
 
 #include "base/clock.h"
+#include "base/mem.h"
 #include "tests/engine_fixture.h"
 
 static struct fixture_model model;
@@ -116,6 +117,42 @@ static void test_a_reader_woken_by_notifications_misses_nothing(void **state)
         assert_true(atomic_load(&reader.notifications) >= 1);
         reader_free(&reader);
     }
+    engine_free(engine);
+}
+
+/* Text is made where it is read (without stop strings): that is where memory for it can be out. */
+static void test_a_reader_without_memory_gets_an_error_as_the_last_event(void **state)
+{
+    (void)state;
+    struct engine *engine = start_engine(4, 8);
+    int32_t prompt[8];
+    struct reader reader;
+    struct engine_job *job;
+    struct engine_event event;
+    reader_init(&reader);
+    fixture_prompt(prompt, 8, 3);
+    struct engine_request request = fixture_request(prompt, 8, 20);
+    request.notify_at_end = true;
+    assert_int_equal(engine_submit(engine, &request, reader_notify, &reader, &job, NULL), SOV_OK);
+    assert_true(reader_sleep(&reader));
+    sov_mem_fail_after(0, true);
+    bool ended = false;
+    for (int i = 0; i < 20 && !ended; i++) { /* tokens without text need no memory */
+        assert_true(engine_job_next(job, &event));
+        ended = event.finish != ENGINE_FINISH_NONE;
+        if (ended) {
+            assert_int_equal(event.finish, ENGINE_FINISH_ERROR);
+            assert_int_equal(event.error, SOV_ERR_NOMEM);
+            assert_string_equal(event.message, "out of memory for the text of a token");
+        }
+        engine_event_free(&event);
+    }
+    sov_mem_fail_after(-1, false);
+    assert_true(ended);
+    assert_false(engine_job_next(job, &event));
+    assert_false(engine_job_wait(job, 0));
+    engine_job_release(job);
+    reader_free(&reader);
     engine_free(engine);
 }
 
@@ -504,6 +541,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_reader_woken_by_notifications_misses_nothing),
+        cmocka_unit_test(test_a_reader_without_memory_gets_an_error_as_the_last_event),
         cmocka_unit_test(test_a_reader_of_whole_answers_is_notified_once),
         cmocka_unit_test(test_a_slow_reader_finds_everything_in_order),
         cmocka_unit_test(test_a_cancelled_job_ends_within_a_step),
