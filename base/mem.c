@@ -61,7 +61,7 @@ void sov_free(void *ptr)
     free(ptr);
 }
 
-void *sov_alloc_aligned(size_t bytes)
+void *sov_alloc_untouched(size_t bytes)
 {
     if (mem_refused() || bytes > SIZE_MAX - MEM_HUGE_BYTES) return NULL;
     size_t alignment = bytes >= MEM_HUGE_BYTES ? MEM_HUGE_BYTES : MEM_ALIGNMENT;
@@ -71,7 +71,13 @@ void *sov_alloc_aligned(size_t bytes)
 #ifdef MADV_HUGEPAGE
     if (rounded >= MEM_HUGE_BYTES) (void)madvise(ptr, rounded, MADV_HUGEPAGE);
 #endif
-    memset(ptr, 0, rounded);
+    return ptr;
+}
+
+void *sov_alloc_aligned(size_t bytes)
+{
+    void *ptr = sov_alloc_untouched(bytes);
+    if (ptr != NULL) memset(ptr, 0, bytes);
     return ptr;
 }
 

@@ -22,6 +22,11 @@ void sov_free(void *ptr);
 
 /* 64-byte aligned (one cache line, one zmm register); zeroed; large blocks are advised onto huge pages. */
 void *sov_alloc_aligned(size_t bytes);
+/*
+ * The same, not zeroed: for memory that several threads fill. The system finds and clears a page when it is first
+ * touched, in the thread that touches it, near that thread's CPU.
+ */
+void *sov_alloc_untouched(size_t bytes);
 void sov_free_aligned(void *ptr);
 
 /* Overflow-checked arithmetic: false and *out untouched when the result does not fit. */

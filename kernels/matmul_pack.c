@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Packing weights: from GGUF's row-major blocks to panels (matmul_layout.h). Runs once at load. For each row and each 32
- * elements the unsigned quants are decoded into bytes and then put into the strips; the formats' bit orders are known
+ * elements the fields of the unsigned quants are taken and put into the strips; the formats' bit orders are known
  * here and in gguf/quant.c only. Padding rows of the last panel stay zero, so that their outputs are zero.
  */
 #include <stdbool.h>
@@ -23,30 +23,56 @@ static uint32_t load_u32(const uint8_t *p)
     return v;
 }
 
-/* Element e of 32 goes to strip e / 4, byte 4 * row + e % 4. */
-static void put_nibbles(uint8_t strips[4][STRIP], int row, const uint8_t q[32])
+/*
+ * 32 elements as eight words of four, a byte each: word j is what a row has of strip j, so that fields of fewer bits are
+ * put together by shifting whole words.
+ */
+struct fours {
+    uint32_t word[8];
+};
+
+/* The field of `mask` (in every byte) that begins at bit `shift` of each of 32 bytes. */
+static struct fours take_fields(const uint8_t *src, int shift, uint32_t mask)
 {
-    for (int e = 0; e < 16; e++)
-        strips[e / 4][4 * row + e % 4] = (uint8_t)((q[e] & 15) | (q[e + 16] & 15) << 4);
+    struct fours f;
+    for (int j = 0; j < 8; j++) f.word[j] = load_u32(src + 4 * j) >> shift & mask;
+    return f;
 }
 
-static void put_pairs(uint8_t strips[2][STRIP], int row, const uint8_t q[32])
+enum { NIBBLES = 0x0f0f0f0f, PAIRS = 0x03030303, BITS = 0x01010101 };
+
+/* Bit e of `bits` as element e. */
+static struct fours spread_bits(uint32_t bits)
 {
-    for (int half = 0; half < 2; half++)
-        for (int b = 0; b < 4; b++) {
-            unsigned v = 0;
-            for (int j = 0; j < 4; j++) v |= (q[16 * half + 4 * j + b] & 3u) << (2 * j);
-            strips[half][4 * row + b] = (uint8_t)v;
-        }
+    struct fours f;
+    for (int j = 0; j < 8; j++) f.word[j] = (bits >> 4 * j & 15) * 0x204081 & BITS;
+    return f;
 }
 
-static void put_bits(uint8_t strip[STRIP], int row, const uint8_t bit[32])
+static void put_word(uint8_t strip[STRIP], int row, uint32_t word)
 {
-    for (int b = 0; b < 4; b++) {
-        unsigned v = 0;
-        for (int j = 0; j < 8; j++) v |= (bit[4 * j + b] & 1u) << j;
-        strip[4 * row + b] = (uint8_t)v;
+    memcpy(strip + 4 * row, &word, sizeof word);
+}
+
+static void put_nibbles(uint8_t strips[4][STRIP], int row, struct fours q)
+{
+    for (int j = 0; j < 4; j++) put_word(strips[j], row, q.word[j] | q.word[j + 4] << 4);
+}
+
+static void put_pairs(uint8_t strips[2][STRIP], int row, struct fours q)
+{
+    for (int i = 0; i < 2; i++) {
+        uint32_t v = 0;
+        for (int j = 0; j < 4; j++) v |= q.word[4 * i + j] << 2 * j;
+        put_word(strips[i], row, v);
     }
+}
+
+static void put_bits(uint8_t strip[STRIP], int row, struct fours q)
+{
+    uint32_t v = 0;
+    for (int j = 0; j < 8; j++) v |= q.word[j] << j;
+    put_word(strip, row, v);
 }
 
 /* ---- types with blocks of 32 ---- */
@@ -76,16 +102,11 @@ static void pack_row_32(enum gguf_type type, const uint8_t *src, int blocks, int
             high = load_u32(src);
             src += 4;
         }
-        uint8_t q[32];
-        for (int e = 0; e < 16; e++) {
-            q[e] = src[e] & 15;
-            q[e + 16] = src[e] >> 4;
-        }
+        /* In the file, too, element e shares a byte with e + 16. */
+        for (int j = 0; j < 4; j++)
+            put_word(((struct q4_quants *)quants)->nibbles[j], row, load_u32(src + 4 * j));
         src += 16;
-        put_nibbles(((struct q4_quants *)quants)->nibbles, row, q);
-        if (!five) continue;
-        for (int e = 0; e < 32; e++) q[e] = high >> e & 1;
-        put_bits(((struct q5_quants *)quants)->bits, row, q);
+        if (five) put_bits(((struct q5_quants *)quants)->bits, row, spread_bits(high));
     }
 }
 
@@ -106,7 +127,7 @@ enum { FILE_Q2_K = 84, FILE_Q3_K = 110, FILE_Q4_K = 144, FILE_Q5_K = 176, FILE_Q
 
 static void pack_q4_k(const uint8_t *src, int row, struct q4_k_panel *p)
 {
-    uint8_t scale[8], min[8], q[32];
+    uint8_t scale[8], min[8];
     p->d[row] = load_u16(src);
     p->dmin[row] = load_u16(src + 2);
     unpack_scales_mins(src + 4, scale, min);
@@ -114,14 +135,13 @@ static void pack_q4_k(const uint8_t *src, int row, struct q4_k_panel *p)
         p->scales[s / 2][row][s % 2] = scale[s];
         p->mins[s / 2][row][s % 2] = min[s];
         const uint8_t *qs = src + 16 + 32 * (s / 2);
-        for (int e = 0; e < 32; e++) q[e] = s % 2 == 0 ? qs[e] & 15 : qs[e] >> 4;
-        put_nibbles(p->sub[s].nibbles, row, q);
+        put_nibbles(p->sub[s].nibbles, row, take_fields(qs, s % 2 * 4, NIBBLES));
     }
 }
 
 static void pack_q5_k(const uint8_t *src, int row, struct q5_k_panel *p)
 {
-    uint8_t scale[8], min[8], q[32], bit[32];
+    uint8_t scale[8], min[8];
     p->d[row] = load_u16(src);
     p->dmin[row] = load_u16(src + 2);
     unpack_scales_mins(src + 4, scale, min);
@@ -129,12 +149,8 @@ static void pack_q5_k(const uint8_t *src, int row, struct q5_k_panel *p)
         p->scales[s / 2][row][s % 2] = scale[s];
         p->mins[s / 2][row][s % 2] = min[s];
         const uint8_t *high = src + 16, *qs = src + 48 + 32 * (s / 2);
-        for (int e = 0; e < 32; e++) {
-            q[e] = s % 2 == 0 ? qs[e] & 15 : qs[e] >> 4;
-            bit[e] = high[e] >> s & 1;
-        }
-        put_nibbles(p->sub[s].nibbles, row, q);
-        put_bits(p->sub[s].bits, row, bit);
+        put_nibbles(p->sub[s].nibbles, row, take_fields(qs, s % 2 * 4, NIBBLES));
+        put_bits(p->sub[s].bits, row, take_fields(high, s, BITS));
     }
 }
 
@@ -145,13 +161,8 @@ static void pack_q6_k(const uint8_t *src, int row, struct q6_k_panel *p)
     for (int s = 0; s < 8; s++) {
         int half = s / 4, part = s % 4;
         const uint8_t *low = src + 64 * half + 32 * (part % 2), *high = src + 128 + 32 * half;
-        uint8_t q[32], two[32];
-        for (int e = 0; e < 32; e++) {
-            q[e] = part < 2 ? low[e] & 15 : low[e] >> 4;
-            two[e] = high[e] >> (2 * part) & 3;
-        }
-        put_nibbles(p->sub[s].nibbles, row, q);
-        put_pairs(p->sub[s].pairs, row, two);
+        put_nibbles(p->sub[s].nibbles, row, take_fields(low, part / 2 * 4, NIBBLES));
+        put_pairs(p->sub[s].pairs, row, take_fields(high, 2 * part, PAIRS));
     }
 }
 
@@ -165,13 +176,8 @@ static void pack_q3_k(const uint8_t *src, int row, struct q3_k_panel *p)
         p->scales[s / 2][row][s % 2] = (int8_t)((low | high << 4) - 32);
     }
     for (int s = 0; s < 8; s++) {
-        uint8_t two[32], bit[32];
-        for (int e = 0; e < 32; e++) {
-            two[e] = qs[32 * (s / 4) + e] >> (2 * (s % 4)) & 3;
-            bit[e] = hmask[e] >> s & 1;
-        }
-        put_pairs(p->sub[s].pairs, row, two);
-        put_bits(p->sub[s].bits, row, bit);
+        put_pairs(p->sub[s].pairs, row, take_fields(qs + 32 * (s / 4), 2 * (s % 4), PAIRS));
+        put_bits(p->sub[s].bits, row, take_fields(hmask, s, BITS));
     }
 }
 
@@ -180,11 +186,8 @@ static void pack_q2_k(const uint8_t *src, int row, struct q2_k_panel *p)
     p->d[row] = load_u16(src + 80);
     p->dmin[row] = load_u16(src + 82);
     for (int s = 0; s < 16; s++) p->scales_mins[s / 2][row][s % 2] = src[s];
-    for (int s = 0; s < 8; s++) {
-        uint8_t two[32];
-        for (int e = 0; e < 32; e++) two[e] = src[16 + 32 * (s / 4) + e] >> (2 * (s % 4)) & 3;
-        put_pairs(p->sub[s].pairs, row, two);
-    }
+    for (int s = 0; s < 8; s++)
+        put_pairs(p->sub[s].pairs, row, take_fields(src + 16 + 32 * (s / 4), 2 * (s % 4), PAIRS));
 }
 
 static void pack_row_256(enum gguf_type type, const uint8_t *src, int blocks, int row,

@@ -98,7 +98,7 @@ static enum sov_error load_linear(struct loader *l, const struct gguf_tensor *t,
                                                (int64_t)t->dims[1], (int64_t)t->dims[0], l->err);
     if (error != SOV_OK) return error;
     size_t bytes = matmul_weights_bytes(&out->w);
-    out->w.data = sov_alloc_aligned(bytes);
+    out->w.data = sov_alloc_untouched(bytes); /* the packers write all of it */
     if (out->w.data == NULL) return out_of_memory(l, t, bytes);
     pack_matrix(l, t, &out->w);
     return load_vector(l, bias, &out->bias);
