@@ -66,8 +66,9 @@ static void bench_close(struct bench_engine *b)
 
 /*
  * What one token costs, from the file's shapes: bytes of the matrices, which a step reads once whatever its rows, and
- * multiply-adds in them; then for each position attended to, bytes of keys and values and multiply-adds. The embedding is
- * a look-up, unless it is the output matrix too.
+ * multiply-adds in them; then for each position attended to, bytes of keys and values and multiply-adds; and the multiply-adds
+ * in the output matrix, which prompts need for their last token only. The embedding is a look-up, unless it is that
+ * matrix too.
  */
 static void bench_print_cost(const struct bench_engine *b)
 {
@@ -81,8 +82,8 @@ static void bench_print_cost(const struct bench_engine *b)
     }
     const struct model_config *c = model_config(b->model);
     long kv = (long)model_kv_page_bytes(b->model) / model_kv_page_positions(b->model);
-    printf("cost %llu %llu %ld %ld\n", (unsigned long long)bytes, (unsigned long long)macs, kv,
-           2L * c->heads * c->head_dim * c->layers);
+    printf("cost %llu %llu %ld %ld %ld\n", (unsigned long long)bytes, (unsigned long long)macs, kv,
+           2L * c->heads * c->head_dim * c->layers, (long)c->vocab * c->embedding);
 }
 
 static struct engine_job *bench_submit(struct bench_engine *b, int sequence, int prompt_count,
@@ -157,6 +158,8 @@ int main(int argc, char **argv)
     struct bench_engine b = bench_open(&o);
     printf("load %.3f\n", (double)(clock_monotonic_ns() - start) * 1e-9);
     bench_print_cost(&b);
+    bench_prefill(&b, BENCH_DECODE_PROMPT);
+    printf("first %.3f\n", (double)(clock_monotonic_ns() - start) * 1e-9);
     bench_decode(&b, 1, 8); /* caches, page faults and clocks warm up */
     for (int i = 0; i < o.prefill_count; i++) {
         printf("prefill %d %.3f\n", o.prefill[i], bench_prefill(&b, o.prefill[i]));

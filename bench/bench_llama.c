@@ -145,6 +145,8 @@ int main(int argc, char **argv)
     int64_t start = clock_monotonic_ns();
     struct bench_llama b = bench_open(&o);
     printf("load %.3f\n", (double)(clock_monotonic_ns() - start) * 1e-9);
+    bench_prefill(&b, &o, BENCH_DECODE_PROMPT);
+    printf("first %.3f\n", (double)(clock_monotonic_ns() - start) * 1e-9);
     bench_decode(&b, &o, 1, 8); /* caches, page faults and clocks warm up */
     for (int i = 0; i < o.prefill_count; i++) {
         printf("prefill %d %.3f\n", o.prefill[i], bench_prefill(&b, &o, o.prefill[i]));

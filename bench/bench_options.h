@@ -7,8 +7,9 @@
  *   --isa I (bench_engine, bench_kernels), --flash auto|on|off --ubatch N (bench_llama), --rows 1,8 (bench_kernels)
  *
  * Output: "prefill TOKENS TOKENS_PER_S", "decode BATCH TOKENS_PER_S" (of all sequences together), "load SECONDS",
- * "memory PEAK_BYTES", and of bench_engine what a token costs: "cost WEIGHT_BYTES MACS KV_BYTES ATTENTION_MACS", the last
- * two for each position attended to.
+ * "first SECONDS" (from the start to the token that follows a prompt of BENCH_DECODE_PROMPT), "memory PEAK_BYTES",
+ * and of bench_engine what a token costs: "cost WEIGHT_BYTES MACS KV_BYTES ATTENTION_MACS OUTPUT_MACS",
+ * the third and fourth for each position attended to, the last of the output matrix alone.
  *
  * Every measurement gets a context of its own, just large enough, on either side.
  */

@@ -17,13 +17,31 @@ say() {
     echo "bench: $*" >&2
 }
 
-# model_file TYPE: makes the model once and prints its name.
+# The shapes of well-known models, and an odd one, as mkmodel takes them. Vocabularies are those of the oracle's models.
+# odd: heads of 80 dimensions, 13 to a KV head; no width is a multiple of 256; a vocabulary of 50,257, which fills no panel.
+# In names of variables "_" stands for "-" and "."; PARAMETERS are in millions.
+FORM_tinyllama="--arch llama --dim 2048 --layers 22 --heads 32 --kv-heads 4 --ffn 5632"
+VOCABULARY_tinyllama=llama-spm PARAMETERS_tinyllama=1100
+FORM_qwen2_5_0_5b="--arch qwen2 --dim 896 --layers 24 --heads 14 --kv-heads 2 --ffn 4864 --tied"
+VOCABULARY_qwen2_5_0_5b=qwen2 PARAMETERS_qwen2_5_0_5b=494
+FORM_odd="--arch llama --dim 2080 --layers 20 --heads 26 --kv-heads 2 --ffn 5536"
+VOCABULARY_odd=gpt-2 PARAMETERS_odd=1090
+FORM_llama_3_2_3b="--arch llama --dim 3072 --layers 28 --heads 24 --kv-heads 8 --ffn 8192 --tied --rope-freqs --rope-base 500000"
+VOCABULARY_llama_3_2_3b=llama-bpe PARAMETERS_llama_3_2_3b=3213
+FORM_llama_3_1_8b="--arch llama --dim 4096 --layers 32 --heads 32 --kv-heads 8 --ffn 14336 --rope-freqs --rope-base 500000"
+VOCABULARY_llama_3_1_8b=llama-bpe PARAMETERS_llama_3_1_8b=8030
+
+# model_file TYPE [SHAPE]: makes the model once, of TinyLlama's shape unless another is said, and prints its name.
 model_file() {
-    local file=$models/tinyllama-$1.gguf
+    local shape=${2:-tinyllama} form vocabulary file
+    form=FORM_${shape//[-.]/_}
+    vocabulary=VOCABULARY_${shape//[-.]/_}
+    file=$models/$shape-$1.gguf
     if [ ! -e "$file" ]; then
         say "making $file"
-        "$BUILD/mkmodel" --arch llama --dim 2048 --layers 22 --heads 32 --kv-heads 4 --ffn 5632 \
-            --vocab-from "$deps/llama/models/ggml-vocab-llama-spm.gguf" --type "$1" --seed 1 "$file.part" >&2
+        # shellcheck disable=SC2086 # a list of options
+        "$BUILD/mkmodel" ${!form} --vocab-from "$deps/llama/models/ggml-vocab-${!vocabulary}.gguf" --type "$1" --seed 1 \
+            "$file.part" >&2
         mv "$file.part" "$file"
     fi
     echo "$file"
@@ -108,6 +126,7 @@ keep_speeds() {
             print s, "macs", w, "-", 0, "model", $3, "n"
             print s, "kv_bytes", w, "-", 0, "model", $4, "B"
             print s, "attention_macs", w, "-", 0, "model", $5, "n"
+            print s, "output_macs", w, "-", 0, "model", $6, "n"
         }' "$measured" >>"$records"
 }
 

@@ -28,6 +28,8 @@ static const struct floor FLOORS[] = {
     {"idle", "idle_cpu", 0, 0.049, 0, true, true}, /* prints as 0.0% */
     {"prefix", "seconds", 64, 0.25, 0.1, true, false},
     {"overhead", "request_rate", 32, 3, 10, false, false},
+    {"shapes", "prefill_alike", 0, 0.85, 1, false, true},
+    {"shapes", "decode_alike", 0, 0.85, 1, false, true},
     {"isa", "decode", 8, 1.3, 2, false, false},
     {"isa", "prefill", 256, 1.3, 2, false, false},
 };
@@ -68,6 +70,8 @@ static void speed_limit(const struct report *r, struct report_figure *f)
     double bytes = steps * model_cost(r, "weight_bytes", f->weights);
     if (!prefill) bytes += tokens * positions * model_cost(r, "kv_bytes", f->weights);
     double macs = tokens * model_cost(r, "macs", f->weights);
+    /* Only a prompt's last token meets the output matrix. */
+    if (prefill) macs -= (tokens - 1) * model_cost(r, "output_macs", f->weights);
     double attention = tokens * positions * model_cost(r, "attention_macs", f->weights);
     if (bandwidth <= 0 || bytes <= 0) return;
     double memory_s = bytes / bandwidth;
@@ -128,8 +132,43 @@ static void add_batch_gain(struct report *r)
     }
 }
 
+/*
+ * How much of its limit each shape reaches, over how much TinyLlama's reaches with the same type, of either engine. The
+ * limits differ as the shapes' bytes do where memory sets them, and as their multiply-adds do elsewhere. Call when the
+ * figures have their limits.
+ */
+static void add_likeness(struct report *r)
+{
+    static const char reference_shape[] = "tinyllama";
+    for (int i = 0, count = r->count; i < count; i++) {
+        const struct report_figure *f = &r->figures[i];
+        char weights[REPORT_NAME_MAX], metric[REPORT_NAME_MAX];
+        const char *type = strchr(f->weights, '/');
+        if (strcmp(f->section, "shapes") != 0 || type == NULL) continue;
+        if (strcmp(f->metric, "prefill") != 0 && strcmp(f->metric, "decode") != 0) continue;
+        snprintf(weights, sizeof weights, "%s%.10s", reference_shape, type);
+        const struct report_figure *reference =
+            report_find(r, "shapes", f->metric, weights, f->isa, f->size);
+        if (reference == NULL || reference == f || f->limit <= 0 || reference->limit <= 0) continue;
+        snprintf(metric, sizeof metric, "%.10s_alike", f->metric);
+        struct report_figure *alike =
+            report_figure_add(r, "shapes", metric, f->weights, f->isa, f->size, "x");
+        if (alike == NULL) return;
+        for (int e = REPORT_SOVEREIGN; e <= REPORT_LLAMA; e++) {
+            const struct report_series *s = &f->series[e], *by = &reference->series[e];
+            if (s->count == 0 || by->count == 0 || by->median <= 0) continue;
+            alike->series[e].median = s->median / f->limit / (by->median / reference->limit);
+            alike->series[e].values[0] = alike->series[e].median;
+            alike->series[e].count = 1;
+        }
+    }
+}
+
 void report_judge(struct report *r)
 {
     add_batch_gain(r);
-    for (int i = 0; i < r->count; i++) figure_judge(r, &r->figures[i]);
+    int count = r->count;
+    for (int i = 0; i < count; i++) figure_judge(r, &r->figures[i]);
+    add_likeness(r);
+    for (int i = count; i < r->count; i++) figure_judge(r, &r->figures[i]);
 }

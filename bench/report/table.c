@@ -54,8 +54,9 @@ static void print_machine(const struct report *r)
 
 static bool is_detail(const struct report_figure *f)
 {
-    static const char *const hidden[] = {"answers", "errors",   "load",           "weight_bytes",
-                                         "macs",    "kv_bytes", "attention_macs", "prompt_tokens"};
+    static const char *const hidden[] = {"answers",        "errors",        "load",
+                                         "weight_bytes",   "macs",          "kv_bytes",
+                                         "attention_macs", "prompt_tokens", "output_macs"};
     if (strcmp(f->section, "roofline") == 0 || strcmp(f->section, "machine") == 0) return true;
     if (strncmp(f->metric, "total_", 6) == 0 || strncmp(f->metric, "gap_", 4) == 0) return true;
     for (size_t i = 0; i < sizeof hidden / sizeof *hidden; i++) {
@@ -64,17 +65,24 @@ static bool is_detail(const struct report_figure *f)
     return false;
 }
 
+/* The weights of the section shapes are "SHAPE/TYPE". */
+static int weights_width(const char *section)
+{
+    return strcmp(section, "shapes") == 0 ? 20 : 7;
+}
+
 static void print_section(const struct report *r, const char *section)
 {
     bool titled = false;
+    int width = weights_width(section);
     for (int i = 0; i < r->count; i++) {
         const struct report_figure *f = &r->figures[i];
         char ours[32], theirs[32], text[64], ratio[16] = "", limit[32] = "";
         if (strcmp(f->section, section) != 0 || is_detail(f)) continue;
         if (!titled) {
             titled = true;
-            printf("\n%-9s %-15s %-7s %-7s %5s %10s %10s %-10s %6s %13s\n", section, "figure",
-                   "weights", "isa", "size", "sovereign", "llama.cpp", "unit", "ratio",
+            printf("\n%-9s %-15s %-*s %-7s %5s %10s %10s %-10s %6s %13s\n", section, "figure",
+                   width, "weights", "isa", "size", "sovereign", "llama.cpp", "unit", "ratio",
                    "of the limit");
         }
         if (f->ratio > 0) snprintf(ratio, sizeof ratio, "%.2f", f->ratio);
@@ -83,9 +91,10 @@ static void print_section(const struct report *r, const char *section)
                      100 * f->series[REPORT_SOVEREIGN].median / f->limit,
                      f->bound == REPORT_BOUND_MEMORY ? "memory" : "compute");
         }
-        printf("%-9s %-15s %-7s %-7s %5d %10s %10s %-10s %6s %13s  %s\n", "", f->metric, f->weights,
-               f->isa, f->size, number(f, REPORT_SOVEREIGN, ours), number(f, REPORT_LLAMA, theirs),
-               strcmp(f->unit, "B") == 0 ? "MB" : f->unit, ratio, limit, note(f, text));
+        printf("%-9s %-15s %-*s %-7s %5d %10s %10s %-10s %6s %13s  %s\n", "", f->metric, width,
+               f->weights, f->isa, f->size, number(f, REPORT_SOVEREIGN, ours),
+               number(f, REPORT_LLAMA, theirs), strcmp(f->unit, "B") == 0 ? "MB" : f->unit, ratio,
+               limit, note(f, text));
     }
 }
 
@@ -123,7 +132,8 @@ static void print_kernels(const struct report *r)
 
 int report_print(const struct report *r)
 {
-    static const char *const sections[] = {"engine", "isa", "server", "idle", "prefix", "overhead"};
+    static const char *const sections[] = {"engine", "isa",      "server", "idle",
+                                           "prefix", "overhead", "shapes"};
     int below = 0, floors = 0;
     print_machine(r);
     print_kernels(r);

@@ -18,6 +18,7 @@
 
 #include <cmocka.h>
 
+#include "gguf/gguf.h"
 #include "tests/oracle/llama_api.h"
 
 static char mkmodel[PATH_MAX], model_path[PATH_MAX], vocab_path[PATH_MAX];
@@ -107,6 +108,56 @@ static void narrow_rows_get_types_that_fit(void **state)
     }
 }
 
+/* That the model at model_path has the tensor types that libllama's quantizer gives the one at `from`. */
+static void check_types(const char *from, enum llama_ftype ftype, const char *options)
+{
+    char quantized[PATH_MAX + 32];
+    struct sov_errbuf err = {.message = ""};
+    struct gguf *ours, *theirs;
+    struct llama_model_quantize_params params = llama_model_quantize_default_params();
+    params.ftype = ftype;
+    params.nthread = 2;
+    snprintf(quantized, sizeof quantized, "%s.quantized", from);
+    assert_int_equal(llama_model_quantize(from, quantized, &params), 0);
+    assert_int_equal(gguf_open(model_path, &ours, &err), SOV_OK);
+    assert_int_equal(gguf_open(quantized, &theirs, &err), SOV_OK);
+    assert_int_equal(gguf_tensor_count(ours), gguf_tensor_count(theirs));
+    for (size_t i = 0; i < gguf_tensor_count(ours); i++) {
+        const struct gguf_tensor *a = gguf_tensor_at(ours, i),
+                                 *b = gguf_find_tensor(theirs, a->name);
+        assert_non_null(b);
+        if (a->type != b->type)
+            fail_msg("%s: %s is %s, libllama's quantizer makes it %s", options, a->name,
+                     gguf_type_info(a->type)->name, gguf_type_info(b->type)->name);
+    }
+    gguf_close(theirs);
+    gguf_close(ours);
+    unlink(quantized);
+}
+
+/* Q4_K_M of shapes whose rows are whole blocks, and of some whose rows are not. */
+static void mixes_are_those_of_the_quantizer(void **state)
+{
+    (void)state;
+    static const char *const shapes[] = {
+        "--arch llama --dim 256 --layers 22 --heads 8 --kv-heads 2 --ffn 512",
+        "--arch llama --dim 256 --layers 28 --heads 4 --kv-heads 2 --ffn 512 --tied --rope-freqs",
+        "--arch qwen2 --dim 224 --layers 24 --heads 7 --kv-heads 1 --ffn 512 --tied",
+        "--arch llama --dim 160 --layers 20 --heads 2 --kv-heads 1 --ffn 288",
+    };
+    char options[512], from[PATH_MAX + 8];
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
+        snprintf(options, sizeof options, "%s --type f32", shapes[i]);
+        make_model(options);
+        snprintf(from, sizeof from, "%s.f32", model_path);
+        assert_int_equal(rename(model_path, from), 0);
+        snprintf(options, sizeof options, "%s --type q4_k_m 2>/dev/null", shapes[i]);
+        make_model(options);
+        check_types(from, LLAMA_FTYPE_MOSTLY_Q4_K_M, options);
+        unlink(from);
+    }
+}
+
 static void vocabularies_are_taken_over(void **state)
 {
     (void)state;
@@ -173,6 +224,7 @@ int main(void)
         cmocka_unit_test(every_architecture_and_type_loads),
         cmocka_unit_test(variants_load),
         cmocka_unit_test(narrow_rows_get_types_that_fit),
+        cmocka_unit_test(mixes_are_those_of_the_quantizer),
         cmocka_unit_test(vocabularies_are_taken_over),
         cmocka_unit_test(the_built_in_vocabulary_tokenizes),
     };

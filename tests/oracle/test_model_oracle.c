@@ -191,6 +191,70 @@ static void compare(const char *options, const char *type)
     unlink(model_path);
 }
 
+/* The first of the largest. */
+static int largest(const float *values, int n)
+{
+    int best = 0;
+    for (int i = 1; i < n; i++)
+        if (values[i] > values[best]) best = i;
+    return best;
+}
+
+/*
+ * A model with the widths and the vocabulary of a real one, against libllama alone (in float64 it would take minutes).
+ * A greedy choice may differ from libllama's only between tokens that are as near as the two computations are: within
+ * four times the root of the mean squared difference.
+ */
+static void compare_real(const char *options, const char *vocabulary, const char *type)
+{
+    char all[1024];
+    const char *deps = getenv("SOVEREIGN_DEPS");
+    snprintf(all, sizeof all, "%s --vocab-from '%s/llama/models/ggml-vocab-%s.gguf' --type %s",
+             options, deps != NULL ? deps : ".deps", vocabulary, type);
+    make_model(all);
+    struct sov_errbuf err = {.message = ""};
+    struct gguf *gguf;
+    if (gguf_open(model_path, &gguf, &err) != SOV_OK) fail_msg("%s", err.message);
+    int vocab = (int)gguf_find_tensor(gguf, "token_embd.weight")->dims[1], same = 0;
+    size_t n = (size_t)POSITIONS * (size_t)vocab;
+    int32_t tokens[POSITIONS];
+    make_tokens(tokens, vocab);
+    float *ours = sovereign_logits(gguf, KV_TYPE_F16, tokens, vocab);
+    float *theirs = llama_logits(KV_TYPE_F16, tokens, vocab);
+    double between = nmse_between(ours, theirs, n), squares = 0.0;
+    for (size_t i = 0; i < n; i++)
+        squares += ((double)ours[i] - (double)theirs[i]) * ((double)ours[i] - (double)theirs[i]);
+    double near = 4.0 * sqrt(squares / (double)n);
+    for (int i = 0; i < POSITIONS; i++) {
+        const float *row = theirs + (size_t)i * (size_t)vocab;
+        int pick = largest(ours + (size_t)i * (size_t)vocab, vocab), best = largest(row, vocab);
+        same += pick == best;
+        if (!((double)row[best] - (double)row[pick] <= near))
+            fail_msg("%s: position %d picks token %d, libllama %d, whose logit is %g higher", all,
+                     i, pick, best, (double)row[best] - (double)row[pick]);
+    }
+    print_message("%-72s llama %.2e, %d of %d choices the same\n", options, between, same,
+                  POSITIONS);
+    if (!(between < bound_of(type)))
+        fail_msg("%s: NMSE %g against libllama, bound %g", all, between, bound_of(type));
+    free(ours);
+    free(theirs);
+    gguf_close(gguf);
+    unlink(model_path);
+}
+
+static void test_shapes_of_real_models(void **state)
+{
+    (void)state;
+    compare_real("--arch qwen2 --dim 896 --layers 2 --heads 14 --kv-heads 2 --ffn 4864 --tied",
+                 "qwen2", "q4_k_m"); /* Qwen2.5-0.5B */
+    compare_real("--arch llama --dim 3072 --layers 1 --heads 24 --kv-heads 8 --ffn 8192 --tied "
+                 "--rope-freqs --rope-base 500000",
+                 "llama-bpe", "q4_0"); /* Llama-3.2-3B */
+    compare_real("--arch llama --dim 2080 --layers 2 --heads 26 --kv-heads 2 --ffn 5536", "gpt-2",
+                 "q4_0"); /* heads of 80, 13 to a KV head; a vocabulary that ends within a panel */
+}
+
 static const char *const types[] = {"f32",  "f16",    "bf16",   "q8_0",   "q4_0",  "q4_1",
                                     "q5_0", "q5_1",   "q2_k",   "q3_k",   "q4_k",  "q5_k",
                                     "q6_k", "q4_k_m", "q2_k_m", "q3_k_m", "q5_k_m"};
@@ -350,7 +414,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_llama_types),          cmocka_unit_test(test_qwen2_types),
         cmocka_unit_test(test_qwen3_types),          cmocka_unit_test(test_shapes),
         cmocka_unit_test(test_rope_scalings),        cmocka_unit_test(test_mean_error_is_no_worse),
-        cmocka_unit_test(test_q8_0_keys_and_values),
+        cmocka_unit_test(test_q8_0_keys_and_values), cmocka_unit_test(test_shapes_of_real_models),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     unlink(model_path);
