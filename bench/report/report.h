@@ -16,7 +16,7 @@
 
 enum {
     REPORT_FIGURES_MAX = 4096,
-    REPORT_VALUES_MAX = 64, /* rounds, of all runs that were added up */
+    REPORT_VALUES_MAX = 512, /* rounds, of all runs that were added up */
     REPORT_NAME_MAX = 32,
     REPORT_PREFILL_CHUNK = 256, /* the engine's default, in which it reads a prompt */
     REPORT_DECODE_POSITIONS =
