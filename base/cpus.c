@@ -74,9 +74,8 @@ static void cpus_visit_quota(void *user, const char *folder)
 {
     int *limit = user;
     char quota[64], period[64];
-    char *end = quota;
     if (cpus_read_line(folder, "cpu.max", quota, sizeof quota)) { /* "max 100000" without one */
-        end = strchr(quota, ' ');
+        const char *end = strchr(quota, ' ');
         if (end == NULL) return;
         snprintf(period, sizeof period, "%s", end);
     } else if (!cpus_read_line(folder, "cpu.cfs_quota_us", quota, sizeof quota) ||
