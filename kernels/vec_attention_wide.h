@@ -115,7 +115,7 @@ VEC_INLINE void wide_convert_row(const struct vec_attention *a, const unsigned c
     int dim = a->head_dim, padded = wide_padded(dim);
     for (int d = 0; d < padded; d += ISA_LANES) {
         int left = attention_least(dim - d, ISA_LANES);
-        isa_vec x = isa_set1(0.0f);
+        isa_vec x;
         if (a->kv_type == KV_TYPE_Q8_0) {
             const int8_t *row = (const int8_t *)v + (ptrdiff_t)j * dim + d;
             isa_vec scale = isa_set1(scales[d / KV_BLOCK * KV_PAGE_POSITIONS + j]);
@@ -139,10 +139,14 @@ VEC_INLINE void wide_prefetch(const unsigned char *at, size_t bytes)
     for (size_t i = 0; i < bytes; i += 64) __builtin_prefetch(at + i, 0, 2);
 }
 
+/* count: a multiple of the lanes, not 0. */
 VEC_INLINE void wide_convert_halves(const unsigned char *from, int count, float *to)
 {
-    for (int i = 0; i < count; i += ISA_LANES)
+    int i = 0;
+    do {
         isa_store(to + i, isa_halves((const uint16_t *)from + i));
+        i += ISA_LANES;
+    } while (i < count);
 }
 
 /* K and V of a page to float32 (of int8 K the scales); the page after it is asked for meanwhile. */
