@@ -20,16 +20,19 @@ struct CMUnitTest {
 #f, f               \
     }
 
-static jmp_buf cmocka_failed;
+enum cmocka_outcome { CMOCKA_PASSED, CMOCKA_FAILED, CMOCKA_SKIPPED };
+
+static jmp_buf cmocka_left; /* by a test that does not run to its end */
 
 static inline _Noreturn void cmocka_fail(const char *file, int line)
 {
     printf("# %s:%d\n", file, line);
-    longjmp(cmocka_failed, 1);
+    longjmp(cmocka_left, CMOCKA_FAILED);
 }
 
 #define print_message(...) printf("# " __VA_ARGS__)
 #define fail() cmocka_fail(__FILE__, __LINE__)
+#define skip() longjmp(cmocka_left, CMOCKA_SKIPPED)
 #define fail_msg(...) (printf("# " __VA_ARGS__), printf("\n"), fail())
 #define CMOCKA_ASSERT(condition, text) \
     do {                               \
@@ -47,12 +50,14 @@ static inline _Noreturn void cmocka_fail(const char *file, int line)
 #define assert_string_equal(a, b) CMOCKA_ASSERT(strcmp(a, b) == 0, #a " == " #b)
 #define assert_memory_equal(a, b, n) CMOCKA_ASSERT(memcmp(a, b, n) == 0, #a " == " #b)
 
-static inline bool cmocka_passes(const struct CMUnitTest *test)
+static inline enum cmocka_outcome cmocka_run_one(const struct CMUnitTest *test)
 {
     void *state = NULL;
-    if (setjmp(cmocka_failed) != 0) return false;
-    test->run(&state);
-    return true;
+    switch (setjmp(cmocka_left)) {
+    case 0: test->run(&state); return CMOCKA_PASSED;
+    case CMOCKA_SKIPPED: return CMOCKA_SKIPPED;
+    default: return CMOCKA_FAILED;
+    }
 }
 
 static inline int cmocka_run(const struct CMUnitTest *tests, int count)
@@ -60,9 +65,10 @@ static inline int cmocka_run(const struct CMUnitTest *tests, int count)
     int failed = 0;
     printf("1..%d\n", count);
     for (int i = 0; i < count; i++) {
-        bool ok = cmocka_passes(&tests[i]);
-        failed += !ok;
-        printf("%s %d - %s\n", ok ? "ok" : "not ok", i + 1, tests[i].name);
+        enum cmocka_outcome outcome = cmocka_run_one(&tests[i]);
+        failed += outcome == CMOCKA_FAILED;
+        printf("%s %d - %s%s\n", outcome == CMOCKA_FAILED ? "not ok" : "ok", i + 1, tests[i].name,
+               outcome == CMOCKA_SKIPPED ? " # SKIP" : "");
         fflush(stdout);
     }
     return failed;
