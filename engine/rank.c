@@ -1,121 +1,155 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "engine/rank.h"
 
-#include <float.h>
 #include <math.h>
 #include <string.h>
 
 #include "base/mem.h"
 
-/* Below this many keys, insertion beats the radix sort's counting. */
-enum { RANK_INSERTION_MAX = 48 };
+enum {
+    RANK_SAMPLES = 15, /* of which the median is the pivot */
+    /*
+     * Rounds with such pivots; they halve what is left, more or less. After as many, values are
+     * arranged against us, and pivots halve the range of possible values instead: 32 rounds at most.
+     */
+    RANK_SAMPLED_ROUNDS = 24,
+};
 
-bool rank_init(struct rank *r, int capacity)
+bool rank_init(struct rank *r, const struct vec_kernels *vec, int capacity)
 {
     memset(r, 0, sizeof *r);
-    r->capacity = capacity;
-    r->ids = sov_alloc((size_t)capacity, sizeof *r->ids);
-    r->keys = sov_alloc((size_t)capacity, sizeof *r->keys);
-    r->spare = sov_alloc((size_t)capacity, sizeof *r->spare);
-    if (r->ids == NULL || r->keys == NULL || r->spare == NULL) {
-        rank_free(r);
-        return false;
+    r->vec = vec;
+    bool have = true;
+    for (int i = 0; i < 2; i++) {
+        r->x[i] = sov_alloc((size_t)capacity, sizeof *r->x[i]);
+        r->ids[i] = sov_alloc((size_t)capacity, sizeof *r->ids[i]);
+        have = have && r->x[i] != NULL && r->ids[i] != NULL;
     }
-    return true;
+    if (!have) rank_free(r);
+    return have;
 }
 
 void rank_free(struct rank *r)
 {
-    sov_free(r->ids);
-    sov_free(r->keys);
-    sov_free(r->spare);
+    for (int i = 0; i < 2; i++) {
+        sov_free(r->x[i]);
+        sov_free(r->ids[i]);
+    }
     memset(r, 0, sizeof *r);
 }
 
-void rank_begin(struct rank *r, const float *x, int n, float max, float width)
+/* Floats as integers of the same order; both zeros are that of +0. */
+static inline uint32_t rank_key(float x)
 {
-    r->x = x;
-    r->n = n;
-    r->max = max;
-    r->resolution = (float)RANK_BUCKETS / width;
-    if (r->resolution > FLT_MAX) r->resolution = FLT_MAX; /* infinity times 0 is not a bucket */
-}
-
-void rank_count(struct rank *r)
-{
-    memset(r->counts, 0, sizeof r->counts);
-    for (int i = 0; i < r->n; i++) r->counts[rank_bucket(r, r->x[i])]++;
-}
-
-/*
- * A key that sorts, increasing, as the canonical order: the value's bits turned so that larger is
- * smaller, then the index.
- */
-static inline uint64_t rank_key(float x, int index)
-{
-    float value = x + 0.0f; /* -0 becomes +0 */
+    float value = x + 0.0f;
     uint32_t bits;
     memcpy(&bits, &value, sizeof bits);
-    uint32_t increasing = (bits & 0x80000000u) != 0 ? ~bits : bits | 0x80000000u;
-    return (uint64_t)~increasing << 32 | (uint32_t)index;
+    return (bits & 0x80000000u) != 0 ? ~bits : bits | 0x80000000u;
 }
 
-static void rank_sort_small(uint64_t *keys, int n)
+static inline float rank_value(uint32_t key)
 {
-    for (int i = 1; i < n; i++) {
-        uint64_t key = keys[i];
+    uint32_t bits = (key & 0x80000000u) != 0 ? key & 0x7fffffffu : ~key;
+    float x;
+    memcpy(&x, &bits, sizeof x);
+    return x;
+}
+
+void rank_sort(const float *x, int n, int32_t *indices)
+{
+    uint64_t keys[RANK_SORT_MAX];
+    for (int i = 0; i < n; i++) {
+        uint64_t key = (uint64_t)~rank_key(x[i]) << 32 | (uint32_t)i;
         int j = i;
         for (; j > 0 && keys[j - 1] > key; j--) keys[j] = keys[j - 1];
         keys[j] = key;
     }
+    for (int i = 0; i < n; i++) indices[i] = (int32_t)(uint32_t)keys[i];
 }
 
-/* Sorts r->keys[0 .. n). They come with increasing indices, so only the values' bytes are left. */
-static void rank_sort_keys(struct rank *r, int n)
+static uint64_t rank_sum(rank_measure *measure, const void *arg, const float *x, int n)
 {
-    if (n <= RANK_INSERTION_MAX) {
-        rank_sort_small(r->keys, n);
-        return;
+    return measure == NULL ? (uint64_t)n : measure(arg, x, n);
+}
+
+/* The median of values that lie evenly apart. */
+static float rank_median(const float *x, int n)
+{
+    float samples[RANK_SAMPLES];
+    int32_t order[RANK_SAMPLES];
+    for (int i = 0; i < RANK_SAMPLES; i++)
+        samples[i] = x[((int64_t)2 * i + 1) * n / (2 * RANK_SAMPLES)];
+    rank_sort(samples, RANK_SAMPLES, order);
+    return samples[order[RANK_SAMPLES / 2]];
+}
+
+/* What is left of the values: those with keys low to high; all that rank before measure `before`. */
+struct rank_part {
+    const float *x;
+    const int32_t *ids; /* NULL: the indices are 0 .. n-1 */
+    int n;
+    uint32_t low, high;
+    uint64_t before;
+};
+
+/* Where all values are equal: how many of them it takes, by bisection. */
+static int rank_end_of_equals(const struct rank_part *p, double goal, rank_measure *measure,
+                              const void *arg)
+{
+    uint64_t each = rank_sum(measure, arg, p->x, 1);
+    int least = 1, most = p->n;
+    while (least < most) {
+        int middle = least + (most - least) / 2;
+        if ((double)(p->before + each * (uint64_t)middle) >= goal)
+            most = middle;
+        else
+            least = middle + 1;
     }
-    uint64_t *from = r->keys, *to = r->spare;
-    for (int shift = 32; shift < 64; shift += 8) {
-        uint32_t start[256] = {0};
-        for (int i = 0; i < n; i++) start[from[i] >> shift & 255]++;
-        if (start[from[0] >> shift & 255] == (uint32_t)n) continue; /* this byte is all the same */
-        uint32_t sum = 0;
-        for (int d = 0; d < 256; d++) {
-            uint32_t digits = start[d];
-            start[d] = sum;
-            sum += digits;
+    return least - 1;
+}
+
+static int rank_end_of_few(const struct rank_part *p, double goal, rank_measure *measure,
+                           const void *arg)
+{
+    int32_t order[RANK_SORT_MAX];
+    uint64_t sum = p->before;
+    int i = 0;
+    rank_sort(p->x, p->n, order);
+    for (; i < p->n - 1; i++) {
+        sum += rank_sum(measure, arg, &p->x[order[i]], 1);
+        if ((double)sum >= goal) break;
+    }
+    return order[i];
+}
+
+int rank_cut(struct rank *r, const float *x, int n, double goal, rank_measure *measure,
+             const void *arg)
+{
+    struct rank_part p = {.x = x, .n = n, .low = rank_key(-INFINITY), .high = rank_key(INFINITY)};
+    int to = 0; /* the buffers that do not hold the part */
+    for (int round = 0; p.n > RANK_SORT_MAX && p.low < p.high; round++) {
+        uint32_t pivot = p.low + (p.high - p.low) / 2 + 1;
+        if (round < RANK_SAMPLED_ROUNDS) {
+            pivot = rank_key(rank_median(p.x, p.n));
+            if (pivot == p.low) pivot++; /* at least the lowest are parted from the others */
         }
-        for (int i = 0; i < n; i++) to[start[from[i] >> shift & 255]++] = from[i];
-        uint64_t *swap = from;
-        from = to;
-        to = swap;
+        float value = rank_value(pivot);
+        int above = r->vec->gather(p.x, p.ids, 0, p.n, value, INFINITY, r->x[to], r->ids[to]);
+        uint64_t sum = rank_sum(measure, arg, r->x[to], above);
+        /* Where all is above, and does not reach the goal, nothing does. */
+        if (above == p.n || (above > 0 && (double)(p.before + sum) >= goal)) {
+            p.low = pivot;
+            p.n = above;
+        } else {
+            p.before += sum;
+            p.high = pivot - 1;
+            p.n = r->vec->gather(p.x, p.ids, 0, p.n, -INFINITY, value, r->x[to], r->ids[to]);
+        }
+        p.x = r->x[to];
+        p.ids = r->ids[to];
+        to = 1 - to;
     }
-    if (from != r->keys) memcpy(r->keys, from, (size_t)n * sizeof *from);
-}
-
-int rank_gather(struct rank *r, int first, int end)
-{
-    /* The same as comparing buckets, without the conversions; the last bucket has no end. */
-    float from = (float)first, to = end < RANK_BUCKETS ? (float)end : INFINITY;
-    int n = 0;
-    for (int i = 0; i < r->n; i++) {
-        float distance = (r->max - r->x[i]) * r->resolution;
-        if (!(distance >= from)) continue;
-        if (distance < to || end == RANK_BUCKETS) r->keys[n++] = rank_key(r->x[i], i);
-    }
-    rank_sort_keys(r, n);
-    for (int i = 0; i < n; i++) r->ids[i] = (int32_t)(uint32_t)r->keys[i];
-    return n;
-}
-
-int rank_first(struct rank *r, int want)
-{
-    if (want > r->n) want = r->n;
-    rank_count(r);
-    int end = 0;
-    for (int total = 0; total < want; end++) total += (int)r->counts[end];
-    return rank_gather(r, 0, end);
+    int at = p.n > RANK_SORT_MAX ? rank_end_of_equals(&p, goal, measure, arg)
+                                 : rank_end_of_few(&p, goal, measure, arg);
+    return p.ids == NULL ? at : p.ids[at];
 }

@@ -1,9 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Ranking the largest of many floats without sorting all of them. The order is canonical: by value,
- * largest first, and by index, lowest first, among equal values (+0 and -0 are equal). Values are
- * spread over buckets by their distance from the maximum; only buckets that are asked for are
- * gathered and sorted. How values are spread decides the cost and never the order.
+ * Finding how far a ranking of many floats is kept, without sorting them. The order is canonical: by
+ * value, largest first, and by index, lowest first, among equal values (+0 and -0 are equal).
+ *
+ * Method: quickselect (Hoare, "Algorithm 65: Find", CACM 4, 1961), on sums of what the values
+ * measure instead of only on their number. A pivot parts the values in two; what those from the
+ * pivot up measure tells in which part the end of the ranking's prefix is, and only that part is
+ * looked at again. Both the parting and the measuring are vector passes. How pivots are chosen
+ * decides the cost and never the result.
  *
  * Threads: one struct rank per thread. Nothing is allocated after rank_init.
  */
@@ -13,42 +17,33 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-enum { RANK_BUCKETS = 4096 };
+#include "kernels/vec.h"
+
+/* So few are sorted. */
+enum { RANK_SORT_MAX = 64 };
 
 struct rank {
-    int capacity;
-    int n;
-    const float *x;
-    float max;
-    float resolution;
-    int32_t *ids; /* what was gathered last, best first */
-    uint64_t *keys;
-    uint64_t *spare;
-    uint32_t counts[RANK_BUCKETS]; /* rank_count's: how many values each bucket has */
+    const struct vec_kernels *vec;
+    float *x[2]; /* two parts at a time; room for all values in each */
+    int32_t *ids[2];
 };
 
 /* For up to capacity values. False when memory is out (nothing is kept then). */
-bool rank_init(struct rank *r, int capacity);
+bool rank_init(struct rank *r, const struct vec_kernels *vec, int capacity);
 void rank_free(struct rank *r);
 
+/* What values measure together: the sum of what each does alone. */
+typedef uint64_t rank_measure(const void *arg, const float *x, int n);
+
 /*
- * Starts over with x[0 .. n), all finite, whose largest value is max; x must stay as it is while r
- * is used. width: the distance from max over which values are told apart well (above 0); those
- * farther away share the last bucket.
+ * The index of the value that ends the shortest prefix, by rank, of at least one value, that
+ * measures `goal` or more (its sum as float64); of the last by rank if all of them measure less. NULL
+ * counts values. x[0 .. n) is finite, n 1 or more.
  */
-void rank_begin(struct rank *r, const float *x, int n, float max, float width);
+int rank_cut(struct rank *r, const float *x, int n, double goal, rank_measure *measure,
+             const void *arg);
 
-/* A larger value never has a higher bucket: subtraction and multiplication round monotonically. */
-static inline int rank_bucket(const struct rank *r, float x)
-{
-    float distance = (r->max - x) * r->resolution;
-    return distance < (float)(RANK_BUCKETS - 1) ? (int)distance : RANK_BUCKETS - 1;
-}
-
-void rank_count(struct rank *r);
-/* Ranks the values of buckets [first, end) into ids; returns how many those are. */
-int rank_gather(struct rank *r, int first, int end);
-/* Counts, and ranks the first buckets that together have at least `want` values (or all). */
-int rank_first(struct rank *r, int want);
+/* The indices of x[0 .. n) by rank; n is at most RANK_SORT_MAX. */
+void rank_sort(const float *x, int n, int32_t *indices);
 
 #endif

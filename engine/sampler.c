@@ -9,39 +9,29 @@
 #include "engine/rank.h"
 #include "kernels/vec.h"
 
-enum { SAMPLER_BLOCK = 256 }; /* tokens that are weighed and summed together */
-
 /* A unit is 2^-40 of the most likely token's weight; the weights of 2^23 tokens fit in 64 bits. */
 static const float SAMPLER_UNITS = 0x1p40f, SAMPLER_UNIT = 0x1p-40f;
-/*
- * exp(-27.8) is below one unit. Distances from the maximum beyond this times the temperature do not
- * matter: what falls into the last bucket of a rank of this width weighs nothing.
- */
-static const float SAMPLER_WIDTH = 28.0f;
-/*
- * Terms of the softmax sum (which is at least 1) below exp(-16) may have float32's relative error
- * of 1e-7: a hundred thousand of them move the sum by 1e-9. Those are most of a vocabulary, and
- * float32's exp is many times faster.
- */
-static const double SAMPLER_FLOAT_BELOW = -16.0;
-/* For top_logprobs, whose order has no temperature. */
-static const float SAMPLER_LOGPROB_WIDTH = 64.0f;
 
+/*
+ * Most of a vocabulary is decided by the largest logit of each block of ids: whole blocks are below
+ * what can matter. What can is gathered into a list, in increasing id order, and the filters work on
+ * that.
+ */
 struct sampler {
     int vocab;
+    int blocks;
     const struct vec_kernels *vec;
-    float *adjusted;             /* logits after bias and penalties */
-    float *weights;              /* by id: w of the header's step 5 */
-    uint32_t *counts;            /* by id; all zero between calls */
-    uint64_t *block_sums;        /* sum of the kept q in each SAMPLER_BLOCK ids */
-    uint64_t mass[RANK_BUCKETS]; /* sum of q in each bucket */
+    float *adjusted;  /* logits after bias and penalties */
+    uint32_t *counts; /* by id; all zero between calls */
+    float *maxima;    /* by block: the largest x */
+    int high_count;   /* the blocks that matter, in order: their maxima and numbers */
+    float *high_maxima;
+    int32_t *high_blocks;
+    int list_count; /* the tokens that matter, in order: logits and ids */
+    float *list_x;
+    int32_t *list_ids;
+    uint64_t *sums; /* of q, in each VEC_BLOCK tokens, of all or of the list */
     struct rank rank;
-};
-
-/* The last token that is kept, by rank. */
-struct sampler_cut {
-    float x;
-    int32_t id;
 };
 
 enum sov_error sampler_create(int vocab, enum kern_isa isa, struct sampler **out,
@@ -51,14 +41,21 @@ enum sov_error sampler_create(int vocab, enum kern_isa isa, struct sampler **out
     struct sampler *s = sov_calloc(1, sizeof *s);
     if (s != NULL) {
         s->vocab = vocab;
+        s->blocks = (vocab + VEC_BLOCK - 1) / VEC_BLOCK;
         s->vec = vec_kernels_for(isa);
-        s->adjusted = sov_alloc((size_t)vocab, sizeof *s->adjusted);
-        s->weights = sov_alloc((size_t)vocab, sizeof *s->weights);
-        s->counts = sov_calloc((size_t)vocab, sizeof *s->counts);
-        s->block_sums = sov_alloc((size_t)vocab / SAMPLER_BLOCK + 1, sizeof *s->block_sums);
+        size_t blocks = (size_t)s->blocks, tokens = (size_t)vocab;
+        s->adjusted = sov_alloc(tokens, sizeof *s->adjusted);
+        s->counts = sov_calloc(tokens, sizeof *s->counts);
+        s->maxima = sov_alloc(blocks, sizeof *s->maxima);
+        s->high_maxima = sov_alloc(blocks, sizeof *s->high_maxima);
+        s->high_blocks = sov_alloc(blocks, sizeof *s->high_blocks);
+        s->list_x = sov_alloc(tokens, sizeof *s->list_x);
+        s->list_ids = sov_alloc(tokens, sizeof *s->list_ids);
+        s->sums = sov_alloc(blocks, sizeof *s->sums);
     }
-    if (s == NULL || s->adjusted == NULL || s->weights == NULL || s->counts == NULL ||
-        s->block_sums == NULL || !rank_init(&s->rank, vocab)) {
+    if (s == NULL || s->adjusted == NULL || s->counts == NULL || s->maxima == NULL ||
+        s->high_maxima == NULL || s->high_blocks == NULL || s->list_x == NULL ||
+        s->list_ids == NULL || s->sums == NULL || !rank_init(&s->rank, s->vec, vocab)) {
         sampler_free(s);
         return sov_fail(err, SOV_ERR_NOMEM, "out of memory for a sampler over %d tokens", vocab);
     }
@@ -70,9 +67,13 @@ void sampler_free(struct sampler *s)
 {
     if (s == NULL) return;
     sov_free(s->adjusted);
-    sov_free(s->weights);
     sov_free(s->counts);
-    sov_free(s->block_sums);
+    sov_free(s->maxima);
+    sov_free(s->high_maxima);
+    sov_free(s->high_blocks);
+    sov_free(s->list_x);
+    sov_free(s->list_ids);
+    sov_free(s->sums);
     rank_free(&s->rank);
     sov_free(s);
 }
@@ -104,28 +105,6 @@ uint64_t sampler_bits(uint64_t seed, uint64_t position)
     uint32_t out[4];
     sampler_philox(counter, key, out);
     return ((uint64_t)out[1] << 32 | out[0]) >> 11;
-}
-
-/* One pass without branches: an exponent of all ones is an infinity or a NaN. */
-static bool sampler_all_finite(const float *x, int n)
-{
-    enum { LANES = 16 };
-    uint32_t bad[LANES] = {0};
-    int i = 0;
-    for (; i + LANES <= n; i += LANES) {
-        uint32_t bits[LANES];
-        memcpy(bits, x + i, sizeof bits);
-        for (int l = 0; l < LANES; l++)
-            bad[l] |= ((bits[l] & 0x7f800000u) + 0x00800000u) & 0x80000000u;
-    }
-    for (; i < n; i++) {
-        uint32_t bits;
-        memcpy(&bits, x + i, sizeof bits);
-        bad[0] |= ((bits & 0x7f800000u) + 0x00800000u) & 0x80000000u;
-    }
-    uint32_t any = 0;
-    for (int l = 0; l < LANES; l++) any |= bad[l];
-    return any == 0;
 }
 
 static inline float sampler_clamp(float x)
@@ -161,10 +140,14 @@ static void sampler_presence_frequency(struct sampler *s, const struct sampler_i
     }
 }
 
-/* Steps 2 to 4; the raw logits themselves when there is nothing to change. */
+/*
+ * Steps 1 to 4, and s->maxima. The raw logits themselves when there is nothing to change; NULL when
+ * they are not finite.
+ */
 static const float *sampler_adjust(struct sampler *s, const struct sampler_input *in)
 {
     const struct sampling_params *p = in->params;
+    if (!s->vec->block_maxima(in->logits, s->vocab, s->maxima)) return NULL;
     bool repetition = p->repetition_penalty != 1.0f && p->penalty_window != 0;
     bool counted = (p->presence_penalty != 0 || p->frequency_penalty != 0) &&
                    in->token_count > in->prompt_count;
@@ -176,150 +159,219 @@ static const float *sampler_adjust(struct sampler *s, const struct sampler_input
     }
     if (repetition) sampler_repetition(s, in);
     if (counted) sampler_presence_frequency(s, in);
+    s->vec->block_maxima(s->adjusted, s->vocab, s->maxima);
     return s->adjusted;
 }
 
-static void sampler_weigh(struct sampler *s, const float *x, float max, float temperature)
+/* The lowest id with the largest x. */
+static int32_t sampler_best(const struct sampler *s, const float *x)
 {
-    float argument[SAMPLER_BLOCK];
-    for (int begin = 0; begin < s->vocab; begin += SAMPLER_BLOCK) {
-        int n = s->vocab - begin < SAMPLER_BLOCK ? s->vocab - begin : SAMPLER_BLOCK;
-        for (int i = 0; i < n; i++) argument[i] = (x[begin + i] - max) / temperature;
-        s->vec->exp(argument, n, s->weights + begin);
+    int begin = s->vec->argmax(s->maxima, s->blocks) * VEC_BLOCK;
+    int n = s->vocab - begin < VEC_BLOCK ? s->vocab - begin : VEC_BLOCK;
+    return begin + s->vec->argmax(x + begin, n);
+}
+
+/*
+ * A bound: no x below it has a weight of `least` (2^-40 to 1) or more. Its distance from the maximum
+ * is a little too large, which costs nothing: the float32 exp is within 2^-20, and with a distance
+ * of 2^-13 or more neither the quotient nor the difference is denormal (where a difference is, it is
+ * exact), so each is within 2^-23 of its value. The last step covers the rounding of the sum.
+ */
+static float sampler_bound(const struct vec_weights *w, float least)
+{
+    double exponent = vec_ln((double)least) - 0x1p-13;
+    double distance = exponent * (double)w->temperature * (1 + 0x1p-20);
+    return nextafterf((float)((double)w->max + distance), -INFINITY);
+}
+
+/* The blocks that have an x of `bound` or more become the high ones. */
+static void sampler_high_blocks(struct sampler *s, float bound)
+{
+    s->high_count = s->vec->gather(s->maxima, NULL, 0, s->blocks, bound, INFINITY, s->high_maxima,
+                                   s->high_blocks);
+}
+
+/* The x of `bound` or more in the high blocks become the list. */
+static void sampler_list(struct sampler *s, const float *x, float bound)
+{
+    s->list_count = 0;
+    for (int i = 0; i < s->high_count; i++) {
+        if (s->high_maxima[i] < bound) continue;
+        int begin = s->high_blocks[i] * VEC_BLOCK;
+        int end = s->vocab - begin < VEC_BLOCK ? s->vocab : begin + VEC_BLOCK;
+        s->list_count += s->vec->gather(x, NULL, begin, end, bound, INFINITY,
+                                        s->list_x + s->list_count, s->list_ids + s->list_count);
     }
 }
 
-/* q of the header's step 5; the product is exact. */
-static inline uint64_t sampler_units(float w)
+/* The list of at least the k first by rank, of those that are `bound` or more. */
+static void sampler_list_first(struct sampler *s, const float *x, int k, float bound)
 {
-    return (uint64_t)(int64_t)(w * SAMPLER_UNITS);
-}
-
-static inline bool sampler_keeps(struct sampler_cut cut, float x, int32_t id)
-{
-    return x > cut.x || (x == cut.x && id <= cut.id);
-}
-
-/* Step 6. Beyond the last bucket but one nothing has a weight, so nothing there needs cutting. */
-static void sampler_top_k(struct sampler *s, int k, struct sampler_cut *cut)
-{
-    struct rank *r = &s->rank;
-    rank_count(r);
-    int bucket = 0, before = 0;
-    while (before + (int)r->counts[bucket] < k) before += (int)r->counts[bucket++];
-    if (bucket == RANK_BUCKETS - 1) return;
-    rank_gather(r, bucket, bucket + 1);
-    cut->id = r->ids[k - before - 1];
-    cut->x = r->x[cut->id];
-}
-
-/* Step 7. Sums of whole buckets find the one where the prefix ends; only that one is ranked. */
-static void sampler_top_p(struct sampler *s, float top_p, struct sampler_cut *cut)
-{
-    struct rank *r = &s->rank;
-    uint64_t total = 0, sum = 0;
-    memset(s->mass, 0, sizeof s->mass);
-    for (int i = 0; i < r->n; i++) {
-        if (s->weights[i] < SAMPLER_UNIT || !sampler_keeps(*cut, r->x[i], i)) continue;
-        uint64_t q = sampler_units(s->weights[i]);
-        s->mass[rank_bucket(r, r->x[i])] += q;
-        total += q;
+    sampler_high_blocks(s, bound);
+    /* The k-th largest of the maxima: so many x are as large. */
+    if (s->high_count >= k) {
+        int at = rank_cut(&s->rank, s->high_maxima, s->high_count, (double)k, NULL, NULL);
+        bound = s->high_maxima[at];
     }
-    double goal = (double)top_p * (double)total;
-    int bucket = 0;
-    while ((double)(sum + s->mass[bucket]) < goal) sum += s->mass[bucket++];
-    int count = rank_gather(r, bucket, bucket + 1);
-    for (int i = 0; i < count; i++) {
-        int32_t id = r->ids[i];
-        sum += sampler_units(s->weights[id]);
-        if ((double)sum < goal) continue;
-        *cut = (struct sampler_cut){.x = r->x[id], .id = id};
-        return;
+    sampler_list(s, x, bound);
+}
+
+/* What ranks after the last one that is kept leaves the list: the smaller, and the equal behind it. */
+static void sampler_list_cut(struct sampler *s, int last)
+{
+    float x = s->list_x[last];
+    int n = s->list_count;
+    s->list_count =
+        s->vec->gather(s->list_x, s->list_ids, 0, last + 1, x, INFINITY, s->list_x, s->list_ids);
+    s->list_count +=
+        s->vec->gather(s->list_x, s->list_ids, last + 1, n, nextafterf(x, INFINITY), INFINITY,
+                       s->list_x + s->list_count, s->list_ids + s->list_count);
+}
+
+struct sampler_weigher {
+    const struct vec_kernels *vec;
+    const struct vec_weights *weights;
+};
+
+/* The sum of q over x[0 .. n). */
+static uint64_t sampler_units(const void *arg, const float *x, int n)
+{
+    const struct sampler_weigher *w = arg;
+    uint64_t sum = 0;
+    for (int i = 0; i < n; i += VEC_UNITS_MAX)
+        sum +=
+            w->vec->weight_units(w->weights, x + i, n - i < VEC_UNITS_MAX ? n - i : VEC_UNITS_MAX);
+    return sum;
+}
+
+/* s->sums over all tokens; those outside of the high blocks weigh nothing. Returns the total. */
+static uint64_t sampler_sums_of_all(struct sampler *s, const struct vec_weights *w, const float *x)
+{
+    uint64_t total = 0;
+    memset(s->sums, 0, (size_t)s->blocks * sizeof *s->sums);
+    for (int i = 0; i < s->high_count; i++) {
+        int begin = s->high_blocks[i] * VEC_BLOCK;
+        int n = s->vocab - begin < VEC_BLOCK ? s->vocab - begin : VEC_BLOCK;
+        total += s->sums[s->high_blocks[i]] = s->vec->weight_units(w, x + begin, n);
+    }
+    return total;
+}
+
+static uint64_t sampler_sums_of_list(struct sampler *s, const struct vec_weights *w)
+{
+    uint64_t total = 0;
+    for (int begin = 0; begin < s->list_count; begin += VEC_BLOCK) {
+        int n = s->list_count - begin < VEC_BLOCK ? s->list_count - begin : VEC_BLOCK;
+        total += s->sums[begin / VEC_BLOCK] = s->vec->weight_units(w, s->list_x + begin, n);
+    }
+    return total;
+}
+
+/*
+ * Step 9 over x[0 .. n), whose s->sums add up to total: the index of the pick. The block in which it
+ * lies is found by the sums, and only that one is walked.
+ */
+static int sampler_draw(const struct sampler *s, const struct vec_weights *w, const float *x, int n,
+                        uint64_t total, uint64_t bits)
+{
+    float exponents[VEC_BLOCK], weights[VEC_BLOCK];
+    uint64_t target = (uint64_t)((unsigned __int128)bits * total >> 53), sum = 0;
+    int block = 0; /* target is below the total, as bits is below 2^53: both walks end */
+    while (sum + s->sums[block] <= target) sum += s->sums[block++];
+    int begin = block * VEC_BLOCK, count = n - begin < VEC_BLOCK ? n - begin : VEC_BLOCK;
+    for (int i = 0; i < count; i++) exponents[i] = (x[begin + i] - w->max) / w->temperature;
+    s->vec->exp(exponents, count, weights);
+    for (int i = 0;; i++) {
+        if (weights[i] >= w->least) sum += (uint64_t)(int64_t)(weights[i] * SAMPLER_UNITS);
+        if (sum > target) return begin + i;
     }
 }
 
 /*
- * The sum of q over what is kept of ids [begin, end). Without branches where there is a cut: which
- * tokens are below it is hard to predict.
+ * Step 7 without step 6: the list of what may be kept. With S the sum of q over all and goal = top_p *
+ * S, what ranks from the end of the prefix on has more than S - goal, but for roundings (of 2^-52, and
+ * S - goal is 2^-24 S or more), and none of these n or fewer tokens weighs more than that end, but for
+ * the exp's roundings. So the end weighs (S - goal) / n or more, less a hundredth for the roundings;
+ * what is lighter is not in the prefix. Returns the goal.
  */
-static uint64_t sampler_kept_units(const struct sampler *s, const float *x, struct sampler_cut cut,
-                                   float w_min, int begin, int end)
+static double sampler_list_nucleus(struct sampler *s, const struct vec_weights *w, const float *x,
+                                   float top_p)
 {
-    uint64_t sum = 0;
-    if (cut.x == -INFINITY) {
-        for (int i = begin; i < end; i++)
-            if (s->weights[i] >= w_min) sum += sampler_units(s->weights[i]);
-        return sum;
-    }
-    for (int i = begin; i < end; i++) {
-        int above = (x[i] > cut.x) | ((x[i] == cut.x) & (i <= cut.id));
-        int kept = above & (s->weights[i] >= w_min);
-        sum += sampler_units(s->weights[i]) & -(uint64_t)kept;
-    }
-    return sum;
+    struct vec_weights all = *w;
+    all.least = SAMPLER_UNIT; /* lighter ones change no sum */
+    sampler_high_blocks(s, sampler_bound(w, SAMPLER_UNIT));
+    double total = (double)sampler_sums_of_all(s, &all, x), goal = (double)top_p * total;
+    double end = 0.99 * (total - goal) / s->vocab * (double)SAMPLER_UNIT;
+    sampler_list(s, x, sampler_bound(w, end > (double)w->least ? (float)end : w->least));
+    return goal;
 }
 
-/* Steps 8 and 9: sums of blocks first, then only the block in which the pick lies is walked. */
-static int32_t sampler_draw(struct sampler *s, const float *x, struct sampler_cut cut, float min_p,
-                            uint64_t bits)
+/* Steps 6 and 7: what they, and `least`, keep becomes the list. */
+static void sampler_filter(struct sampler *s, const struct vec_weights *w, const float *x,
+                           const struct sampling_params *p)
 {
-    float w_min = min_p > SAMPLER_UNIT ? min_p : SAMPLER_UNIT; /* lighter ones change no sum */
-    uint64_t total = 0, sum = 0;
-    for (int begin = 0; begin < s->vocab; begin += SAMPLER_BLOCK) {
-        int end = s->vocab - begin < SAMPLER_BLOCK ? s->vocab : begin + SAMPLER_BLOCK;
-        s->block_sums[begin / SAMPLER_BLOCK] = sampler_kept_units(s, x, cut, w_min, begin, end);
-        total += s->block_sums[begin / SAMPLER_BLOCK];
+    struct vec_weights all = *w;
+    struct sampler_weigher weigher = {.vec = s->vec, .weights = &all};
+    all.least = SAMPLER_UNIT;
+    bool top_k = p->top_k > 0 && p->top_k < s->vocab, top_p = p->top_p < 1.0f;
+    double goal;
+    if (top_k) {
+        /* Of what is below the bound, nothing counts: for top_p's sum, what has no weight. */
+        sampler_list_first(s, x, p->top_k, sampler_bound(w, top_p ? SAMPLER_UNIT : w->least));
+        if (s->list_count > p->top_k)
+            sampler_list_cut(
+                s, rank_cut(&s->rank, s->list_x, s->list_count, (double)p->top_k, NULL, NULL));
+        goal = (double)p->top_p * (double)sampler_units(&weigher, s->list_x, s->list_count);
+    } else {
+        goal = sampler_list_nucleus(s, w, x, p->top_p);
     }
-    uint64_t target = (uint64_t)((unsigned __int128)bits * total >> 53);
-    int block = 0; /* target is below the total, as bits is below 2^53: the walk ends */
-    while (sum + s->block_sums[block] <= target) sum += s->block_sums[block++];
-    for (int i = block * SAMPLER_BLOCK;; i++) {
-        sum += sampler_kept_units(s, x, cut, w_min, i, i + 1);
-        if (sum > target) return i;
-    }
+    /* Where the list, without what is too light for min_p, is less than the goal, all of it stays. */
+    if (top_p)
+        sampler_list_cut(
+            s, rank_cut(&s->rank, s->list_x, s->list_count, goal, sampler_units, &weigher));
 }
 
 int32_t sampler_pick(struct sampler *s, const struct sampler_input *in)
 {
-    if (!sampler_all_finite(in->logits, s->vocab)) return -1;
     const struct sampling_params *p = in->params;
     const float *x = sampler_adjust(s, in);
-    int best = s->vec->argmax(x, s->vocab);
-    if (best < 0 || p->temperature == 0 || p->top_k == 1) return best;
+    if (x == NULL) return -1;
+    int32_t best = sampler_best(s, x);
+    if (p->temperature == 0 || p->top_k == 1) return best;
 
-    struct sampler_cut cut = {.x = -INFINITY};
-    bool top_k = p->top_k > 0 && p->top_k < s->vocab, top_p = p->top_p < 1.0f;
-    sampler_weigh(s, x, x[best], p->temperature);
-    if (top_k || top_p) rank_begin(&s->rank, x, s->vocab, x[best], SAMPLER_WIDTH * p->temperature);
-    if (top_k) sampler_top_k(s, p->top_k, &cut);
-    if (top_p) sampler_top_p(s, p->top_p, &cut);
-    return sampler_draw(s, x, cut, p->min_p, sampler_bits(p->seed, (uint64_t)in->token_count));
+    struct vec_weights w = {.max = x[best],
+                            .temperature = p->temperature,
+                            .least = p->min_p > SAMPLER_UNIT ? p->min_p : SAMPLER_UNIT};
+    uint64_t bits = sampler_bits(p->seed, (uint64_t)in->token_count);
+    if ((p->top_k <= 0 || p->top_k >= s->vocab) && !(p->top_p < 1.0f)) {
+        sampler_high_blocks(s, sampler_bound(&w, w.least));
+        uint64_t total = sampler_sums_of_all(s, &w, x);
+        return sampler_draw(s, &w, x, s->vocab, total, bits);
+    }
+    sampler_filter(s, &w, x, p);
+    uint64_t total = sampler_sums_of_list(s, &w);
+    return s->list_ids[sampler_draw(s, &w, s->list_x, s->list_count, total, bits)];
 }
 
 int sampler_logprobs(struct sampler *s, const float *logits, int32_t token, int top, float *logprob,
                      struct engine_token_logprob *tops)
 {
-    float largest = logits[s->vec->argmax(logits, s->vocab)];
-    double max = (double)largest, sum = 0;
-    sampler_weigh(s, logits, largest, 1.0f);
-    for (int begin = 0; begin < s->vocab; begin += SAMPLER_BLOCK) {
-        double a[SAMPLER_BLOCK], e[SAMPLER_BLOCK];
-        int n = s->vocab - begin < SAMPLER_BLOCK ? s->vocab - begin : SAMPLER_BLOCK;
-        for (int i = 0; i < n; i++) a[i] = (double)logits[begin + i] - max;
-        s->vec->exp64(a, n, e);
-        for (int i = 0; i < n; i++)
-            sum += a[i] < SAMPLER_FLOAT_BELOW ? (double)s->weights[begin + i] : e[i];
-    }
-    double log_sum = vec_ln(sum);
+    s->vec->block_maxima(logits, s->vocab, s->maxima);
+    float largest = logits[sampler_best(s, logits)];
+    double max = (double)largest;
+    double log_sum = vec_ln(s->vec->exp_sum(logits, s->vocab, largest, 0.0));
     *logprob = (float)((double)logits[token] - max - log_sum);
     if (top <= 0) return 0;
     if (top > s->vocab) top = s->vocab;
-    rank_begin(&s->rank, logits, s->vocab, (float)max, SAMPLER_LOGPROB_WIDTH);
-    rank_first(&s->rank, top);
+    sampler_list_first(s, logits, top, -INFINITY);
+    if (s->list_count > top)
+        sampler_list_cut(s, rank_cut(&s->rank, s->list_x, s->list_count, (double)top, NULL, NULL));
+    int32_t order[RANK_SORT_MAX];
+    _Static_assert((int)ENGINE_TOP_LOGPROBS_MAX <= (int)RANK_SORT_MAX, "the top ones are sorted");
+    rank_sort(s->list_x, top, order);
     for (int i = 0; i < top; i++) {
-        int32_t id = s->rank.ids[i];
-        tops[i].token = id;
-        tops[i].logprob = (float)((double)logits[id] - max - log_sum);
+        tops[i].token = s->list_ids[order[i]];
+        tops[i].logprob = (float)((double)s->list_x[order[i]] - max - log_sum);
     }
     return top;
 }

@@ -81,6 +81,19 @@ struct vec_attention {
 };
 enum { VEC_HEAD_DIM_MAX = 512 };
 
+enum {
+    VEC_BLOCK = 128,
+    VEC_UNITS_MAX = 4096,
+};
+#define VEC_EXP_SUM_EXACT (-16.0)
+
+/* The weight of a token, by its logit. */
+struct vec_weights {
+    float max;
+    float temperature; /* above 0 */
+    float least;
+};
+
 struct vec_kernels {
     /* out[i] = (x[i] * (1 / sqrt(sum(x^2) / n + eps))) * weight[i]; out may be x. */
     void (*rms_norm)(const float *x, const float *weight, float eps, int n, float *out);
@@ -101,10 +114,35 @@ struct vec_kernels {
     void (*attention)(const struct vec_attention *a);
     /* The arithmetic's exp, elementwise; for tests and for the sampler. */
     void (*exp)(const float *x, int n, float *out);
-    /* vec_exp64, elementwise. */
-    void (*exp64)(const double *x, int n, double *out);
     /* Lowest index of the largest value; -1 if any value is NaN (or n is 0). */
     int (*argmax)(const float *x, int n);
+
+    /* What the sampler does to a whole vocabulary (docs/arithmetic.md, "Sampling"). */
+
+    /*
+     * The largest of each VEC_BLOCK values (the last block may be shorter) into maxima. False if any
+     * value is infinite or NaN; maxima then means nothing. Which zero stands for several is open.
+     */
+    bool (*block_maxima)(const float *x, int n, float *maxima);
+    /*
+     * The x[i] with low <= x[i] < high, begin <= i < end, and beside each ids[i] (or i, where ids is
+     * NULL), in the order of i. Returns how many. Both outputs have room for end - begin, and what
+     * they hold behind the kept ones means nothing. They may lie in x and ids, not behind `begin`. No
+     * x is NaN.
+     */
+    int (*gather)(const float *x, const int32_t *ids, int begin, int end, float low, float high,
+                  float *out_x, int32_t *out_ids);
+    /*
+     * The sum of floor(w * 2^40) over the w = exp((x[i] - max) / temperature) that are w->least or
+     * more. No x is above max; n is at most VEC_UNITS_MAX.
+     */
+    uint64_t (*weight_units)(const struct vec_weights *w, const float *x, int n);
+    /*
+     * sum + e_0 + e_1 + ..., added in this order, with e_i = vec_exp64(x[i] - max) where the
+     * difference in float64 is VEC_EXP_SUM_EXACT or more, and exp of the float32 difference
+     * elsewhere. No x is above max.
+     */
+    double (*exp_sum)(const float *x, int n, float max, double sum);
 };
 
 const struct vec_kernels *vec_kernels_for(enum kern_isa isa);

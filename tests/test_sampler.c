@@ -109,33 +109,104 @@ static void make_logits(float *x, int n)
     }
 }
 
-static void test_rank_is_the_canonical_order(void **state)
+/* What a value measures: a number that depends on the value only, zero for some. */
+static uint64_t rank_weight(float x)
+{
+    uint32_t bits;
+    float value = x + 0.0f;
+    memcpy(&bits, &value, sizeof bits);
+    return (uint64_t)(bits % 7) << (bits % 31);
+}
+
+static uint64_t rank_weights(const void *arg, const float *x, int n)
+{
+    uint64_t sum = 0;
+    (void)arg;
+    for (int i = 0; i < n; i++) sum += rank_weight(x[i]);
+    return sum;
+}
+
+/* Where the prefix of the whole ranking ends that measures the goal. */
+static int32_t rank_cut_reference(const float *x, const int32_t *order, int n, double goal,
+                                  bool weighted)
+{
+    uint64_t sum = 0;
+    for (int i = 0; i < n; i++) {
+        sum += weighted ? rank_weight(x[order[i]]) : 1;
+        if ((double)sum >= goal) return order[i];
+    }
+    return order[n - 1];
+}
+
+static void test_a_ranking_is_cut_where_the_sorted_one_is(void **state)
 {
     (void)state;
     static float x[VOCAB_MAX];
-    static int32_t expected[VOCAB_MAX];
-    struct rank r;
-    assert_true(rank_init(&r, VOCAB_MAX));
-    for (int round = 0; round < 300; round++) {
-        int n = 1 + test_below(round % 3 == 0 ? VOCAB_MAX : 200);
-        make_logits(x, n);
-        sort_reference(x, n, expected);
-        static const float widths[] = {64, 1e-40f, 1, 1e30f, 28};
-        rank_begin(&r, x, n, x[expected[0]], widths[round % 5]);
-        int want = 1 + test_below(n + 5), have = rank_first(&r, want);
-        assert_true(have >= (want < n ? want : n));
-        assert_memory_equal(r.ids, expected, (size_t)have * sizeof expected[0]);
-        int done = 0;
-        for (int bucket = 0; bucket < RANK_BUCKETS;) {
-            int end = bucket + 1 + test_below(RANK_BUCKETS - bucket);
-            have = rank_gather(&r, bucket, end);
-            assert_memory_equal(r.ids, expected + done, (size_t)have * sizeof expected[0]);
-            done += have;
-            bucket = end;
+    static int32_t order[VOCAB_MAX];
+    for (int isa = 0; isa < KERN_ISAS; isa++) {
+        if (!kern_isa_available((enum kern_isa)isa)) continue;
+        struct rank r;
+        assert_true(rank_init(&r, vec_kernels_for((enum kern_isa)isa), VOCAB_MAX));
+        for (int round = 0; round < 400; round++) {
+            int n = 1 + test_below(round % 3 == 0 ? VOCAB_MAX : 200);
+            make_logits(x, n);
+            sort_reference(x, n, order);
+            int32_t few[RANK_SORT_MAX];
+            int count = n < RANK_SORT_MAX ? n : RANK_SORT_MAX;
+            static int32_t first[RANK_SORT_MAX];
+            sort_reference(x, count, first);
+            rank_sort(x, count, few);
+            assert_memory_equal(few, first, (size_t)count * sizeof few[0]);
+            for (int cut = 0; cut < 8; cut++) {
+                double part = cut == 0 ? 0 : cut == 1 ? 1 : cut == 2 ? 1.25 : test_unit();
+                double goal = part * n;
+                assert_int_equal(rank_cut(&r, x, n, goal, NULL, NULL),
+                                 rank_cut_reference(x, order, n, goal, false));
+                goal = part * (double)rank_weights(NULL, x, n);
+                assert_int_equal(rank_cut(&r, x, n, goal, rank_weights, NULL),
+                                 rank_cut_reference(x, order, n, goal, true));
+            }
         }
-        assert_int_equal(done, n);
+        rank_free(&r);
     }
+}
+
+/*
+ * Every pivot that is sampled is among the smallest values of what is left: all the work of sampling
+ * is for nothing, and the ranking is cut in time all the same.
+ */
+static void test_a_ranking_arranged_against_the_pivots_is_cut(void **state)
+{
+    (void)state;
+    enum { N = 200000 };
+    float *x = sov_alloc(N, sizeof *x);
+    int32_t *left = sov_alloc(N, sizeof *left), *order = sov_alloc(N, sizeof *order);
+    assert_true(x != NULL && left != NULL && order != NULL);
+    int n = N, value = 0;
+    for (int i = 0; i < N; i++) left[i] = i;
+    while (n > RANK_SORT_MAX) { /* the places of the 15 samples get what is smallest */
+        bool sampled[N] = {false};
+        int kept = 0;
+        for (int i = 0; i < 15; i++) sampled[((int64_t)2 * i + 1) * n / 30] = true;
+        for (int i = 0; i < n; i++) {
+            if (sampled[i])
+                x[left[i]] = (float)value++;
+            else
+                left[kept++] = left[i];
+        }
+        n = kept;
+        if (value > 15 * 64) break; /* enough rounds; the rest is larger, and mixed */
+    }
+    for (int i = 0; i < n; i++) x[left[i]] = (float)(value + i * 37 % n);
+    struct rank r;
+    assert_true(rank_init(&r, vec_kernels_for(kern_isa_best()), N));
+    sort_reference(x, N, order);
+    for (int k = 1; k <= N; k += 9973)
+        assert_int_equal(rank_cut(&r, x, N, (double)k, NULL, NULL), order[k - 1]);
     rank_free(&r);
+    sov_free(x);
+    sov_free(left);
+    sov_free(order);
 }
 
 /* Whether sum > floor(bits * total / 2^53), by long multiplication of 32-bit halves. */
@@ -641,7 +712,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_philox_gives_the_published_vectors),
-        cmocka_unit_test(test_rank_is_the_canonical_order),
+        cmocka_unit_test(test_a_ranking_is_cut_where_the_sorted_one_is),
+        cmocka_unit_test(test_a_ranking_arranged_against_the_pivots_is_cut),
         cmocka_unit_test(test_every_filter_is_the_reference),
         cmocka_unit_test(test_draws_follow_the_distribution),
         cmocka_unit_test(test_successive_draws_are_independent),

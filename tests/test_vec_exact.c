@@ -202,21 +202,160 @@ static void check_store_f16(const struct vec_kernels *k, int isa, int n, enum fl
     }
 }
 
-static void check_exp64(const struct vec_kernels *k, int isa, int n, enum flavour flavour)
+/* Terms of the sum from their definition; values of all distances from the largest. */
+static void check_exp_sum(const struct vec_kernels *k, int isa, int n, enum flavour flavour)
 {
-    static double x[sizeof buffer_x / sizeof buffer_x[0]], y[sizeof buffer_x / sizeof buffer_x[0]];
-    static const double special[] = {0,     -0.0,  -16, -708,   -708.0000001, 709, 709.0000001,
-                                     -1e30, 1e300, NAN, 1e-300, -745.2,       0.5};
+    if (flavour == WITH_NAN) return; /* the sampler refuses those before */
     fill(buffer_x, n, flavour);
-    for (int i = 0; i < n; i++)
-        x[i] = i % 5 == 4 ? special[(i + n) % (int)(sizeof special / sizeof special[0])]
-                          : (double)buffer_x[i] * (i % 3 == 0 ? 1.0 : 0.01);
-    k->exp64(x, n, y);
+    float max = -INFINITY;
     for (int i = 0; i < n; i++) {
-        double expected = vec_exp64(x[i]);
-        if (isnan(expected) ? !isnan(y[i]) : memcmp(&expected, &y[i], sizeof expected) != 0)
-            fail_msg("exp64(%a) on %s gives %a, not %a", x[i], kern_isa_name((enum kern_isa)isa),
-                     y[i], expected);
+        if (isinf(buffer_x[i])) buffer_x[i] = -16.0f;
+        if (flavour == ORDINARY) buffer_x[i] *= (float)(1 + i % 30);
+        max = buffer_x[i] > max ? buffer_x[i] : max;
+    }
+    double start = flavour == EDGES ? 0.0 : 0.7, expected = start;
+    for (int i = 0; i < n; i++) {
+        double difference = (double)buffer_x[i] - (double)max;
+        expected += difference >= VEC_EXP_SUM_EXACT ? vec_exp64(difference)
+                                                    : (double)vec_expf(buffer_x[i] - max);
+    }
+    double scalar_sum = scalar()->exp_sum(buffer_x, n, max, start);
+    double sum = k->exp_sum(buffer_x, n, max, start);
+    assert_memory_equal(&scalar_sum, &expected, sizeof expected);
+    if (memcmp(&sum, &expected, sizeof expected) != 0)
+        fail_msg("exp_sum of %d on %s gives %a, not %a", n, kern_isa_name((enum kern_isa)isa), sum,
+                 expected);
+}
+
+static void check_block_maxima(const struct vec_kernels *k, int isa, int n, enum flavour flavour)
+{
+    int blocks = (n + VEC_BLOCK - 1) / VEC_BLOCK;
+    bool finite = true;
+    fill(buffer_x, n, flavour);
+    for (int i = 0; i < n; i++) {
+        if (flavour == EDGES && n % 2 == 0 && isinf(buffer_x[i])) buffer_x[i] = -0.0f;
+        finite = finite && isfinite(buffer_x[i]);
+    }
+    buffer_b[blocks] = 7.0f;
+    assert_int_equal(scalar()->block_maxima(buffer_x, n, buffer_a), finite);
+    if (k->block_maxima(buffer_x, n, buffer_b) != finite)
+        fail_msg("%s takes %d values for %sfinite", kern_isa_name((enum kern_isa)isa), n,
+                 finite ? "not " : "");
+    assert_true(buffer_b[blocks] == 7.0f);
+    for (int b = 0; finite && b < blocks; b++) {
+        int end = n < (b + 1) * VEC_BLOCK ? n : (b + 1) * VEC_BLOCK;
+        float max = buffer_x[b * VEC_BLOCK];
+        for (int i = b * VEC_BLOCK; i < end; i++) max = buffer_x[i] > max ? buffer_x[i] : max;
+        assert_true(buffer_a[b] == max);
+        if (buffer_b[b] != max)
+            fail_msg("block %d of %d on %s has %a, not %a", b, n, kern_isa_name((enum kern_isa)isa),
+                     (double)buffer_b[b], (double)max);
+    }
+}
+
+static void check_gather(const struct vec_kernels *k, int isa, int n, enum flavour flavour)
+{
+    static int32_t ids[SIZE_MAX_TESTED + GUARD], a[SIZE_MAX_TESTED + GUARD],
+        b[SIZE_MAX_TESTED + GUARD];
+    if (flavour == WITH_NAN) return;
+    fill(buffer_x, n, flavour);
+    int begin = (int)(random_u32() % (uint32_t)n), end = n;
+    if (n % 3 == 0) begin = 0;
+    float low = buffer_x[random_u32() % (uint32_t)n], high = buffer_x[random_u32() % (uint32_t)n];
+    if (n % 5 == 0) low = -INFINITY;
+    if (n % 7 < 3) high = INFINITY;
+    for (int i = 0; i < n; i++) ids[i] = 3 * i + 1;
+    for (int with_ids = 0; with_ids < 2; with_ids++) {
+        const int32_t *from = with_ids ? ids : NULL;
+        int expected = 0, room = end - begin;
+        for (int i = begin; i < end; i++) {
+            if (!(buffer_x[i] >= low && buffer_x[i] < high)) continue;
+            buffer_y[expected] = buffer_x[i];
+            a[expected++] = with_ids ? ids[i] : i;
+        }
+        for (int scalar_too = 0; scalar_too < 2; scalar_too++) {
+            const struct vec_kernels *kernels = scalar_too ? scalar() : k;
+            buffer_b[room] = 7.0f;
+            b[room] = 7;
+            int got = kernels->gather(buffer_x, from, begin, end, low, high, buffer_b, b);
+            if (got != expected)
+                fail_msg("gather from %d on %s keeps %d, not %d", room,
+                         kern_isa_name((enum kern_isa)isa), got, expected);
+            assert_memory_equal(buffer_b, buffer_y, (size_t)got * sizeof buffer_b[0]);
+            assert_memory_equal(b, a, (size_t)got * sizeof b[0]);
+            assert_true(buffer_b[room] == 7.0f && b[room] == 7);
+        }
+    }
+    /* Into its own input, and before it: what lies behind the end stays as it is. */
+    memcpy(buffer_b, buffer_x, (size_t)n * sizeof buffer_b[0]);
+    memcpy(b, ids, (size_t)n * sizeof b[0]);
+    int middle = begin + (end - begin) / 2, to = middle > 0 ? (int)(random_u32() % 20) : 0;
+    if (to > middle) to = middle;
+    int got = k->gather(buffer_b, b, middle, end - 1, low, high, buffer_b + to, b + to);
+    int expected = 0;
+    for (int i = middle; i < end - 1; i++) {
+        if (!(buffer_x[i] >= low && buffer_x[i] < high)) continue;
+        assert_true(expected < got);
+        assert_true(bits_of(buffer_b[to + expected]) == bits_of(buffer_x[i]));
+        assert_int_equal(b[to + expected++], ids[i]);
+    }
+    assert_int_equal(got, expected);
+    assert_true(bits_of(buffer_b[end - 1]) == bits_of(buffer_x[end - 1]) || end - 1 < middle);
+    assert_int_equal(b[end - 1], ids[end - 1]);
+}
+
+static void check_weight_units(const struct vec_kernels *k, int isa, int n, enum flavour flavour)
+{
+    static const float temperatures[] = {1, 0.7f, 100, 1e-3f, 0x1p-149f, 3.3f};
+    static const float leasts[] = {0x1p-40f, 0, 1, 0.05f, 1e-9f};
+    if (flavour == WITH_NAN) return;
+    fill(buffer_x, n, flavour);
+    float max = -INFINITY;
+    for (int i = 0; i < n; i++) {
+        if (isinf(buffer_x[i])) buffer_x[i] = 0.0f;
+        if (flavour == ORDINARY) buffer_x[i] *= (float)(1 + n % 4);
+        max = buffer_x[i] > max ? buffer_x[i] : max;
+    }
+    struct vec_weights w = {.max = max,
+                            .temperature = temperatures[random_u32() % 6],
+                            .least = leasts[random_u32() % 5]};
+    uint64_t expected = 0;
+    for (int i = 0; i < n; i++) {
+        float weight = vec_expf((buffer_x[i] - max) / w.temperature);
+        if (weight >= w.least) expected += (uint64_t)((double)weight * 1099511627776.0);
+    }
+    assert_true(scalar()->weight_units(&w, buffer_x, n) == expected);
+    uint64_t got = k->weight_units(&w, buffer_x, n);
+    if (got != expected)
+        fail_msg("%d weights on %s are %llu units, not %llu (temperature %a, least %a)", n,
+                 kern_isa_name((enum kern_isa)isa), (unsigned long long)got,
+                 (unsigned long long)expected, (double)w.temperature, (double)w.least);
+}
+
+/* As many as may be summed at once, all of the largest weight. */
+static void test_the_heaviest_weights_do_not_overflow(void **state)
+{
+    (void)state;
+    static float x[VEC_UNITS_MAX];
+    struct vec_weights w = {.max = 0.0f, .temperature = 1.0f, .least = 1.0f};
+    for (int isa = 0; isa < KERN_ISAS; isa++)
+        if (kern_isa_available((enum kern_isa)isa))
+            assert_true(vec_kernels_for((enum kern_isa)isa)->weight_units(&w, x, VEC_UNITS_MAX) ==
+                        (uint64_t)VEC_UNITS_MAX << 40);
+}
+
+/* Every weight from 2^-40 to 1, to within the float32 argument: units are exact, one by one. */
+static void test_units_are_exact_for_every_weight(void **state)
+{
+    (void)state;
+    for (int isa = 0; isa < KERN_ISAS; isa++) {
+        if (!kern_isa_available((enum kern_isa)isa)) continue;
+        const struct vec_kernels *k = vec_kernels_for((enum kern_isa)isa);
+        struct vec_weights w = {.max = 0.0f, .temperature = 1.0f, .least = 0.0f};
+        for (float x = -88.0f; x < 0.0f; x += 0.0037f) {
+            uint64_t expected = (uint64_t)((double)vec_expf(x) * 1099511627776.0);
+            assert_true(k->weight_units(&w, &x, 1) == expected);
+        }
     }
 }
 
@@ -255,10 +394,25 @@ static void test_exp(void **state)
     (void)state;
     for_all(check_exp);
 }
-static void test_exp64(void **state)
+static void test_exp_sum(void **state)
 {
     (void)state;
-    for_all(check_exp64);
+    for_all(check_exp_sum);
+}
+static void test_block_maxima(void **state)
+{
+    (void)state;
+    for_all(check_block_maxima);
+}
+static void test_gather(void **state)
+{
+    (void)state;
+    for_all(check_gather);
+}
+static void test_weight_units(void **state)
+{
+    (void)state;
+    for_all(check_weight_units);
 }
 static void test_store_f16(void **state)
 {
@@ -540,7 +694,12 @@ int main(void)
         cmocka_unit_test(test_rope),
         cmocka_unit_test(test_exp),
         cmocka_unit_test(test_store_f16),
-        cmocka_unit_test(test_exp64),
+        cmocka_unit_test(test_exp_sum),
+        cmocka_unit_test(test_block_maxima),
+        cmocka_unit_test(test_gather),
+        cmocka_unit_test(test_weight_units),
+        cmocka_unit_test(test_the_heaviest_weights_do_not_overflow),
+        cmocka_unit_test(test_units_are_exact_for_every_weight),
         cmocka_unit_test(test_argmax),
         cmocka_unit_test(test_argmax_is_the_lowest_index_of_the_largest),
         cmocka_unit_test(test_attention),

@@ -7,8 +7,6 @@
 #include <math.h>
 #include <stddef.h>
 
-#include "kernels/vec_exp64.h"
-
 static inline __m256 avx2_load(const float *x, int i, int n)
 {
     return i + 8 <= n ? _mm256_loadu_ps(x + i) : _mm256_maskload_ps(x + i, avx2_mask(n - i));
@@ -152,11 +150,6 @@ static int avx2_argmax(const float *x, int n)
     return -1;
 }
 
-static void avx2_exp64_all(const double *x, int n, double *out)
-{
-    for (int i = 0; i < n; i++) out[i] = vec_exp64_inline(x[i]);
-}
-
 const struct vec_kernels vec_kernels_avx2 = {
     .rms_norm = avx2_rms_norm,
     .silu_mul = avx2_silu_mul,
@@ -165,6 +158,9 @@ const struct vec_kernels vec_kernels_avx2 = {
     .store_f16 = avx2_store_f16,
     .attention = avx2_attention,
     .exp = avx2_exp_all,
-    .exp64 = avx2_exp64_all,
     .argmax = avx2_argmax,
+    .block_maxima = avx2_block_maxima,
+    .gather = avx2_gather,
+    .weight_units = avx2_weight_units,
+    .exp_sum = avx2_exp_sum,
 };

@@ -77,4 +77,10 @@ static inline __m256i avx2_mask(int count)
 
 void avx2_attention(const struct vec_attention *a);
 
+bool avx2_block_maxima(const float *x, int n, float *maxima);
+int avx2_gather(const float *x, const int32_t *ids, int begin, int end, float low, float high,
+                float *out_x, int32_t *out_ids);
+uint64_t avx2_weight_units(const struct vec_weights *w, const float *x, int n);
+double avx2_exp_sum(const float *x, int n, float max, double sum);
+
 #endif

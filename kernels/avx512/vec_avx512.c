@@ -5,8 +5,6 @@
 #include <math.h>
 #include <stddef.h>
 
-#include "kernels/vec_exp64.h"
-
 static void avx512_rms_norm(const float *x, const float *weight, float eps, int n, float *out)
 {
     __m512 sum = _mm512_setzero_ps();
@@ -140,11 +138,6 @@ static int avx512_argmax(const float *x, int n)
     return -1;
 }
 
-static void avx512_exp64_all(const double *x, int n, double *out)
-{
-    for (int i = 0; i < n; i++) out[i] = vec_exp64_inline(x[i]);
-}
-
 const struct vec_kernels vec_kernels_avx512 = {
     .rms_norm = avx512_rms_norm,
     .silu_mul = avx512_silu_mul,
@@ -153,6 +146,9 @@ const struct vec_kernels vec_kernels_avx512 = {
     .store_f16 = avx512_store_f16,
     .attention = avx512_attention,
     .exp = avx512_exp_all,
-    .exp64 = avx512_exp64_all,
     .argmax = avx512_argmax,
+    .block_maxima = avx512_block_maxima,
+    .gather = avx512_gather,
+    .weight_units = avx512_weight_units,
+    .exp_sum = avx512_exp_sum,
 };

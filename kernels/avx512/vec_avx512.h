@@ -70,4 +70,10 @@ static inline __mmask16 avx512_tail_mask(int i, int n)
 
 void avx512_attention(const struct vec_attention *a);
 
+bool avx512_block_maxima(const float *x, int n, float *maxima);
+int avx512_gather(const float *x, const int32_t *ids, int begin, int end, float low, float high,
+                  float *out_x, int32_t *out_ids);
+uint64_t avx512_weight_units(const struct vec_weights *w, const float *x, int n);
+double avx512_exp_sum(const float *x, int n, float max, double sum);
+
 #endif

@@ -8,8 +8,6 @@
 #include <math.h>
 #include <stddef.h>
 
-#include "kernels/vec_exp64.h"
-
 static void neon_rms_norm(const float *x, const float *weight, float eps, int n, float *out)
 {
     float32x4_t lanes[4];
@@ -137,11 +135,6 @@ static int neon_argmax(const float *x, int n)
     return -1;
 }
 
-static void neon_exp64_all(const double *x, int n, double *out)
-{
-    for (int i = 0; i < n; i++) out[i] = vec_exp64_inline(x[i]);
-}
-
 const struct vec_kernels vec_kernels_neon = {
     .rms_norm = neon_rms_norm,
     .silu_mul = neon_silu_mul,
@@ -150,6 +143,9 @@ const struct vec_kernels vec_kernels_neon = {
     .store_f16 = neon_store_f16,
     .attention = neon_attention,
     .exp = neon_exp_all,
-    .exp64 = neon_exp64_all,
     .argmax = neon_argmax,
+    .block_maxima = neon_block_maxima,
+    .gather = neon_gather,
+    .weight_units = neon_weight_units,
+    .exp_sum = neon_exp_sum,
 };

@@ -71,4 +71,10 @@ void neon_attention_dot(const struct vec_attention *a);
 /* Whichever of the two this CPU can run. */
 void neon_attention(const struct vec_attention *a);
 
+bool neon_block_maxima(const float *x, int n, float *maxima);
+int neon_gather(const float *x, const int32_t *ids, int begin, int end, float low, float high,
+                float *out_x, int32_t *out_ids);
+uint64_t neon_weight_units(const struct vec_weights *w, const float *x, int n);
+double neon_exp_sum(const float *x, int n, float max, double sum);
+
 #endif

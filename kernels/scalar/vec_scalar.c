@@ -9,8 +9,8 @@
 
 #include "gguf/quant.h"
 #include "kernels/vec_exp.h"
-#include "kernels/vec_exp64.h"
 #include "kernels/vec_kv.h"
+#include "kernels/vec_sampling.h"
 #include "kernels/vec_tables.h"
 
 enum { VEC_LANES = 16 };
@@ -167,9 +167,51 @@ static int scalar_argmax(const float *x, int n)
     return best;
 }
 
-static void scalar_exp64_all(const double *x, int n, double *out)
+static bool scalar_block_maxima(const float *x, int n, float *maxima)
 {
-    for (int i = 0; i < n; i++) out[i] = vec_exp64_inline(x[i]);
+    bool finite = true;
+    for (int i = 0; i < n; i++) {
+        float *max = &maxima[i / VEC_BLOCK];
+        uint32_t bits;
+        memcpy(&bits, &x[i], sizeof bits);
+        finite = finite && (bits & 0x7fffffffu) < VEC_NOT_FINITE;
+        *max = i % VEC_BLOCK == 0 || x[i] > *max ? x[i] : *max;
+    }
+    return finite;
+}
+
+static int scalar_gather(const float *x, const int32_t *ids, int begin, int end, float low,
+                         float high, float *out_x, int32_t *out_ids)
+{
+    int count = 0;
+    for (int i = begin; i < end; i++) {
+        float value = x[i];
+        int32_t id = ids != NULL ? ids[i] : i;
+        if (!(value >= low && value < high)) continue;
+        out_x[count] = value;
+        out_ids[count++] = id;
+    }
+    return count;
+}
+
+static uint64_t scalar_weight_units(const struct vec_weights *w, const float *x, int n)
+{
+    uint64_t sum = 0;
+    for (int i = 0; i < n; i++) {
+        float weight = vec_exp_scalar((x[i] - w->max) / w->temperature);
+        if (weight >= w->least) sum += (uint64_t)(weight * VEC_UNITS);
+    }
+    return sum;
+}
+
+static double scalar_exp_sum(const float *x, int n, float max, double sum)
+{
+    for (int i = 0; i < n; i++) {
+        double difference = (double)x[i] - (double)max;
+        sum += difference >= VEC_EXP_SUM_EXACT ? vec_exp64_inline(difference)
+                                               : (double)vec_exp_scalar(x[i] - max);
+    }
+    return sum;
 }
 
 const struct vec_kernels vec_kernels_scalar = {
@@ -180,6 +222,9 @@ const struct vec_kernels vec_kernels_scalar = {
     .store_f16 = scalar_store_f16,
     .attention = scalar_attention,
     .exp = scalar_exp,
-    .exp64 = scalar_exp64_all,
     .argmax = scalar_argmax,
+    .block_maxima = scalar_block_maxima,
+    .gather = scalar_gather,
+    .weight_units = scalar_weight_units,
+    .exp_sum = scalar_exp_sum,
 };
