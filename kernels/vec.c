@@ -103,7 +103,21 @@ double vec_ln(double x)
 
 double vec_exp64(double x)
 {
-    return vec_exp64_inline(x);
+    if (x != x) return x;
+    if (x < VEC_EXP64_LOW) return 0.0;
+    if (x > VEC_EXP64_HIGH) x = VEC_EXP64_HIGH;
+    double shifted = x * VEC_EXP64_LOG2E + VEC_EXP64_ROUND; /* its low bits are n */
+    double n = shifted - VEC_EXP64_ROUND;
+    double r = fma(n, -VEC_EXP64_LN2_HI, x);
+    r = fma(n, -VEC_EXP64_LN2_LO, r);
+    double p = fma(vec_horner(vec_exp64_coefficients, VEC_EXP64_COEFFICIENTS, r), r, 1.0);
+    p = fma(p, r, 1.0);
+    uint64_t bits;
+    memcpy(&bits, &shifted, sizeof bits);
+    bits = (bits + VEC_EXP64_BIAS) << VEC_EXP64_SHIFT; /* what lies above is shifted out */
+    double power;
+    memcpy(&power, &bits, sizeof power);
+    return p * power;
 }
 
 float vec_expf(float x)

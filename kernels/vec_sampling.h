@@ -14,7 +14,6 @@
 #define SOV_KERNELS_VEC_SAMPLING_H
 
 #include "kernels/vec.h"
-#include "kernels/vec_exp64.h"
 
 #define VEC_UNITS 0x1p40f
 #define VEC_UNITS_HALF 0x1p20f /* each of two steps */
@@ -26,27 +25,23 @@ enum { VEC_UNITS_SHIFT = 20 };
 enum { VEC_EXP_SUM_CHUNK = 16 };
 
 /*
- * exp_sum for n of up to 16 values, whose float32 exps are given (16 numbers). Additions wait for
- * each other; what they add is computed meanwhile, in vectors. Near the maximum are few values.
+ * exp_sum by chunks, whose terms the ISA computes in vectors while additions, in their order, wait
+ * for each other.
  */
 static inline __attribute__((always_inline)) double
-vec_exp_sum_chunk(const float *x, const float *exps, int n, double max, double sum)
+vec_exp_sum(const float *x, int n, float max, double sum,
+            void (*terms_of)(const float *x, float max, double *terms))
 {
-    double differences[VEC_EXP_SUM_CHUNK], terms[VEC_EXP_SUM_CHUNK];
-    int near = 0;
-    for (int i = 0; i < VEC_EXP_SUM_CHUNK; i++) terms[i] = (double)exps[i];
-    for (int i = 0; i < n; i++) {
-        differences[i] = (double)x[i] - max;
-        near |= differences[i] >= VEC_EXP_SUM_EXACT;
+    double terms[VEC_EXP_SUM_CHUNK];
+    float rest[VEC_EXP_SUM_CHUNK];
+    int i = 0;
+    for (; i + VEC_EXP_SUM_CHUNK <= n; i += VEC_EXP_SUM_CHUNK) {
+        terms_of(x + i, max, terms);
+        for (int j = 0; j < VEC_EXP_SUM_CHUNK; j++) sum += terms[j];
     }
-    if (near != 0) {
-        for (int i = n; i < VEC_EXP_SUM_CHUNK; i++) differences[i] = VEC_EXP64_LOW;
-        for (int i = 0; i < VEC_EXP_SUM_CHUNK; i++) {
-            double e = vec_exp64_inline(differences[i]);
-            terms[i] = differences[i] >= VEC_EXP_SUM_EXACT ? e : terms[i];
-        }
-    }
-    for (int i = 0; i < n; i++) sum += terms[i];
+    for (int j = 0; j < VEC_EXP_SUM_CHUNK; j++) rest[j] = i + j < n ? x[i + j] : max;
+    terms_of(rest, max, terms);
+    for (int j = 0; i + j < n; j++) sum += terms[j];
     return sum;
 }
 

@@ -5,6 +5,7 @@
  * run cannot fail by chance: the confidence stated at a test is that of the draw that was made once
  * and for all.
  */
+#include <float.h>
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -21,7 +22,7 @@
 #include "engine/sampler.h"
 #include "kernels/vec.h"
 
-enum { VOCAB_MAX = 5000 };
+enum { VOCAB_MAX = 20011 };
 
 /* xorshift64*, for test inputs only. */
 static uint64_t test_state = 0x9E3779B97F4A7C15u;
@@ -91,11 +92,12 @@ static void sort_reference(const float *x, int n, int32_t *ids)
 
 /*
  * Logits of many kinds: spread like a model's, equal, few distinct values, with zeros of both
- * signs, enormous.
+ * signs, enormous, nearly equal, with a few far above the rest, in order, in steps that are as long
+ * as the sampler's blocks, denormal, as far apart as floats are.
  */
 static void make_logits(float *x, int n)
 {
-    int kind = test_below(6);
+    int kind = test_below(13);
     for (int i = 0; i < n; i++) {
         double u = test_unit() + test_unit() + test_unit() + test_unit() - 2.0;
         switch (kind) {
@@ -104,6 +106,13 @@ static void make_logits(float *x, int n)
         case 2: x[i] = (float)test_below(5) - 2; break;
         case 3: x[i] = test_below(2) ? 0.0f : -0.0f; break;
         case 4: x[i] = (float)(u * 1e37); break;
+        case 5: x[i] = (float)(u * 3) + (test_below(200) == 0 ? 12.0f : 0.0f); break;
+        case 6: x[i] = (float)i * 0.002f; break;
+        case 7: x[i] = (float)i * -0.002f; break;
+        case 8: x[i] = (float)(i / VEC_BLOCK % 7); break;
+        case 9: x[i] = (float)(u * 1e-39); break;
+        case 10: x[i] = test_below(9) == 0 ? FLT_MAX : test_below(2) ? -FLT_MAX : (float)u; break;
+        case 11: x[i] = (float)(floor(u * 40) * 0.25); break;
         default: x[i] = (float)(u * 0.01); break;
         }
     }
@@ -274,13 +283,14 @@ static int32_t pick_reference(const struct sampler_input *in, int vocab)
 
 static struct sampling_params random_params(struct sampling_bias *bias, int vocab)
 {
-    static const float temperatures[] = {0, 1e-30f, 0.1f, 0.7f, 1, 1, 1.5f, 100};
-    static const float top_ps[] = {1, 1, 0, 0.1f, 0.5f, 0.9f, 0.99999f};
+    static const float temperatures[] = {0, 0x1p-149f, 1e-30f, 0.1f, 0.7f, 1, 1, 1.5f, 100};
+    static const float top_ps[] = {1, 1, 0, 1e-30f, 0.1f, 0.5f, 0.9f, 0.99999f, 1.0f - 0x1p-24f};
     static const float min_ps[] = {0, 0, 0.01f, 0.2f, 1};
     struct sampling_params p = sampling_params_default();
-    p.temperature = temperatures[test_below(8)];
+    p.temperature = temperatures[test_below(9)];
     p.top_k = test_below(2) ? 0 : 1 + test_below(test_below(2) ? 50 : vocab + 10);
-    p.top_p = top_ps[test_below(7)];
+    if (test_below(8) == 0) p.top_k = vocab > 2 ? vocab - test_below(3) : vocab;
+    p.top_p = top_ps[test_below(9)];
     p.min_p = min_ps[test_below(5)];
     if (test_below(2)) p.repetition_penalty = (float)(0.5 + test_unit());
     if (test_below(8) == 0) p.repetition_penalty = SAMPLING_REPETITION_MIN;
@@ -301,10 +311,10 @@ static void test_every_filter_is_the_reference(void **state)
     (void)state;
     static float x[VOCAB_MAX];
     static int32_t tokens[200];
-    static const int vocabs[] = {1, 2, 17, 300, 1000, VOCAB_MAX};
+    static const int vocabs[] = {1, 2, 17, 127, 128, 129, 300, 1000, 4999, VOCAB_MAX};
     struct sampling_bias bias[20];
     for (size_t v = 0; v < sizeof vocabs / sizeof vocabs[0]; v++) {
-        int vocab = vocabs[v], rounds = vocab < 1000 ? 1500 : 100;
+        int vocab = vocabs[v], rounds = vocab < 1000 ? 1500 : vocab < 10000 ? 300 : 120;
         struct sampler *samplers[KERN_ISAS];
         for (int isa = 0; isa < KERN_ISAS; isa++)
             samplers[isa] = kern_isa_available(isa) ? make_sampler(vocab, isa) : NULL;
@@ -534,26 +544,28 @@ static void test_greedy_takes_the_lowest_of_equal_ids(void **state)
 static void test_logits_that_are_not_finite_are_refused_wherever_they_are(void **state)
 {
     (void)state;
-    enum { VOCAB = 53 };
+    enum { VOCAB = 309 };
     float x[VOCAB];
     int32_t tokens[1] = {0};
-    struct sampler *s = make_sampler(VOCAB, kern_isa_best());
     static const float bad[] = {NAN, INFINITY, -INFINITY};
-    for (int temperature = 0; temperature < 2; temperature++) {
+    for (int c = 0; c < 2 * KERN_ISAS; c++) {
+        int temperature = c % 2;
+        if (!kern_isa_available(c / 2)) continue;
+        struct sampler *s = make_sampler(VOCAB, c / 2);
         struct sampling_params p = sampling_params_default();
         p.temperature = (float)temperature;
         struct sampler_input in = {
             .params = &p, .logits = x, .tokens = tokens, .prompt_count = 1, .token_count = 1};
         for (int i = 0; i < VOCAB; i++) {
-            for (int j = 0; j < VOCAB; j++) x[j] = (float)j * 1e36f * (j % 2 ? -1.0f : 1.0f);
+            for (int j = 0; j < VOCAB; j++) x[j] = (float)j * 1e35f * (j % 2 ? -1.0f : 1.0f);
             assert_true(sampler_pick(s, &in) >= 0);
             for (int b = 0; b < 3; b++) {
                 x[i] = bad[b];
                 assert_int_equal(sampler_pick(s, &in), -1);
             }
         }
+        sampler_free(s);
     }
-    sampler_free(s);
 }
 
 /* Small enough to work out by hand; the picks are greedy. */
@@ -638,6 +650,46 @@ static void test_logprobs_are_the_log_softmax_of_the_model(void **state)
     sampler_free(tiny);
 }
 
+/* To the bit, from the definition: every term in its order. */
+static void test_logprobs_are_the_same_on_every_isa(void **state)
+{
+    (void)state;
+    static float x[VOCAB_MAX];
+    static int32_t order[VOCAB_MAX];
+    static const int vocabs[] = {1, 15, 16, 17, 129, 1000, 4999};
+    for (size_t v = 0; v < sizeof vocabs / sizeof vocabs[0]; v++) {
+        int vocab = vocabs[v];
+        struct sampler *samplers[KERN_ISAS];
+        for (int isa = 0; isa < KERN_ISAS; isa++)
+            samplers[isa] = kern_isa_available(isa) ? make_sampler(vocab, isa) : NULL;
+        for (int round = 0; round < 60; round++) {
+            make_logits(x, vocab);
+            sort_reference(x, vocab, order);
+            double max = (double)x[order[0]], sum = 0;
+            for (int i = 0; i < vocab; i++) {
+                double difference = (double)x[i] - max;
+                sum += difference >= -16.0 ? vec_exp64(difference)
+                                           : (double)vec_expf(x[i] - x[order[0]]);
+            }
+            int wanted = test_below(ENGINE_TOP_LOGPROBS_MAX + 1), token = test_below(vocab);
+            int count = wanted < vocab ? wanted : vocab;
+            for (int isa = 0; isa < KERN_ISAS; isa++) {
+                struct engine_token_logprob top[ENGINE_TOP_LOGPROBS_MAX];
+                float logprob;
+                if (samplers[isa] == NULL) continue;
+                int got = sampler_logprobs(samplers[isa], x, token, wanted, &logprob, top);
+                assert_int_equal(got, count);
+                assert_true(logprob == (float)((double)x[token] - max - vec_ln(sum)));
+                for (int i = 0; i < count; i++) {
+                    assert_int_equal(top[i].token, order[i]);
+                    assert_true(top[i].logprob == (float)((double)x[order[i]] - max - vec_ln(sum)));
+                }
+            }
+        }
+        for (int isa = 0; isa < KERN_ISAS; isa++) sampler_free(samplers[isa]);
+    }
+}
+
 static void expect_refused(const struct sampling_params *p, const char *field)
 {
     struct sov_errbuf err;
@@ -697,7 +749,7 @@ static void test_parameters_out_of_range_are_named(void **state)
 static void test_a_sampler_without_memory_is_an_error(void **state)
 {
     (void)state;
-    for (long n = 0; n < 8; n++) {
+    for (long n = 0; n < 13; n++) {
         struct sampler *s = NULL;
         struct sov_errbuf err;
         sov_mem_fail_after(n, false);
@@ -722,6 +774,7 @@ int main(void)
         cmocka_unit_test(test_logits_that_are_not_finite_are_refused_wherever_they_are),
         cmocka_unit_test(test_penalties_and_bias_move_the_logits_as_documented),
         cmocka_unit_test(test_logprobs_are_the_log_softmax_of_the_model),
+        cmocka_unit_test(test_logprobs_are_the_same_on_every_isa),
         cmocka_unit_test(test_parameters_out_of_range_are_named),
         cmocka_unit_test(test_a_sampler_without_memory_is_an_error),
     };

@@ -130,6 +130,23 @@ static void print_kernels(const struct report *r)
     }
 }
 
+/* What the sampler takes for a token. */
+static void print_sampling(const struct report *r)
+{
+    bool titled = false;
+    for (int i = 0; i < r->count; i++) {
+        const struct report_figure *f = &r->figures[i];
+        if (strcmp(f->section, "kernels") != 0 || strncmp(f->metric, "sample_", 7) != 0) continue;
+        if (!titled) {
+            titled = true;
+            printf("\n%-9s %-26s %-7s %10s %10s\n", "kernels", "one pick", "isa", "vocabulary",
+                   "us");
+        }
+        printf("%-9s %-26s %-7s %10d %10.1f\n", "", f->metric + 7, f->isa, f->size,
+               f->series[REPORT_SOVEREIGN].median);
+    }
+}
+
 int report_print(const struct report *r)
 {
     static const char *const sections[] = {"engine", "isa",      "server", "idle",
@@ -137,6 +154,7 @@ int report_print(const struct report *r)
     int below = 0, floors = 0;
     print_machine(r);
     print_kernels(r);
+    print_sampling(r);
     for (size_t i = 0; i < sizeof sections / sizeof *sections; i++) print_section(r, sections[i]);
     for (int i = 0; i < r->count; i++) {
         floors += r->figures[i].has_floor;

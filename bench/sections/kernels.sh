@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # SPDX-License-Identifier: Apache-2.0
-# kernels: the matrix products alone, per ISA, type and number of rows, with weights from memory and in cache. Sovereign
-# only: how llama.cpp cuts its work is its own affair, and the engine section compares the whole.
+# kernels: the matrix products alone, per ISA, type and number of rows, with weights from memory and in cache, and the
+# sampler. Sovereign only: how llama.cpp cuts its work is its own affair, and the engine section compares the whole.
 
 for isa in $(cpu_isas); do
     [ "$isa" != scalar ] || continue # it is there to define the meaning, not for speed
@@ -13,4 +13,6 @@ for isa in $(cpu_isas); do
             print "kernels", $1 "_read", w, i, $2, "sovereign", $3, "GB/s"
             print "kernels", $1 "_compute", w, i, $2, "sovereign", $4, "TOPS" }' "$measured" >>"$records"
     done
+    measure "sampler, $isa" "$out/bench_sampler" --isa "$isa"
+    awk '{ print "kernels", "sample_" $1, "-", $2, $3, "sovereign", $4, "us" }' "$measured" >>"$records"
 done

@@ -3,6 +3,7 @@
 #include <math.h>
 
 #include "kernels/avx2/vec_avx2.h"
+#include "kernels/vec_exp64.h"
 #include "kernels/vec_sampling.h"
 
 /* Elements i .. n-1, at most 8, and `missing` in the other lanes. */
@@ -106,17 +107,42 @@ uint64_t avx2_weight_units(const struct vec_weights *w, const float *x, int n)
     return (avx2_sum_u32(high) << VEC_UNITS_SHIFT) + avx2_sum_u32(low);
 }
 
+/* exp64 of lanes from -708 to 0. */
+static inline __m256d avx2_exp64_falling(__m256d x)
+{
+    const __m256d round = _mm256_set1_pd(VEC_EXP64_ROUND), one = _mm256_set1_pd(1.0);
+    __m256d shifted = _mm256_add_pd(_mm256_mul_pd(x, _mm256_set1_pd(VEC_EXP64_LOG2E)), round);
+    __m256d n = _mm256_sub_pd(shifted, round);
+    __m256d r = _mm256_fmadd_pd(n, _mm256_set1_pd(-VEC_EXP64_LN2_HI), x);
+    r = _mm256_fmadd_pd(n, _mm256_set1_pd(-VEC_EXP64_LN2_LO), r);
+    __m256d p = _mm256_set1_pd(vec_exp64_coefficients[VEC_EXP64_COEFFICIENTS - 1]);
+    for (int i = VEC_EXP64_COEFFICIENTS - 2; i >= 0; i--)
+        p = _mm256_fmadd_pd(p, r, _mm256_set1_pd(vec_exp64_coefficients[i]));
+    p = _mm256_fmadd_pd(_mm256_fmadd_pd(p, r, one), r, one);
+    __m256i power = _mm256_slli_epi64(
+        _mm256_add_epi64(_mm256_castpd_si256(shifted), _mm256_set1_epi64x(VEC_EXP64_BIAS)),
+        VEC_EXP64_SHIFT);
+    return _mm256_mul_pd(p, _mm256_castsi256_pd(power));
+}
+
+static inline void avx2_exp_terms(const float *x, float max, double *terms)
+{
+    for (int i = 0; i < VEC_EXP_SUM_CHUNK; i += 8) {
+        __m256 v = _mm256_loadu_ps(x + i), exps = avx2_exp(_mm256_sub_ps(v, _mm256_set1_ps(max)));
+        for (int half = 0; half < 2; half++) {
+            __m128 part = half ? _mm256_extractf128_ps(v, 1) : _mm256_castps256_ps128(v);
+            __m128 part_exps = half ? _mm256_extractf128_ps(exps, 1) : _mm256_castps256_ps128(exps);
+            __m256d difference = _mm256_sub_pd(_mm256_cvtps_pd(part), _mm256_set1_pd((double)max));
+            __m256d term = _mm256_cvtps_pd(part_exps);
+            __m256d near = _mm256_cmp_pd(difference, _mm256_set1_pd(VEC_EXP_SUM_EXACT), _CMP_GE_OQ);
+            if (_mm256_movemask_pd(near) != 0)
+                term = _mm256_blendv_pd(term, avx2_exp64_falling(difference), near);
+            _mm256_storeu_pd(terms + i + 4 * half, term);
+        }
+    }
+}
+
 double avx2_exp_sum(const float *x, int n, float max, double sum)
 {
-    const __m256 top = _mm256_set1_ps(max);
-    float exps[VEC_EXP_SUM_CHUNK] = {0};
-    int i = 0;
-    for (; i + VEC_EXP_SUM_CHUNK <= n; i += VEC_EXP_SUM_CHUNK) {
-        for (int j = 0; j < VEC_EXP_SUM_CHUNK; j += 8)
-            _mm256_storeu_ps(exps + j, avx2_exp(_mm256_sub_ps(_mm256_loadu_ps(x + i + j), top)));
-        sum = vec_exp_sum_chunk(x + i, exps, VEC_EXP_SUM_CHUNK, (double)max, sum);
-    }
-    for (int j = i; j < n; j += 8)
-        _mm256_storeu_ps(exps + j - i, avx2_exp(_mm256_sub_ps(avx2_load_or(x, j, n, top), top)));
-    return vec_exp_sum_chunk(x + i, exps, n - i, (double)max, sum);
+    return vec_exp_sum(x, n, max, sum, avx2_exp_terms);
 }

@@ -3,6 +3,7 @@
 #include <math.h>
 
 #include "kernels/avx512/vec_avx512.h"
+#include "kernels/vec_exp64.h"
 #include "kernels/vec_sampling.h"
 
 bool avx512_block_maxima(const float *x, int n, float *maxima)
@@ -87,17 +88,40 @@ uint64_t avx512_weight_units(const struct vec_weights *w, const float *x, int n)
     return (uint64_t)_mm512_reduce_add_epi64(_mm512_add_epi64(low, high));
 }
 
+/* exp64 of lanes from -708 to 0. */
+static inline __m512d avx512_exp64_falling(__m512d x)
+{
+    const __m512d round = _mm512_set1_pd(VEC_EXP64_ROUND), one = _mm512_set1_pd(1.0);
+    __m512d shifted = _mm512_add_pd(_mm512_mul_pd(x, _mm512_set1_pd(VEC_EXP64_LOG2E)), round);
+    __m512d n = _mm512_sub_pd(shifted, round);
+    __m512d r = _mm512_fmadd_pd(n, _mm512_set1_pd(-VEC_EXP64_LN2_HI), x);
+    r = _mm512_fmadd_pd(n, _mm512_set1_pd(-VEC_EXP64_LN2_LO), r);
+    __m512d p = _mm512_set1_pd(vec_exp64_coefficients[VEC_EXP64_COEFFICIENTS - 1]);
+    for (int i = VEC_EXP64_COEFFICIENTS - 2; i >= 0; i--)
+        p = _mm512_fmadd_pd(p, r, _mm512_set1_pd(vec_exp64_coefficients[i]));
+    p = _mm512_fmadd_pd(_mm512_fmadd_pd(p, r, one), r, one);
+    __m512i power = _mm512_slli_epi64(
+        _mm512_add_epi64(_mm512_castpd_si512(shifted), _mm512_set1_epi64(VEC_EXP64_BIAS)),
+        VEC_EXP64_SHIFT);
+    return _mm512_mul_pd(p, _mm512_castsi512_pd(power));
+}
+
+static inline void avx512_exp_terms(const float *x, float max, double *terms)
+{
+    __m512 v = _mm512_loadu_ps(x), exps = avx512_exp(_mm512_sub_ps(v, _mm512_set1_ps(max)));
+    for (int half = 0; half < 2; half++) {
+        __m256 part = half ? _mm512_extractf32x8_ps(v, 1) : _mm512_castps512_ps256(v);
+        __m256 part_exps = half ? _mm512_extractf32x8_ps(exps, 1) : _mm512_castps512_ps256(exps);
+        __m512d difference = _mm512_sub_pd(_mm512_cvtps_pd(part), _mm512_set1_pd((double)max));
+        __m512d term = _mm512_cvtps_pd(part_exps);
+        __mmask8 near =
+            _mm512_cmp_pd_mask(difference, _mm512_set1_pd(VEC_EXP_SUM_EXACT), _CMP_GE_OQ);
+        if (near != 0) term = _mm512_mask_mov_pd(term, near, avx512_exp64_falling(difference));
+        _mm512_storeu_pd(terms + 8 * half, term);
+    }
+}
+
 double avx512_exp_sum(const float *x, int n, float max, double sum)
 {
-    const __m512 top = _mm512_set1_ps(max);
-    float exps[VEC_EXP_SUM_CHUNK];
-    int i = 0;
-    for (; i + VEC_EXP_SUM_CHUNK <= n; i += VEC_EXP_SUM_CHUNK) {
-        _mm512_storeu_ps(exps, avx512_exp(_mm512_sub_ps(_mm512_loadu_ps(x + i), top)));
-        sum = vec_exp_sum_chunk(x + i, exps, VEC_EXP_SUM_CHUNK, (double)max, sum);
-    }
-    if (i == n) return sum;
-    __m512 v = _mm512_mask_loadu_ps(top, avx512_tail_mask(i, n), x + i);
-    _mm512_storeu_ps(exps, avx512_exp(_mm512_sub_ps(v, top)));
-    return vec_exp_sum_chunk(x + i, exps, n - i, (double)max, sum);
+    return vec_exp_sum(x, n, max, sum, avx512_exp_terms);
 }

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "kernels/neon/vec_neon.h"
+#include "kernels/vec_exp64.h"
 #include "kernels/vec_sampling.h"
 
 /* Elements i .. n-1, at most 4, and `missing` in the other lanes. */
@@ -81,17 +82,40 @@ uint64_t neon_weight_units(const struct vec_weights *w, const float *x, int n)
     return (vaddlvq_u32(high) << VEC_UNITS_SHIFT) + vaddlvq_u32(low);
 }
 
+/* exp64 of lanes from -708 to 0. */
+static inline float64x2_t neon_exp64_falling(float64x2_t x)
+{
+    const float64x2_t round = vdupq_n_f64(VEC_EXP64_ROUND), one = vdupq_n_f64(1.0);
+    float64x2_t shifted = vaddq_f64(vmulq_f64(x, vdupq_n_f64(VEC_EXP64_LOG2E)), round);
+    float64x2_t n = vsubq_f64(shifted, round);
+    float64x2_t r = vfmaq_f64(x, n, vdupq_n_f64(-VEC_EXP64_LN2_HI));
+    r = vfmaq_f64(r, n, vdupq_n_f64(-VEC_EXP64_LN2_LO));
+    float64x2_t p = vdupq_n_f64(vec_exp64_coefficients[VEC_EXP64_COEFFICIENTS - 1]);
+    for (int i = VEC_EXP64_COEFFICIENTS - 2; i >= 0; i--)
+        p = vfmaq_f64(vdupq_n_f64(vec_exp64_coefficients[i]), p, r);
+    p = vfmaq_f64(one, vfmaq_f64(one, p, r), r);
+    int64x2_t power = vshlq_n_s64(
+        vaddq_s64(vreinterpretq_s64_f64(shifted), vdupq_n_s64(VEC_EXP64_BIAS)), VEC_EXP64_SHIFT);
+    return vmulq_f64(p, vreinterpretq_f64_s64(power));
+}
+
+static inline void neon_exp_terms(const float *x, float max, double *terms)
+{
+    for (int i = 0; i < VEC_EXP_SUM_CHUNK; i += 4) {
+        float32x4_t v = vld1q_f32(x + i), exps = neon_exp(vsubq_f32(v, vdupq_n_f32(max)));
+        for (int half = 0; half < 2; half++) {
+            float64x2_t wide = half ? vcvt_high_f64_f32(v) : vcvt_f64_f32(vget_low_f32(v));
+            float64x2_t term = half ? vcvt_high_f64_f32(exps) : vcvt_f64_f32(vget_low_f32(exps));
+            float64x2_t difference = vsubq_f64(wide, vdupq_n_f64((double)max));
+            uint64x2_t near = vcgeq_f64(difference, vdupq_n_f64(VEC_EXP_SUM_EXACT));
+            if (vmaxvq_u32(vreinterpretq_u32_u64(near)) != 0)
+                term = vbslq_f64(near, neon_exp64_falling(difference), term);
+            vst1q_f64(terms + i + 2 * half, term);
+        }
+    }
+}
+
 double neon_exp_sum(const float *x, int n, float max, double sum)
 {
-    const float32x4_t top = vdupq_n_f32(max);
-    float exps[VEC_EXP_SUM_CHUNK] = {0};
-    int i = 0;
-    for (; i + VEC_EXP_SUM_CHUNK <= n; i += VEC_EXP_SUM_CHUNK) {
-        for (int j = 0; j < VEC_EXP_SUM_CHUNK; j += 4)
-            vst1q_f32(exps + j, neon_exp(vsubq_f32(vld1q_f32(x + i + j), top)));
-        sum = vec_exp_sum_chunk(x + i, exps, VEC_EXP_SUM_CHUNK, (double)max, sum);
-    }
-    for (int j = i; j < n; j += 4)
-        vst1q_f32(exps + j - i, neon_exp(vsubq_f32(neon_load_or(x, j, n, max), top)));
-    return vec_exp_sum_chunk(x + i, exps, n - i, (double)max, sum);
+    return vec_exp_sum(x, n, max, sum, neon_exp_terms);
 }

@@ -208,7 +208,7 @@ static double scalar_exp_sum(const float *x, int n, float max, double sum)
 {
     for (int i = 0; i < n; i++) {
         double difference = (double)x[i] - (double)max;
-        sum += difference >= VEC_EXP_SUM_EXACT ? vec_exp64_inline(difference)
+        sum += difference >= VEC_EXP_SUM_EXACT ? vec_exp64(difference)
                                                : (double)vec_exp_scalar(x[i] - max);
     }
     return sum;
