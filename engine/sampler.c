@@ -175,7 +175,7 @@ static int32_t sampler_best(const struct sampler *s, const float *x)
  * A bound: no x below it has a weight of `least` (2^-40 to 1) or more. Its distance from the maximum
  * is a little too large, which costs nothing: the float32 exp is within 2^-20, and with a distance
  * of 2^-13 or more neither the quotient nor the difference is denormal (where a difference is, it is
- * exact), so each is within 2^-23 of its value. The last step covers the rounding of the sum.
+ * exact), so each is within 2^-23 of its value. The last step covers the rounding to float32.
  */
 static float sampler_bound(const struct vec_weights *w, float least)
 {
@@ -356,7 +356,7 @@ int32_t sampler_pick(struct sampler *s, const struct sampler_input *in)
 int sampler_logprobs(struct sampler *s, const float *logits, int32_t token, int top, float *logprob,
                      struct engine_token_logprob *tops)
 {
-    s->vec->block_maxima(logits, s->vocab, s->maxima);
+    if (!s->vec->block_maxima(logits, s->vocab, s->maxima)) return -1;
     float largest = logits[sampler_best(s, logits)];
     double max = (double)largest;
     double log_sum = vec_ln(s->vec->exp_sum(logits, s->vocab, largest, 0.0));

@@ -56,7 +56,7 @@ int32_t sampler_pick(struct sampler *s, const struct sampler_input *in);
  * Log-probabilities under the model's own distribution (natural log-softmax of the raw logits in
  * float64, sum in id order; terms below exp(-16) by the float32 exp): of `token` into *logprob, and
  * of the `top` (ENGINE_TOP_LOGPROBS_MAX at most) most likely by rank into tops. Returns how many
- * those are (top, or the vocabulary if it is smaller). The logits must be finite.
+ * those are (top, or the vocabulary if it is smaller), or -1 if a logit is NaN or infinite.
  */
 int sampler_logprobs(struct sampler *s, const float *logits, int32_t token, int top, float *logprob,
                      struct engine_token_logprob *tops);

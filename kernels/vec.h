@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The float operations between the matrix products: norms, rotary embedding, activation functions,
- * attention. One table per ISA; every entry gives the same bits on every ISA (docs/arithmetic.md).
- * Pure functions; no alignment is required.
+ * attention; and the passes of sampling over a vocabulary. One table per ISA; every entry gives the
+ * same bits on every ISA (docs/arithmetic.md). Pure functions; no alignment is required.
  */
 #ifndef SOV_KERNELS_VEC_H
 #define SOV_KERNELS_VEC_H
@@ -82,16 +82,17 @@ struct vec_attention {
 enum { VEC_HEAD_DIM_MAX = 512 };
 
 enum {
-    VEC_BLOCK = 128,
-    VEC_UNITS_MAX = 4096,
+    VEC_BLOCK = 128,      /* values that share a maximum */
+    VEC_UNITS_MAX = 4096, /* weights that are summed in one call */
 };
+/* Distance from the largest logit from which on float32's exp is enough; part of the arithmetic. */
 #define VEC_EXP_SUM_EXACT (-16.0)
 
-/* The weight of a token, by its logit. */
+/* The weight of a token by its logit x is exp((x - max) / temperature). */
 struct vec_weights {
     float max;
     float temperature; /* above 0 */
-    float least;
+    float least;       /* lighter ones do not count */
 };
 
 struct vec_kernels {
@@ -133,8 +134,8 @@ struct vec_kernels {
     int (*gather)(const float *x, const int32_t *ids, int begin, int end, float low, float high,
                   float *out_x, int32_t *out_ids);
     /*
-     * The sum of floor(w * 2^40) over the w = exp((x[i] - max) / temperature) that are w->least or
-     * more. No x is above max; n is at most VEC_UNITS_MAX.
+     * The sum of floor(weight * 2^40) over the weights of w->least or more. No x is above max; n is
+     * at most VEC_UNITS_MAX.
      */
     uint64_t (*weight_units)(const struct vec_weights *w, const float *x, int n);
     /*

@@ -7,7 +7,6 @@
  */
 #include "server/generation.h"
 
-#include <math.h>
 #include <sodium.h>
 #include <stdio.h>
 #include <string.h>
@@ -200,15 +199,15 @@ static void generation_on_prompt_logits(void *user, int position, const float *l
     struct generation_choice *c = user;
     const struct token_list *prompt = &c->generation->prompts[c->prompt];
     if (position < 0 || (size_t)position + 1 >= prompt->count) return;
-    for (int i = 0; i < vocab; i++) {
-        if (isfinite(logits[i])) continue;
-        c->prompt_failed = true;
-        return;
-    }
+    (void)vocab;
     struct generation_logprob *to = &c->prompt_logprobs[position + 1];
     to->token = prompt->ids[position + 1];
-    to->top_count = sampler_logprobs(c->sampler, logits, to->token,
-                                     c->generation->request.top_logprobs, &to->logprob, to->top);
+    int count = sampler_logprobs(c->sampler, logits, to->token, c->generation->request.top_logprobs,
+                                 &to->logprob, to->top);
+    if (count < 0)
+        c->prompt_failed = true;
+    else
+        to->top_count = count;
 }
 
 bool generation_submit(struct generation *g, engine_notify *notify, void *user,

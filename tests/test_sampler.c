@@ -561,7 +561,10 @@ static void test_logits_that_are_not_finite_are_refused_wherever_they_are(void *
             assert_true(sampler_pick(s, &in) >= 0);
             for (int b = 0; b < 3; b++) {
                 x[i] = bad[b];
+                float logprob;
+                struct engine_token_logprob top[2];
                 assert_int_equal(sampler_pick(s, &in), -1);
+                assert_int_equal(sampler_logprobs(s, x, 0, 2, &logprob, top), -1);
             }
         }
         sampler_free(s);
