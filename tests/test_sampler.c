@@ -181,32 +181,38 @@ static void test_a_ranking_is_cut_where_the_sorted_one_is(void **state)
 }
 
 /*
- * Every pivot that is sampled is among the smallest values of what is left: all the work of sampling
- * is for nothing, and the ranking is cut in time all the same.
+ * Values such that each pivot, the median of 15 samples, parts a few of the smallest from the rest:
+ * the places that are sampled hold the smallest values of what the rounds before have left, for more
+ * rounds than are sampled. The rest are many times the same.
  */
 static void test_a_ranking_arranged_against_the_pivots_is_cut(void **state)
 {
     (void)state;
-    enum { N = 200000 };
+    enum { N = 200000, SAMPLES = 15, ROUNDS = 100, UNSET = -1, ALIKE = 500 };
     float *x = sov_alloc(N, sizeof *x);
     int32_t *left = sov_alloc(N, sizeof *left), *order = sov_alloc(N, sizeof *order);
     assert_true(x != NULL && left != NULL && order != NULL);
-    int n = N, value = 0;
-    for (int i = 0; i < N; i++) left[i] = i;
-    while (n > RANK_SORT_MAX) { /* the places of the 15 samples get what is smallest */
-        bool sampled[N] = {false};
-        int kept = 0;
-        for (int i = 0; i < 15; i++) sampled[((int64_t)2 * i + 1) * n / 30] = true;
-        for (int i = 0; i < n; i++) {
-            if (sampled[i])
-                x[left[i]] = (float)value++;
-            else
-                left[kept++] = left[i];
-        }
-        n = kept;
-        if (value > 15 * 64) break; /* enough rounds; the rest is larger, and mixed */
+    for (int i = 0; i < N; i++) {
+        left[i] = i;
+        x[i] = UNSET;
     }
-    for (int i = 0; i < n; i++) x[left[i]] = (float)(value + i * 37 % n);
+    int n = N, next = 0;
+    for (int round = 0; round < ROUNDS; round++) {
+        int small = 0, kept = 0;
+        for (int i = 0; i < SAMPLES; i++)
+            small += x[left[((int64_t)2 * i + 1) * n / (2 * SAMPLES)]] != UNSET;
+        for (int i = 0; i < SAMPLES && small <= SAMPLES / 2; i++) {
+            float *sample = &x[left[((int64_t)2 * i + 1) * n / (2 * SAMPLES)]];
+            if (*sample != UNSET) continue;
+            *sample = (float)next++;
+            small++;
+        }
+        for (int i = 0; i < n; i++) /* what is below the pivot leaves */
+            if (x[left[i]] == UNSET || x[left[i]] >= (float)(next - 1)) left[kept++] = left[i];
+        n = kept;
+    }
+    for (int i = 0; i < N; i++)
+        if (x[i] == UNSET) x[i] = (float)(next + i * 37 % N / ALIKE);
     struct rank r;
     assert_true(rank_init(&r, vec_kernels_for(kern_isa_best()), N));
     sort_reference(x, N, order);
