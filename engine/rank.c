@@ -111,7 +111,7 @@ static int rank_end_of_equals(const struct rank_part *p, double goal, rank_measu
 static int rank_end_of_few(const struct rank_part *p, double goal, rank_measure *measure,
                            const void *arg)
 {
-    int32_t order[RANK_SORT_MAX];
+    int32_t order[RANK_SORT_MAX] = {0};
     uint64_t sum = p->before;
     int i = 0;
     rank_sort(p->x, p->n, order);
