@@ -28,6 +28,7 @@ struct cache {
     uint32_t shard_count;
     int64_t ttl_ms;
     atomic_ullong serial;
+    atomic_bool fetching;
     struct cache_listener listener;
     struct cache_config config;
     struct cache_flights *flights;
@@ -143,6 +144,11 @@ void cache_free(struct cache *cache)
 void cache_listen(struct cache *cache, const struct cache_listener *listener)
 {
     cache->listener = *listener;
+}
+
+void cache_set_fetching(struct cache *cache, bool on)
+{
+    atomic_store(&cache->fetching, on);
 }
 
 void cache_reserve_serials(struct cache *cache, uint64_t last)
@@ -285,9 +291,21 @@ static bool lookup(struct cache *cache, const struct cache_key *key, int64_t max
     return true;
 }
 
+/* Has the listener bring in what is not in memory. */
+static void fetch(struct cache *cache, const struct cache_key *key)
+{
+    struct cache_value *value;
+    struct cache_now any = {INT64_MIN / 2}; /* before all births: nothing expires */
+    if (lookup(cache, key, CACHE_ANY_AGE, any, false, &value, NULL))
+        cache_value_release(value);
+    else
+        cache->listener.fetch(cache->listener.user, key);
+}
+
 bool cache_lookup(struct cache *cache, const struct cache_key *key, int64_t max_age_ms,
                   struct cache_now now, struct cache_value **out, int64_t *age_ms)
 {
+    if (atomic_load_explicit(&cache->fetching, memory_order_relaxed)) fetch(cache, key);
     return lookup(cache, key, max_age_ms, now, true, out, age_ms);
 }
 
@@ -357,6 +375,7 @@ bool cache_insert_cold(struct cache *cache, struct cache_value *value)
 bool cache_remove(struct cache *cache, const struct cache_key *key)
 {
     struct cache_value *value;
+    if (atomic_load_explicit(&cache->fetching, memory_order_relaxed)) fetch(cache, key);
     /* Compared first: a colliding entry is somebody else's. */
     if (!cache_peek(cache, key, CACHE_ANY_AGE, (struct cache_now){INT64_MIN / 2}, &value, NULL))
         return false;

@@ -127,8 +127,14 @@ struct cache_listener {
     void *user;
     void (*inserted)(void *user, struct cache_value *value);
     void (*removed)(void *user, struct cache_value *value);
+    /*
+     * While cache_set_fetching is on: asked before a lookup of what is not in memory, may insert
+     * it (cache_insert_cold).
+     */
+    void (*fetch)(void *user, const struct cache_key *key);
 };
 void cache_listen(struct cache *cache, const struct cache_listener *listener);
+void cache_set_fetching(struct cache *cache, bool on);
 /* Serials of new entries will be greater than this. */
 void cache_reserve_serials(struct cache *cache, uint64_t last);
 

@@ -1,13 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "cache/key.h"
 
-#include <errno.h>
 #include <string.h>
-#include <sys/random.h>
 
 #include <xxhash.h>
 
 #include "base/mem.h"
+#include "base/random.h"
 
 /*
  * libxxhash as Debian builds it for x86-64 has versions for AVX2 and AVX-512 beside the plain one,
@@ -151,13 +150,5 @@ struct cache_hash cache_hash_bytes(const struct cache_secret *secret, const void
 
 enum sov_error cache_secret_make(struct cache_secret *out, struct sov_errbuf *err)
 {
-    size_t have = 0;
-    while (have < sizeof out->bytes) {
-        ssize_t n = getrandom(out->bytes + have, sizeof out->bytes - have, 0);
-        if (n < 0 && errno == EINTR) continue;
-        if (n <= 0)
-            return sov_fail(err, SOV_ERR_IO, "cache secret: getrandom: %s", strerror(errno));
-        have += (size_t)n;
-    }
-    return SOV_OK;
+    return random_bytes(out->bytes, sizeof out->bytes, err);
 }

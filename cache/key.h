@@ -98,7 +98,7 @@ static inline bool cache_hash_equal(struct cache_hash a, struct cache_hash b)
     return a.low == b.low && a.high == b.high;
 }
 
-/* From the system's random numbers. SOV_ERR_IO. */
+/* A new one, for a cache that lives only in memory (otherwise: base/datadir.h). SOV_ERR_IO. */
 enum sov_error cache_secret_make(struct cache_secret *out, struct sov_errbuf *err);
 
 #endif
