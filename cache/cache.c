@@ -193,8 +193,8 @@ static void publish_sizes(struct locked_shard *s)
 }
 
 /*
- * Starts the memory accesses of a hit, without the lock: the node, its neighbours in the queue, and
- * the value's header and key material all at once, instead of one after the other. What is read
+ * Starts the memory accesses of a hit, without the lock: the node and the value's header and key
+ * material all at once, instead of one after the other. What is read
  * here may be out of date the next moment; it is only prefetched, which never faults.
  */
 static void prefetch(const struct locked_shard *s, const struct cache_key *key)
@@ -202,10 +202,12 @@ static void prefetch(const struct locked_shard *s, const struct cache_key *key)
     const struct cache_shard *shard = &s->shard;
     uint32_t low = (uint32_t)key->hash.low;
     for (uint32_t at = low & shard->mask;; at = (at + 1) & shard->mask) {
-        uint64_t word = atomic_load_explicit(&shard->words[at], memory_order_relaxed);
+        const struct cache_slot *slot = &shard->slots[at];
+        uint64_t word = atomic_load_explicit(&slot->word, memory_order_relaxed);
         if (word == 0) return;
         if ((uint32_t)(word >> 32) != low) continue;
-        const char *value = (const char *)cache_node_value(shard, (uint32_t)word - 1);
+        const char *value = (const char *)atomic_load_explicit(&slot->value, memory_order_relaxed);
+        __builtin_prefetch(&shard->nodes[(uint32_t)word - 1], 1);
         if (value == NULL) return;
         size_t bytes = sizeof(struct cache_value) + key->length;
         if (bytes > PREFETCH_BYTES_MAX) bytes = PREFETCH_BYTES_MAX;
@@ -213,6 +215,14 @@ static void prefetch(const struct locked_shard *s, const struct cache_key *key)
         for (size_t i = CACHE_LINE; i < bytes; i += CACHE_LINE) __builtin_prefetch(value + i);
         return;
     }
+}
+
+/* On their way while the value's header is waited for. */
+static void prefetch_neighbours(const struct cache_shard *shard, uint32_t node)
+{
+    const struct cache_node *n = &shard->nodes[node];
+    if (n->newer != CACHE_NONE) __builtin_prefetch(&shard->nodes[n->newer], 1);
+    if (n->older != CACHE_NONE) __builtin_prefetch(&shard->nodes[n->older], 1);
 }
 
 /* INT64_MAX when it is not known. */
@@ -255,7 +265,8 @@ static bool lookup(struct cache *cache, const struct cache_key *key, int64_t max
     pthread_mutex_lock(&s->lock);
     uint32_t node = cache_shard_find(&s->shard, key->hash);
     if (node != CACHE_NONE) {
-        value = cache_node_value(&s->shard, node);
+        if (s->shard.policy->moves) prefetch_neighbours(&s->shard, node);
+        value = s->shard.nodes[node].value;
         age = age_of(value, now);
         if (is_expired(cache, age)) {
             gone = cache_shard_remove(&s->shard, node);
@@ -383,7 +394,7 @@ bool cache_remove(struct cache *cache, const struct cache_key *key)
     struct cache_value *gone = NULL;
     pthread_mutex_lock(&s->lock);
     uint32_t node = cache_shard_find(&s->shard, key->hash);
-    if (node != CACHE_NONE && cache_node_value(&s->shard, node) == value) {
+    if (node != CACHE_NONE && s->shard.nodes[node].value == value) {
         gone = cache_shard_remove(&s->shard, node);
         publish_sizes(s);
     }
@@ -402,7 +413,7 @@ static struct cache_value *expire_step(struct cache *cache, struct locked_shard 
     size_t nodes = shard->entries_max + shard->ghosts_max + 2;
     uint32_t node = s->expire_hand;
     s->expire_hand = node + 1 < nodes ? node + 1 : 0;
-    struct cache_value *value = cache_node_value(shard, node);
+    struct cache_value *value = shard->nodes[node].value;
     if (value == NULL || !is_expired(cache, age_of(value, now))) return NULL;
     value = cache_shard_remove(shard, node);
     value->next = NULL;

@@ -108,9 +108,9 @@ static uint32_t s3_evict(struct cache_shard *shard, bool *becomes_ghost)
 }
 
 static const struct cache_policy POLICIES[CACHE_POLICIES] = {
-    [CACHE_LRU] = {"lru", false, lru_insert, lru_use, remove_listed, lru_evict},
-    [CACHE_SIEVE] = {"sieve", false, lru_insert, sieve_use, sieve_remove, sieve_evict},
-    [CACHE_S3FIFO] = {"s3fifo", true, s3_insert, s3_use, remove_listed, s3_evict},
+    [CACHE_LRU] = {"lru", false, true, lru_insert, lru_use, remove_listed, lru_evict},
+    [CACHE_SIEVE] = {"sieve", false, false, lru_insert, sieve_use, sieve_remove, sieve_evict},
+    [CACHE_S3FIFO] = {"s3fifo", true, false, s3_insert, s3_use, remove_listed, s3_evict},
 };
 
 const struct cache_policy *cache_policy_table(enum cache_policy_kind kind)

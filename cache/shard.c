@@ -6,12 +6,13 @@
 
 #include "base/mem.h"
 
-enum { WORDS_PER_NODE = 2, MALLOC_HEADER_BYTES = 16 };
+/* Slots are at least half as many again as nodes, and at most three times as many. */
+enum { SLOTS_PER_2_NODES = 3, SLOTS_CHARGED = 2, MALLOC_HEADER_BYTES = 16 };
 
 size_t cache_entry_bytes(const struct cache_value *value)
 {
     return value->key_length + value->length + sizeof *value + MALLOC_HEADER_BYTES +
-           sizeof(struct cache_node) + WORDS_PER_NODE * sizeof(uint64_t);
+           sizeof(struct cache_node) + SLOTS_CHARGED * sizeof(struct cache_slot);
 }
 
 bool cache_shard_init(struct cache_shard *shard, enum cache_policy_kind kind, size_t entries_max,
@@ -28,13 +29,13 @@ bool cache_shard_init(struct cache_shard *shard, enum cache_policy_kind kind, si
 
     /* Beyond the bounds by the entry that is on its way in and the ghost that one makes. */
     size_t nodes = entries_max + shard->ghosts_max + 2;
-    size_t words = 4;
-    while (words < nodes * WORDS_PER_NODE) words *= 2;
-    assert(words - 1 <= UINT32_MAX);
-    shard->mask = (uint32_t)(words - 1);
+    size_t slots = 4;
+    while (slots < nodes * SLOTS_PER_2_NODES / 2) slots *= 2;
+    assert(slots - 1 <= UINT32_MAX);
+    shard->mask = (uint32_t)(slots - 1);
     shard->nodes = sov_alloc_aligned(nodes * sizeof *shard->nodes);
-    shard->words = sov_alloc_aligned(words * sizeof *shard->words);
-    if (shard->nodes == NULL || shard->words == NULL) {
+    shard->slots = sov_alloc_aligned(slots * sizeof *shard->slots);
+    if (shard->nodes == NULL || shard->slots == NULL) {
         cache_shard_free(shard);
         return false;
     }
@@ -50,9 +51,9 @@ void cache_shard_free(struct cache_shard *shard)
 {
     for (int q = 0; q < CACHE_QUEUES && shard->nodes != NULL; q++)
         for (uint32_t n = shard->queues[q].oldest; n != CACHE_NONE; n = shard->nodes[n].newer)
-            cache_value_release(cache_node_value(shard, n));
+            cache_value_release(shard->nodes[n].value);
     sov_free_aligned(shard->nodes);
-    sov_free_aligned((void *)shard->words);
+    sov_free_aligned(shard->slots);
     memset(shard, 0, sizeof *shard);
 }
 
@@ -62,7 +63,7 @@ void cache_list_push(struct cache_shard *shard, enum cache_queue queue, uint32_t
 {
     struct cache_list *list = &shard->queues[queue];
     struct cache_node *nodes = shard->nodes, *n = &nodes[node];
-    struct cache_value *value = cache_node_value(shard, node);
+    struct cache_value *value = shard->nodes[node].value;
     n->queue = (uint8_t)queue;
     n->newer = cold ? list->oldest : CACHE_NONE;
     n->older = cold ? CACHE_NONE : list->newest;
@@ -82,7 +83,7 @@ void cache_list_remove(struct cache_shard *shard, uint32_t node)
 {
     struct cache_node *nodes = shard->nodes, *n = &nodes[node];
     struct cache_list *list = &shard->queues[n->queue];
-    struct cache_value *value = cache_node_value(shard, node);
+    struct cache_value *value = shard->nodes[node].value;
     if (n->newer != CACHE_NONE)
         nodes[n->newer].older = n->older;
     else
@@ -99,15 +100,22 @@ void cache_list_remove(struct cache_shard *shard, uint32_t node)
 
 static uint64_t load_word(const struct cache_shard *shard, uint32_t at)
 {
-    return atomic_load_explicit(&shard->words[at], memory_order_relaxed);
+    return atomic_load_explicit(&shard->slots[at].word, memory_order_relaxed);
 }
 
-static void store_word(struct cache_shard *shard, uint32_t at, uint64_t word)
+static void store_slot(struct cache_shard *shard, uint32_t at, uint64_t word,
+                       struct cache_value *value)
 {
-    atomic_store_explicit(&shard->words[at], word, memory_order_relaxed);
+    atomic_store_explicit(&shard->slots[at].word, word, memory_order_relaxed);
+    atomic_store_explicit(&shard->slots[at].value, value, memory_order_relaxed);
 }
 
-/* Where the word of this hash is, ghosts included; CACHE_NONE when there is none. */
+static struct cache_value *load_value(const struct cache_shard *shard, uint32_t at)
+{
+    return atomic_load_explicit(&shard->slots[at].value, memory_order_relaxed);
+}
+
+/* Where the slot of this hash is, ghosts included; CACHE_NONE when there is none. */
 static uint32_t table_find(const struct cache_shard *shard, struct cache_hash hash)
 {
     for (uint32_t at = (uint32_t)hash.low & shard->mask;; at = (at + 1) & shard->mask) {
@@ -123,10 +131,10 @@ static void table_add(struct cache_shard *shard, uint32_t node)
 {
     uint32_t low = shard->nodes[node].hash_low, at = low & shard->mask;
     while (load_word(shard, at) != 0) at = (at + 1) & shard->mask;
-    store_word(shard, at, (uint64_t)low << 32 | (node + 1));
+    store_slot(shard, at, (uint64_t)low << 32 | (node + 1), NULL);
 }
 
-/* Words behind the hole move into it unless that would put them before the place of their hash. */
+/* Slots behind the hole move into it unless that would put them before the place of their hash. */
 static void table_remove(struct cache_shard *shard, uint32_t hole)
 {
     uint32_t mask = shard->mask;
@@ -135,11 +143,11 @@ static void table_remove(struct cache_shard *shard, uint32_t hole)
         if (word == 0) break;
         uint32_t home = (uint32_t)(word >> 32) & mask;
         if (((at - home) & mask) >= ((at - hole) & mask)) {
-            store_word(shard, hole, word);
+            store_slot(shard, hole, word, load_value(shard, at));
             hole = at;
         }
     }
-    store_word(shard, hole, 0);
+    store_slot(shard, hole, 0, NULL);
 }
 
 static uint32_t table_place_of(const struct cache_shard *shard, uint32_t node)
@@ -156,10 +164,18 @@ static uint32_t node_at(const struct cache_shard *shard, uint32_t place)
     return (uint32_t)load_word(shard, place) - 1;
 }
 
+/* place: the node's in the table. */
+static void node_set_value(struct cache_shard *shard, uint32_t node, uint32_t place,
+                           struct cache_value *value)
+{
+    shard->nodes[node].value = value;
+    atomic_store_explicit(&shard->slots[place].value, value, memory_order_relaxed);
+}
+
 static void node_discard(struct cache_shard *shard, uint32_t node)
 {
     table_remove(shard, table_place_of(shard, node));
-    atomic_store_explicit(&shard->nodes[node].value, NULL, memory_order_relaxed);
+    shard->nodes[node].value = NULL;
     shard->nodes[node].older = shard->free_node;
     shard->free_node = node;
 }
@@ -169,13 +185,13 @@ uint32_t cache_shard_find(const struct cache_shard *shard, struct cache_hash has
     uint32_t place = table_find(shard, hash);
     if (place == CACHE_NONE) return CACHE_NONE;
     uint32_t node = node_at(shard, place);
-    return cache_node_value(shard, node) != NULL ? node : CACHE_NONE;
+    return shard->nodes[node].value != NULL ? node : CACHE_NONE;
 }
 
 /* Counts the value out; its node keeps its place in the table. */
 static struct cache_value *value_take(struct cache_shard *shard, uint32_t node)
 {
-    struct cache_value *value = cache_node_value(shard, node);
+    struct cache_value *value = shard->nodes[node].value;
     shard->entries--;
     shard->bytes -= cache_entry_bytes(value);
     atomic_store_explicit(&value->removed, true, memory_order_relaxed);
@@ -192,7 +208,7 @@ struct cache_value *cache_shard_remove(struct cache_shard *shard, uint32_t node)
 
 static void ghost_add(struct cache_shard *shard, uint32_t node)
 {
-    atomic_store_explicit(&shard->nodes[node].value, NULL, memory_order_relaxed);
+    node_set_value(shard, node, table_place_of(shard, node), NULL);
     cache_list_push(shard, CACHE_QUEUE_GHOST, node, false);
     if (shard->queues[CACHE_QUEUE_GHOST].count <= shard->ghosts_max) return;
     uint32_t oldest = shard->queues[CACHE_QUEUE_GHOST].oldest;
@@ -219,24 +235,26 @@ static bool has_room(const struct cache_shard *shard, size_t bytes)
     return shard->entries < shard->entries_max && bytes <= shard->bytes_max - shard->bytes;
 }
 
-static void node_fill(struct cache_shard *shard, uint32_t node, struct cache_value *value)
+static void node_fill(struct cache_shard *shard, uint32_t node, uint32_t place,
+                      struct cache_value *value)
 {
-    atomic_store_explicit(&shard->nodes[node].value, value, memory_order_relaxed);
+    node_set_value(shard, node, place, value);
     shard->nodes[node].uses = 0;
     shard->entries++;
     shard->bytes += cache_entry_bytes(value);
 }
 
 /* The new answer takes the old one's place in the order, as a use of it. */
-static void replace(struct cache_shard *shard, uint32_t node, struct cache_value *value,
+static void replace(struct cache_shard *shard, uint32_t place, struct cache_value *value,
                     struct cache_value **gone, size_t *evicted)
 {
+    uint32_t node = node_at(shard, place);
     struct cache_value *old = value_take(shard, node);
     struct cache_list *list = &shard->queues[shard->nodes[node].queue];
     old->next = *gone;
     *gone = old;
     list->bytes += cache_entry_bytes(value) - cache_entry_bytes(old);
-    atomic_store_explicit(&shard->nodes[node].value, value, memory_order_relaxed);
+    node_set_value(shard, node, place, value);
     shard->entries++;
     shard->bytes += cache_entry_bytes(value);
     shard->policy->use(shard, node);
@@ -250,9 +268,9 @@ bool cache_shard_insert(struct cache_shard *shard, struct cache_value *value, bo
     if (bytes > shard->bytes_max) return false;
     uint32_t place = table_find(shard, value->hash);
     uint32_t node = place != CACHE_NONE ? node_at(shard, place) : CACHE_NONE;
-    if (node != CACHE_NONE && cache_node_value(shard, node) != NULL) {
+    if (node != CACHE_NONE && shard->nodes[node].value != NULL) {
         if (cold) return false;
-        replace(shard, node, value, gone, evicted);
+        replace(shard, place, value, gone, evicted);
         return true;
     }
     if (cold && !has_room(shard, bytes)) return false;
@@ -268,7 +286,8 @@ bool cache_shard_insert(struct cache_shard *shard, struct cache_value *value, bo
         shard->nodes[node].hash_low = (uint32_t)value->hash.low;
         table_add(shard, node);
     }
-    node_fill(shard, node, value);
+    /* Evicting may have moved a ghost's slot. */
+    node_fill(shard, node, table_place_of(shard, node), value);
     shard->policy->insert(shard, node, was_ghost, cold);
     return true;
 }

@@ -5,15 +5,15 @@
  *
  * All memory is taken when the shard is made, for as many entries as it may ever hold. Entries are
  * nodes of an array, named by their index; lists are intrusive, by indexes. The table is open
- * addressing with linear probing over words of (32 bits of hash, 32 bits of node index), filled to
- * a half at most: a lookup costs one memory access for the word, one for the node and one for the
- * value, and a miss usually only the first. Removing moves later words back, so that there are no
+ * addressing with linear probing over slots of (32 bits of hash, 32 bits of node index, value),
+ * filled to two thirds at most: a hit costs one memory access for the slot and then, at the same time,
+ * those for the node and for the value; a miss usually only the first. Removing moves later slots back, so that there are no
  * tombstones and lookups stay short however long the cache runs.
  *
  * S3-FIFO remembers the hashes of entries that left early. Those are nodes without a value
  * ("ghosts") in the same table.
  *
- * Words and values are atomic so that cache.c may look at them without the lock, to prefetch what
+ * Slots are atomic so that cache.c may look at them without the lock, to prefetch what
  * it is going to need; what such a look finds is only a hint.
  */
 #ifndef SOV_CACHE_SHARD_H
@@ -44,11 +44,16 @@ enum cache_queue { CACHE_QUEUE_MAIN, CACHE_QUEUE_SMALL, CACHE_QUEUE_GHOST, CACHE
 
 struct cache_node {
     uint64_t hash_high;
-    _Atomic(struct cache_value *) value; /* NULL for ghosts and free nodes */
-    uint32_t newer, older;               /* neighbours in the queue; older also links free nodes */
-    uint32_t hash_low;                   /* the 32 bits that are in the table */
+    struct cache_value *value; /* NULL for ghosts and free nodes */
+    uint32_t newer, older;     /* neighbours in the queue; older also links free nodes */
+    uint32_t hash_low;         /* the 32 bits that are in the table */
     uint8_t queue;
     uint8_t uses; /* since inserted or last passed over, up to a policy's own limit */
+};
+
+struct cache_slot {
+    _Atomic uint64_t word;               /* 0, or hash_low << 32 | node + 1 */
+    _Atomic(struct cache_value *) value; /* the node's */
 };
 
 struct cache_list {
@@ -61,7 +66,7 @@ struct cache_policy;
 struct cache_shard {
     const struct cache_policy *policy;
     struct cache_node *nodes;
-    _Atomic uint64_t *words; /* 0, or hash_low << 32 | node + 1 */
+    struct cache_slot *slots;
     uint32_t mask;
     uint32_t free_node;
     uint32_t hand; /* SIEVE's */
@@ -73,6 +78,7 @@ struct cache_shard {
 struct cache_policy {
     const char *name;
     bool ghosts;
+    bool moves; /* a use touches the entry's neighbours */
     /* cold: at the end that leaves first (what is loaded from disk, newest first). */
     void (*insert)(struct cache_shard *shard, uint32_t node, bool was_ghost, bool cold);
     void (*use)(struct cache_shard *shard, uint32_t node);
@@ -107,10 +113,5 @@ struct cache_value *cache_shard_remove(struct cache_shard *shard, uint32_t node)
 
 /* What an entry counts towards bytes_max: key, answer and what the cache itself needs for it. */
 size_t cache_entry_bytes(const struct cache_value *value);
-
-static inline struct cache_value *cache_node_value(const struct cache_shard *shard, uint32_t node)
-{
-    return atomic_load_explicit(&shard->nodes[node].value, memory_order_relaxed);
-}
 
 #endif

@@ -225,12 +225,11 @@ static int64_t written_ms_of(const struct cache_store *store, const struct cache
     return store->opened_ms + (since > 0 ? since : 0);
 }
 
+/* With the lock. */
 static void publish_sizes(struct cache_store *store)
 {
-    pthread_mutex_lock(&store->lock);
     store->stats.rows = store->db != NULL ? store_db_rows(store->db) : 0;
     store->stats.bytes = store->db != NULL ? store_db_bytes(store->db) : 0;
-    pthread_mutex_unlock(&store->lock);
 }
 
 static enum store_db_result open_again(struct cache_store *store)
@@ -340,9 +339,9 @@ static void batch_done(struct cache_store *store, const struct written *w)
     } else {
         store->stats.failed += count;
     }
+    publish_sizes(store);
     pthread_cond_broadcast(&store->settled);
     pthread_mutex_unlock(&store->lock);
-    publish_sizes(store);
 }
 
 /*

@@ -277,7 +277,7 @@ static void test_a_listener_hears_of_all_that_come_and_go(void **state)
     struct heard heard = {0};
     struct cache *cache = small_cache(5, 100);
     struct cache_stats stats;
-    cache_listen(cache, &(struct cache_listener){&heard, hear_inserted, hear_removed});
+    cache_listen(cache, &(struct cache_listener){&heard, hear_inserted, hear_removed, NULL});
     for (uint64_t i = 0; i < 8; i++) put(cache, i, "x", 0); /* 3 evicted */
     put(cache, 7, "y", 0);                                  /* replaced */
     struct test_key k;
