@@ -5,8 +5,9 @@
  *   bench_cache [--entries N] [--large N] [--small N] [--dir D] [SECTION...]
  *
  *   key       encoding and hashing a query of 1 KiB and of 64 KiB
- *   hit       a hit among N entries (--entries, 1 million) with queries of 1 KiB: alone, and while
- *             another thread inserts, and what its memory accesses take by themselves. (Answers
+ *   hit       a hit among N entries (--entries, 1 million) with queries of 1 KiB: entries all alike
+ *             (uniform; +key: from the query's text on), by Zipf 0.99, and while another thread
+ *             inserts; and what its memory accesses take by themselves. (Answers
  *             lie where malloc puts them: GLIBC_TUNABLES=glibc.malloc.hugetlb=1 in the environment
  *             has it use huge pages.)
  *   evict     an insertion into a full cache of --large entries (10 million) beside one into many
@@ -130,6 +131,29 @@ static void print_samples(const char *name, uint64_t *samples, size_t count)
            sample_ns(samples[count * 99 / 100]), sample_ns(samples[count * 999 / 1000]));
 }
 
+/* ---- Zipf ---- */
+
+/* Popularity of rank r (from 0) is 1 / (r + 1)^exponent, looked up in its sums. */
+static void zipf_sums(double *sums, size_t count, double exponent)
+{
+    double sum = 0;
+    for (size_t r = 0; r < count; r++) sums[r] = sum += pow((double)(r + 1), -exponent);
+}
+
+static uint64_t zipf(const double *sums, size_t count, uint64_t *state)
+{
+    double at = (double)(next_random(state) >> 11) * 0x1p-53 * sums[count - 1];
+    size_t low = 0, high = count - 1;
+    while (low < high) {
+        size_t middle = (low + high) / 2;
+        if (sums[middle] < at)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
 /* ---- keys ---- */
 
 /* What a chat request has beside its text. */
@@ -220,20 +244,19 @@ static void *insert_on(void *arg)
     return NULL;
 }
 
-/* Random entries of the `count` oldest numbers; with_key: from the query's text on. */
-static void sample_hits(struct cache *cache, const char *name, size_t count, bool with_key,
-                        bool all_hit)
+/* Looks the entries of these numbers up; with_key: from the query's text on. */
+static void sample_hits(struct cache *cache, const char *name, const uint32_t *numbers,
+                        bool with_key, bool all_hit)
 {
     static uint64_t samples[SAMPLES];
     static char query[QUERY_BYTES];
     struct cache_encoder e;
-    uint64_t state = 42;
     size_t hits = 0;
     cache_encoder_init(&e);
     for (size_t i = 0; i < SAMPLES; i++) {
         struct cache_value *value = NULL;
         struct cache_now now = cache_now_read();
-        uint64_t number = below(&state, count);
+        uint64_t number = numbers[i];
         struct cache_key key = make_key(&e, query, sizeof query, number);
         uint64_t t = ticks();
         if (with_key) key = make_key(&e, query, sizeof query, number);
@@ -278,12 +301,31 @@ static void sample_limit(size_t entries)
     sov_free_aligned(memory);
 }
 
+/* Which entries are asked for: all alike; by Zipf 0.99, with the popular ones anywhere. */
+static void choose_numbers(size_t entries, uint32_t *uniform, uint32_t *skewed)
+{
+    double *sums = calloc(entries, sizeof *sums);
+    uint64_t state = 42;
+    require(sums != NULL, "no memory");
+    zipf_sums(sums, entries, 0.99);
+    for (size_t i = 0; i < SAMPLES; i++) {
+        uniform[i] = (uint32_t)below(&state, entries);
+        uint64_t rank = zipf(sums, entries, &state), scatter = rank * 0x9E3779B97F4A7C15u | 1;
+        skewed[i] = (uint32_t)below(&scatter, entries);
+    }
+    free(sums);
+}
+
 static void bench_hit(const struct options *o)
 {
     static char query[QUERY_BYTES], answer[ANSWER_BYTES];
     struct cache_encoder e;
     struct cache_config config = {.entries_max = o->entries + o->entries / 8,
                                   .bytes_max = (size_t)1 << 40};
+    uint32_t *uniform = calloc(SAMPLES, sizeof *uniform);
+    uint32_t *skewed = calloc(SAMPLES, sizeof *skewed);
+    require(uniform != NULL && skewed != NULL, "no memory");
+    choose_numbers(o->entries, uniform, skewed);
     cache_encoder_init(&e);
     for (int policy = 0; policy < CACHE_POLICIES; policy++) {
         struct cache *cache;
@@ -297,12 +339,13 @@ static void bench_hit(const struct options *o)
         }
         printf("hit      %s, %zu entries, queries of %d bytes, answers of %d\n",
                cache_policy_name(config.policy), o->entries, QUERY_BYTES, ANSWER_BYTES);
-        sample_hits(cache, " lookup", o->entries, false, true);
-        sample_hits(cache, " +key", o->entries, true, true);
+        sample_hits(cache, " uniform", uniform, false, true);
+        sample_hits(cache, " +key", uniform, true, true);
+        sample_hits(cache, " zipf", skewed, false, true);
         struct inserter in = {.cache = cache, .first = o->entries};
         pthread_t thread;
         require(pthread_create(&thread, NULL, insert_on, &in) == 0, "no thread");
-        sample_hits(cache, " shared", o->entries, false, false);
+        sample_hits(cache, " shared", uniform, false, false);
         atomic_store(&in.stop, true);
         pthread_join(thread, NULL);
         printf("          (lookups beside a thread that inserted %zu entries meanwhile)\n",
@@ -311,6 +354,8 @@ static void bench_hit(const struct options *o)
     }
     sample_limit(o->entries);
     cache_encoder_free(&e);
+    free(uniform);
+    free(skewed);
 }
 
 /* ---- eviction ---- */
@@ -386,21 +431,6 @@ enum { OBJECTS = 100000, REQUESTS = 1000000, TRACES = 4 };
 
 static const char *const TRACE_NAMES[TRACES] = {"zipf", "scan", "loop", "mixed"};
 
-/* Popularity of rank r is 1 / r^0.9, looked up in its sums. */
-static uint64_t zipf(const double *sums, uint64_t *state)
-{
-    double at = (double)(next_random(state) >> 11) * 0x1p-53 * sums[OBJECTS - 1];
-    size_t low = 0, high = OBJECTS - 1;
-    while (low < high) {
-        size_t middle = (low + high) / 2;
-        if (sums[middle] < at)
-            low = middle + 1;
-        else
-            high = middle;
-    }
-    return low;
-}
-
 /*
  * zipf: independent requests. scan: the same, but every 20,000 requests 10,000 are for objects that
  * are asked for once. loop: the same set in the same order, 12,000 objects. mixed: Zipf whose ranks
@@ -409,13 +439,13 @@ static uint64_t zipf(const double *sums, uint64_t *state)
 static uint64_t trace_next(int trace, size_t i, const double *sums, uint64_t *state)
 {
     const uint64_t once = (uint64_t)1 << 40, looped = (uint64_t)1 << 41;
-    if (trace == 0) return zipf(sums, state);
-    if (trace == 1) return i % 30000 >= 20000 ? once + i : zipf(sums, state);
+    if (trace == 0) return zipf(sums, OBJECTS, state);
+    if (trace == 1) return i % 30000 >= 20000 ? once + i : zipf(sums, OBJECTS, state);
     if (trace == 2) return looped + i % 12000;
     size_t phase = i / 10000 % 5;
     if (phase == 3 && i % 2 == 0) return once + i;
     if (phase == 4) return looped + i % 3000;
-    return zipf(sums, state) + i / 250000 * (OBJECTS / 3);
+    return zipf(sums, OBJECTS, state) + i / 250000 * (OBJECTS / 3);
 }
 
 static double hit_ratio(enum cache_policy_kind policy, int trace, size_t entries,
@@ -446,9 +476,8 @@ static void bench_policies(const struct options *o)
 {
     static double sums[OBJECTS];
     static const size_t SIZES[] = {1000, 10000};
-    double sum = 0;
     (void)o;
-    for (size_t r = 0; r < OBJECTS; r++) sums[r] = sum += pow((double)(r + 1), -0.9);
+    zipf_sums(sums, OBJECTS, 0.9);
     printf("policies %d requests, Zipf 0.9 over %d objects; hit ratios in percent\n", REQUESTS,
            OBJECTS);
     printf("policies %-8s %8s %8s %8s %8s\n", "trace", "entries", "lru", "sieve", "s3fifo");

@@ -47,14 +47,14 @@ static size_t answer_of(uint64_t number, uint8_t *out)
     return length;
 }
 
-static enum sov_error open_store(struct datadir **dir, struct cache **cache,
+static enum sov_error open_store(int64_t interval_ms, struct datadir **dir, struct cache **cache,
                                  struct cache_store **store, struct sov_errbuf *err)
 {
     struct cache_config config = {.entries_max = ENTRIES_MAX, .bytes_max = 64 << 20};
     struct cache_store_config store_config = {.scope = "model",
                                               .scope_length = 5,
                                               .wall_ms = clock_wall_ms(),
-                                              .commit_interval_ms = INTERVAL_MS};
+                                              .commit_interval_ms = interval_ms};
     enum sov_error error = datadir_open(test_path, dir, err);
     if (error == SOV_OK) error = cache_create(&config, cache, err);
     if (error == SOV_OK)
@@ -74,7 +74,7 @@ static void child_main(uint64_t first, int pipe_end)
     struct test_key k;
     uint8_t answer[ANSWER_MAX];
     struct report report = {0};
-    if (open_store(&dir, &cache, &store, NULL) != SOV_OK) _exit(1);
+    if (open_store(INTERVAL_MS, &dir, &cache, &store, NULL) != SOV_OK) _exit(1);
     for (uint64_t i = 0; i < RUN_MAX; i++) {
         size_t length = answer_of(first + i, answer);
         if (cache_insert(cache, test_key_make(&k, first + i, KEY_LENGTH), answer, length,
@@ -168,7 +168,8 @@ static void test_killed_50_times_the_cache_is_whole_each_time(void **state)
         struct cache_store_stats stats;
         struct sov_errbuf err;
         struct report last = run_and_kill(first, 1 + test_below(&seed, 3000));
-        if (open_store(&dir, &cache, &store, &err) != SOV_OK) fail_msg("%s", err.message);
+        if (open_store(INTERVAL_MS, &dir, &cache, &store, &err) != SOV_OK)
+            fail_msg("%s", err.message);
         assert_true(cache_store_flush(store, WAIT_MS));
         cache_store_stats_read(store, &stats);
         assert_int_equal(stats.corrupt, 0);
@@ -180,6 +181,47 @@ static void test_killed_50_times_the_cache_is_whole_each_time(void **state)
         cache_free(cache);
         datadir_close(dir);
     }
+}
+
+/* With the interval that a server has. The child inserts, and then does nothing any more. */
+static void test_what_was_cached_a_second_ago_survives_a_kill(void **state)
+{
+    enum { COUNT = 1000, FIRST = 1 << 30 };
+    (void)state;
+    struct datadir *dir;
+    struct cache *cache;
+    struct cache_store *store;
+    struct test_key k;
+    uint8_t answer[ANSWER_MAX];
+    int ends[2], status;
+    assert_int_equal(pipe(ends), 0);
+    pid_t child = fork();
+    if (child == 0) {
+        if (open_store(0, &dir, &cache, &store, NULL) != SOV_OK) _exit(1);
+        for (uint64_t i = 0; i < COUNT; i++) {
+            size_t length = answer_of(FIRST + i, answer);
+            if (cache_insert(cache, test_key_make(&k, FIRST + i, KEY_LENGTH), answer, length,
+                             cache_now_read(), NULL, NULL) != SOV_OK)
+                _exit(2);
+        }
+        if (write(ends[1], "x", 1) != 1) _exit(3);
+        for (;;) pause();
+    }
+    close(ends[1]);
+    struct pollfd p = {.fd = ends[0], .events = POLLIN};
+    assert_int_equal(poll(&p, 1, WAIT_MS), 1);
+    assert_int_equal(read(ends[0], answer, 1), 1);
+    assert_int_equal(poll(&p, 1, 1000), 0); /* nothing happens for a second */
+    kill(child, SIGKILL);
+    assert_int_equal(waitpid(child, &status, 0), child);
+    close(ends[0]);
+    assert_int_equal(open_store(0, &dir, &cache, &store, NULL), SOV_OK);
+    assert_true(cache_store_flush(store, WAIT_MS));
+    struct report all = {COUNT - REPORT_EVERY, COUNT, 0};
+    assert_int_equal(check_answers(cache, FIRST, &all), COUNT);
+    cache_store_close(store);
+    cache_free(cache);
+    datadir_close(dir);
 }
 
 static int make_folder(void **state)
@@ -209,6 +251,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_killed_50_times_the_cache_is_whole_each_time),
+        cmocka_unit_test(test_what_was_cached_a_second_ago_survives_a_kill),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }
