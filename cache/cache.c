@@ -25,13 +25,14 @@ struct locked_shard {
 
 struct cache {
     struct locked_shard shards[CACHE_SHARDS_MAX];
-    uint32_t shard_count;
+    /* Read by every lookup, and apart from what insertions write. */
+    _Alignas(CACHE_LINE) uint32_t shard_count;
     int64_t ttl_ms;
-    atomic_ullong serial;
     atomic_bool fetching;
     struct cache_listener listener;
     struct cache_config config;
     struct cache_flights *flights;
+    _Alignas(CACHE_LINE) atomic_ullong serial;
 };
 
 struct cache_now cache_now_read(void)

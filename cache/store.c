@@ -65,7 +65,7 @@ struct cache_store {
     pthread_cond_t wanted, settled;
     struct change *queue; /* a ring */
     size_t queue_max, queue_bytes_max, first, count, queued_bytes;
-    int64_t first_mono_ms; /* when the queue ceased to be empty */
+    int64_t first_mono_ms; /* when the queue last ceased to be empty: all on it is due by that */
     uint64_t queued;       /* changes ever */
     bool stop, hurry;
     struct cache_store_stats stats;
@@ -400,7 +400,6 @@ static bool batch_take(struct cache_store *store, int64_t not_before_ms, bool lo
             store->batch[store->batch_count++].serial = store->queue[store->first].serial;
             store->batch[store->batch_count - 1].value = queue_drop(store);
         }
-        store->first_mono_ms = now;
     }
     bool go_on = !store->stop || store->count > 0 || has_batch(store);
     pthread_mutex_unlock(&store->lock);

@@ -298,7 +298,7 @@ static enum sov_error try_open(const char *path, const struct store_db_options *
     *other_scope = false;
     enum sov_error error =
         open_file(path, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX, &db, err);
-    if (error != SOV_OK) return error;
+    if (error != SOV_OK || db == NULL) return error;
     error = check_owner(db, path, &fresh, err);
     if (error != SOV_OK) goto failed;
     int rc = set_up(db, fresh, options->file_bytes_max);
@@ -375,8 +375,8 @@ enum sov_error store_db_open(const char *path, const struct store_db_options *op
 struct store_db *store_db_open_reader(const char *path)
 {
     struct store_db *db;
-    if (open_file(path, SQLITE_OPEN_READONLY | SQLITE_OPEN_NOMUTEX, &db, NULL) != SOV_OK)
-        return NULL;
+    (void)open_file(path, SQLITE_OPEN_READONLY | SQLITE_OPEN_NOMUTEX, &db, NULL);
+    if (db == NULL) return NULL;
     (void)sqlite3_busy_timeout(db->sqlite, 0); /* a request waits for it */
     return db;
 }
