@@ -7,9 +7,7 @@
  *   key       encoding and hashing a query of 1 KiB and of 64 KiB
  *   hit       a hit among N entries (--entries, 1 million) with queries of 1 KiB: entries all alike
  *             (uniform; +key: from the query's text on), by Zipf 0.99, and while another thread
- *             inserts; and what its memory accesses take by themselves. (Answers
- *             lie where malloc puts them: GLIBC_TUNABLES=glibc.malloc.hugetlb=1 in the environment
- *             has it use huge pages.)
+ *             inserts; and what its memory accesses take by themselves
  *   evict     an insertion into a full cache of --large entries (10 million) beside one into many
  *             caches of --small entries (10 thousand), as many in all, in turn: both touch memory
  *             that is as cold, so that the difference is what the number of entries costs

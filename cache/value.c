@@ -4,13 +4,13 @@
 #include <assert.h>
 #include <string.h>
 
-#include "base/mem.h"
+#include "base/slab.h"
 
 struct cache_value *cache_value_create(const struct cache_key *key, const void *bytes,
                                        size_t length)
 {
     if (key->length > CACHE_KEY_BYTES_MAX || length > CACHE_VALUE_BYTES_MAX) return NULL;
-    struct cache_value *value = sov_alloc(1, sizeof *value + key->length + length);
+    struct cache_value *value = slab_alloc(sizeof *value + key->length + length);
     if (value == NULL) return NULL;
     atomic_init(&value->references, 1);
     atomic_init(&value->removed, false);
@@ -37,5 +37,5 @@ void cache_value_release(struct cache_value *value)
     if (value == NULL) return;
     /* Release and acquire: what every holder did with it happens before it is freed. */
     if (atomic_fetch_sub_explicit(&value->references, 1, memory_order_acq_rel) == 1)
-        sov_free(value);
+        slab_free(value, sizeof *value + value->key_length + value->length);
 }
