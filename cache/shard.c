@@ -7,11 +7,11 @@
 #include "base/mem.h"
 
 /* Slots are at least half as many again as nodes, and at most three times as many. */
-enum { SLOTS_PER_2_NODES = 3, SLOTS_CHARGED = 2, MALLOC_HEADER_BYTES = 16 };
+enum { SLOTS_PER_2_NODES = 3, SLOTS_CHARGED = 2, ALLOCATION_BYTES = 16 };
 
 size_t cache_entry_bytes(const struct cache_value *value)
 {
-    return value->key_length + value->length + sizeof *value + MALLOC_HEADER_BYTES +
+    return value->key_length + value->length + sizeof *value + ALLOCATION_BYTES +
            sizeof(struct cache_node) + SLOTS_CHARGED * sizeof(struct cache_slot);
 }
 
