@@ -395,7 +395,8 @@ static bool batch_take(struct cache_store *store, int64_t not_before_ms, bool lo
     int64_t now = mono_ms();
     bool due = store->stop || store->hurry || store->count >= store->queue_max / 2 ||
                store->first_mono_ms + store->interval_ms <= now;
-    if (due && (not_before_ms <= now || store->stop)) {
+    /* Nothing is added to a batch that waits for another try: the queue is what is bounded. */
+    if (due && (not_before_ms <= now || store->stop) && store->batch_count == 0) {
         while (store->count > 0 && store->batch_count < BATCH_CHANGES) {
             store->batch[store->batch_count++].serial = store->queue[store->first].serial;
             store->batch[store->batch_count - 1].value = queue_drop(store);
