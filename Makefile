@@ -24,7 +24,7 @@ BUILD := build$(if $(SAN),-$(subst $(comma),-,$(SAN)))$(if $(AMX),-amx-$(AMX))
 DEPS_DIR := $(if $(SOVEREIGN_DEPS),$(SOVEREIGN_DEPS),.deps)
 VERSION := 0.1.0
 
-PACKAGES := libmicrohttpd libsodium libxxhash jansson libpcre2-8 libedit
+PACKAGES := libmicrohttpd libsodium libxxhash jansson libpcre2-8 libedit sqlite3
 PACKAGE_CFLAGS := $(shell pkg-config --cflags $(PACKAGES) 2>/dev/null)
 LIBS := $(shell pkg-config --libs $(PACKAGES) 2>/dev/null) -lpthread -lm
 TEST_LIBS := -lcmocka
@@ -56,7 +56,7 @@ file_cflags = $(if $(filter kernels/%,$1),$(KERNEL_CFLAGS)) $(if $(filter kernel
 	$(if $(filter kernels/amx/%,$1),$(AMX_CFLAGS)) $(if $(filter tests/test_matmul_amx.c,$1),$(if $(X86),$(AVX512_CFLAGS))) \
 	$(if $(filter tests/oracle/% bench/%,$1),$(ORACLE_CFLAGS))
 
-ROOMS := base gguf kernels kernels/scalar tokenizer model engine server cli
+ROOMS := base gguf kernels kernels/scalar tokenizer model engine cache server cli
 ROOMS += $(if $(X86),kernels/avx2 kernels/avx512) $(if $(AMX_KNOWN),kernels/amx)
 ROOMS += $(if $(filter aarch64,$(MACHINE)),kernels/neon)
 MAIN := cli/main.c
@@ -222,7 +222,7 @@ ORACLE_LIBS := $(if $(wildcard $(DEPS_DIR)/llama/lib),$(patsubst %,$(DEPS_DIR)/l
 	-fopenmp -ldl,$(shell pkg-config --libs llama 2>/dev/null))
 $(BUILD)/oracle/%: $(BUILD)/obj/tests/oracle/%.o $(LIB) $(wildcard $(DEPS_DIR)/llama/stamp)
 	$(call link,g++,,$(ORACLE_LIBS) $(LIBS) -lcmocka)
-$(BUILD)/bench/tune: $(BUILD)/obj/bench/tune.o $(LIB)
+$(BUILD)/bench/tune $(BUILD)/bench/bench_cache: $(BUILD)/bench/%: $(BUILD)/obj/bench/%.o $(LIB)
 	$(call link,$(CC),,$(LIBS))
 $(BUILD)/bench/%: $(BUILD)/obj/bench/%.o $(LIB) $(wildcard $(DEPS_DIR)/llama/stamp)
 	$(call link,g++,,$(ORACLE_LIBS) $(LIBS))

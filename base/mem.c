@@ -12,7 +12,7 @@ static atomic_bool mem_fail_sticky;
 
 enum { MEM_ALIGNMENT = 64, MEM_HUGE_BYTES = 2 << 20 };
 
-static bool mem_refused(void)
+bool sov_mem_refused(void)
 {
     long n = atomic_fetch_add_explicit(&mem_count, 1, memory_order_relaxed);
     long at = atomic_load_explicit(&mem_fail_at, memory_order_relaxed);
@@ -23,21 +23,21 @@ static bool mem_refused(void)
 void *sov_alloc(size_t count, size_t size)
 {
     size_t bytes;
-    if (mem_refused() || !sov_mul_size(count, size, &bytes)) return NULL;
+    if (sov_mem_refused() || !sov_mul_size(count, size, &bytes)) return NULL;
     return malloc(bytes != 0 ? bytes : 1);
 }
 
 void *sov_calloc(size_t count, size_t size)
 {
     size_t bytes;
-    if (mem_refused() || !sov_mul_size(count, size, &bytes)) return NULL;
+    if (sov_mem_refused() || !sov_mul_size(count, size, &bytes)) return NULL;
     return calloc(bytes != 0 ? bytes : 1, 1);
 }
 
 void *sov_realloc(void *ptr, size_t count, size_t size)
 {
     size_t bytes;
-    if (mem_refused() || !sov_mul_size(count, size, &bytes)) return NULL;
+    if (sov_mem_refused() || !sov_mul_size(count, size, &bytes)) return NULL;
     return realloc(ptr, bytes != 0 ? bytes : 1);
 }
 
@@ -63,7 +63,7 @@ void sov_free(void *ptr)
 
 void *sov_alloc_untouched(size_t bytes)
 {
-    if (mem_refused() || bytes > SIZE_MAX - MEM_HUGE_BYTES) return NULL;
+    if (sov_mem_refused() || bytes > SIZE_MAX - MEM_HUGE_BYTES) return NULL;
     size_t alignment = bytes >= MEM_HUGE_BYTES ? MEM_HUGE_BYTES : MEM_ALIGNMENT;
     size_t rounded = (bytes + MEM_ALIGNMENT - 1) / MEM_ALIGNMENT * MEM_ALIGNMENT;
     void *ptr = NULL;

@@ -50,5 +50,7 @@ static inline bool sov_add_size(size_t a, size_t b, size_t *out)
  * A negative number switches injection off. Returns how many allocations were made since the last call.
  */
 long sov_mem_fail_after(long after, bool sticky);
+/* For allocators of their own (base/slab.h): counts as an allocation; true when it shall fail. */
+bool sov_mem_refused(void);
 
 #endif
