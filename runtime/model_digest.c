@@ -28,11 +28,18 @@ enum {
     LINE_CHARS = HEX_CHARS + 1 + HEX_CHARS + 1, /* KEY DIGEST\n */
 };
 
+/* What must be the same for the file to be the same. */
+struct file_state {
+    uint64_t size, inode, device;
+    int64_t modified_s, modified_ns, changed_s, changed_ns;
+};
+
 struct model_digest {
     char path[PATH_MAX];     /* absolute */
     char remember[PATH_MAX]; /* the file of digests; "" without one */
     char key[HEX_CHARS + 1];
     int fd;
+    struct file_state state; /* when it was opened */
     bool settled;
     bool threaded;
     pthread_t thread;
@@ -45,12 +52,6 @@ struct model_digest {
     enum sov_error rc;
     struct sov_errbuf err;
     unsigned char bytes[MODEL_DIGEST_BYTES];
-};
-
-/* What must be the same for the file to be the same. */
-struct file_state {
-    uint64_t size, inode, device;
-    int64_t modified_s, modified_ns, changed_s, changed_ns;
 };
 
 static bool file_state_read(int fd, struct file_state *out)
@@ -69,13 +70,13 @@ static bool file_state_read(int fd, struct file_state *out)
     return true;
 }
 
-static void make_key(struct model_digest *d, const struct file_state *state)
+static void make_key(struct model_digest *d)
 {
     unsigned char digest[MODEL_DIGEST_BYTES];
     crypto_generichash_state hash;
     crypto_generichash_init(&hash, NULL, 0, sizeof digest);
     crypto_generichash_update(&hash, (const unsigned char *)d->path, strlen(d->path) + 1);
-    crypto_generichash_update(&hash, (const unsigned char *)state, sizeof *state);
+    crypto_generichash_update(&hash, (const unsigned char *)&d->state, sizeof d->state);
     crypto_generichash_final(&hash, digest, sizeof digest);
     sodium_bin2hex(d->key, sizeof d->key, digest, sizeof digest);
 }
@@ -154,15 +155,13 @@ static enum sov_error hash_file(struct model_digest *d, unsigned char *chunk)
 
 static enum sov_error compute(struct model_digest *d)
 {
-    struct file_state before, after;
-    if (!file_state_read(d->fd, &before))
-        return sov_fail(&d->err, SOV_ERR_IO, "%s: %s", d->path, strerror(errno));
+    struct file_state after;
     unsigned char *chunk = sov_alloc(CHUNK_BYTES, 1);
     if (chunk == NULL) return sov_fail(&d->err, SOV_ERR_NOMEM, "no memory to read %s", d->path);
     enum sov_error rc = hash_file(d, chunk);
     sov_free(chunk);
     if (rc != SOV_OK) return rc;
-    if (!file_state_read(d->fd, &after) || memcmp(&before, &after, sizeof before) != 0)
+    if (!file_state_read(d->fd, &after) || memcmp(&d->state, &after, sizeof after) != 0)
         return sov_fail(&d->err, SOV_ERR_IO, "%s: changed while it was read", d->path);
     if (d->remember[0] != '\0' && d->settled) remember(d);
     return SOV_OK;
@@ -197,12 +196,11 @@ static struct model_digest *digest_new(void)
 static enum sov_error digest_open(struct model_digest *d, const char *path, const char *data_dir,
                                   struct sov_errbuf *err)
 {
-    struct file_state state;
     struct timespec now;
     if (realpath(path, d->path) == NULL)
         return sov_fail(err, SOV_ERR_IO, "%s: %s", path, strerror(errno));
     d->fd = open(d->path, O_RDONLY | O_CLOEXEC);
-    if (d->fd < 0 || !file_state_read(d->fd, &state))
+    if (d->fd < 0 || !file_state_read(d->fd, &d->state))
         return sov_fail(err, SOV_ERR_IO, "%s: cannot be opened (%s)", path, strerror(errno));
     (void)posix_fadvise(d->fd, 0, 0, POSIX_FADV_SEQUENTIAL);
     if (data_dir != NULL) {
@@ -211,9 +209,9 @@ static enum sov_error digest_open(struct model_digest *d, const char *path, cons
             return sov_fail(err, SOV_ERR_IO, "%s: the path is too long", data_dir);
     }
     clock_gettime(CLOCK_REALTIME, &now);
-    int64_t age_s = now.tv_sec - state.changed_s;
+    int64_t age_s = now.tv_sec - d->state.changed_s;
     d->settled = age_s > SETTLED_S;
-    make_key(d, &state);
+    make_key(d);
     return SOV_OK;
 }
 
