@@ -24,7 +24,8 @@ enum {
     POWER_MIN = -292, /* -k for the largest double */
     POWER_MAX = 324,  /* and for the smallest */
     POWERS = POWER_MAX - POWER_MIN + 1,
-    LIMBS = 13, /* 832 bits: 5^324 takes 753, and 2^832 / 5^292 leaves 154 */
+    DIGITS_MAX = 20, /* of 64 bits */
+    LIMBS = 13,      /* 832 bits: 5^324 takes 753, and 2^832 / 5^292 leaves 154 */
 };
 
 /* 10^e as a fraction of 128 bits with the first one set, rounded up. */
@@ -142,8 +143,9 @@ static size_t layout(bool negative, struct digits d, char out[DECIMAL_TEXT_MAX])
         d.value /= 10;
         d.exponent++;
     }
-    char s[24];
-    int count = snprintf(s, sizeof s, "%llu", (unsigned long long)d.value);
+    char text[DIGITS_MAX], *s = text + DIGITS_MAX;
+    for (uint64_t rest = d.value; rest != 0; rest /= 10) *--s = (char)('0' + rest % 10);
+    int count = (int)(text + DIGITS_MAX - s);
     int point = count + d.exponent;
     char *p = out;
     if (negative) *p++ = '-';

@@ -6,10 +6,9 @@
  *
  * Out: the Schubfach algorithm (Raffaello Giulietti, "The Schubfach way to render doubles", 2021).
  * It needs 617 powers of ten to 128 bits. They are not a table in the source but computed at first
- * use, exactly, from 5^k and 2^832 / 5^k in plain long arithmetic (some 50 microseconds, 10 KB), so
+ * use, exactly, from 5^k and 2^832 / 5^k in plain long arithmetic (10 KB, within a millisecond), so
  * that there are no digits to mistype. tests/test_decimal.c compares with a search through the C
- * library's printf and strtod, which is simple and exact, and twenty times slower (and writes the
- * locale's decimal point).
+ * library's printf and strtod, which is simple and exact, and over twenty times slower.
  *
  * In: Clinger's exact case (William Clinger, "How to read floating point numbers accurately", 1990)
  * for up to 15 digits and powers of ten up to 22; everything else by strtod, which glibc and musl

@@ -245,28 +245,11 @@ static int generate_write_receipt(struct generate *g, struct cli_runtime *rt,
                                   const struct generate_answer *a)
 {
     struct chat_message messages[2];
-    const char *text = strbuf_text(&a->prompt_text);
-    size_t length = a->prompt_text.length, count = 0;
-    if (g->chat) count = generate_messages(g, text, length, messages);
+    struct engine_request request = g->request;
+    request.prompt = a->prompt.ids;
+    request.prompt_count = (int)a->prompt.count;
     struct receipt_answer answer = {
-        .request =
-            {
-                .prompt = a->prompt.ids,
-                .prompt_count = (int)a->prompt.count,
-                .text = g->chat ? NULL : text,
-                .text_length = length,
-                .messages = messages,
-                .message_count = count,
-                .chat_template = chat_template_name(rt->chat_template),
-                .sampling = g->request.sampling,
-                .stops = g->request.stops,
-                .stop_lengths = g->request.stop_lengths,
-                .stop_count = g->request.stop_count,
-                .max_tokens = g->request.max_tokens,
-                .context = rt->context,
-                .ignore_eos = g->request.ignore_eos,
-                .special_text = g->request.special_text,
-            },
+        .request = receipt_request_of(&request, rt->context),
         .kv_type = rt->kv_type,
         .tokens = a->tokens.ids,
         .token_count = (int)a->tokens.count,
@@ -275,6 +258,15 @@ static int generate_write_receipt(struct generate *g, struct cli_runtime *rt,
         .finish = a->finish == ENGINE_FINISH_STOP ? RECEIPT_STOP : RECEIPT_LENGTH,
         .answer_ns = a->usage.prefill_ns + a->usage.decode_ns,
     };
+    const char *text = strbuf_text(&a->prompt_text);
+    if (g->chat) {
+        answer.request.messages = messages;
+        answer.request.message_count = generate_messages(g, text, a->prompt_text.length, messages);
+        answer.request.chat_template = chat_template_name(rt->chat_template);
+    } else {
+        answer.request.text = text;
+        answer.request.text_length = a->prompt_text.length;
+    }
     memcpy(answer.logits_digest, a->digest, sizeof answer.logits_digest);
     return cli_receipt_write(&g->receipt, &answer, g->flags.quiet);
 }

@@ -67,6 +67,9 @@ struct receipt_request {
     bool special_text;
 };
 
+/* What the engine was asked, without a text or messages; context: engine_context. */
+struct receipt_request receipt_request_of(const struct engine_request *request, int context);
+
 /* What a receipt is made from. Everything is the caller's. */
 struct receipt_answer {
     struct receipt_request request;

@@ -21,6 +21,22 @@ const char *receipt_finish_name(enum receipt_finish finish)
     return NAMES[finish];
 }
 
+struct receipt_request receipt_request_of(const struct engine_request *request, int context)
+{
+    return (struct receipt_request){
+        .prompt = request->prompt,
+        .prompt_count = request->prompt_count,
+        .sampling = request->sampling,
+        .stops = request->stops,
+        .stop_lengths = request->stop_lengths,
+        .stop_count = request->stop_count,
+        .max_tokens = request->max_tokens,
+        .context = context,
+        .ignore_eos = request->ignore_eos,
+        .special_text = request->special_text,
+    };
+}
+
 void receipt_tokens_digest(const int32_t *tokens, int count,
                            unsigned char out[RECEIPT_DIGEST_BYTES])
 {
@@ -150,7 +166,8 @@ static void put_signed(struct strbuf *out, const struct receipt_answer *a,
 {
     unsigned char digest[RECEIPT_DIGEST_BYTES];
     char number[DECIMAL_TEXT_MAX];
-    decimal_from_double((double)(a->answer_ns / 1000) / 1000, number);
+    int64_t answer_us = a->answer_ns / 1000;
+    decimal_from_double((double)answer_us / 1000, number);
     strbuf_printf(out, "{\"answer_ms\":%s,\"arithmetic_version\":%d,\"finish_reason\":\"%s\",",
                   number, SOV_ARITHMETIC_VERSION, receipt_finish_name(a->finish));
     strbuf_printf(out, "\"kind\":\"" RECEIPT_KIND "\",\"kv_type\":\"%s\",\"version\":%d,",

@@ -64,19 +64,7 @@ static void describe(struct world *w, const struct engine_request *request)
     fixture_run(w->engine, request, &result);
     if (result.finish == ENGINE_FINISH_ERROR) fail_msg("%s", result.message);
     answer = (struct receipt_answer){
-        .request =
-            {
-                .prompt = request->prompt,
-                .prompt_count = request->prompt_count,
-                .sampling = request->sampling,
-                .stops = request->stops,
-                .stop_lengths = request->stop_lengths,
-                .stop_count = request->stop_count,
-                .max_tokens = request->max_tokens,
-                .context = CONTEXT,
-                .ignore_eos = request->ignore_eos,
-                .special_text = request->special_text,
-            },
+        .request = receipt_request_of(request, CONTEXT),
         .kv_type = w->kv_type,
         .tokens = result.tokens,
         .token_count = result.count,
