@@ -93,6 +93,9 @@ sed 's/"version":1}$/"version":1,"version":1}/' "$r" >"$TMPDIR/twice.json"
 step 'a member twice' refuses 3 'a second member "version"' "$TMPDIR/twice.json"
 sed 's/"version":1}$/"version":2}/' "$r" >"$TMPDIR/later.json"
 step 'a later format' refuses 3 'this program reads version 1' "$TMPDIR/later.json"
+sed 's/"version":1}$/"version":1,"zebra\\u001b[2J":1}/' "$r" >"$TMPDIR/escape.json"
+no_escape() { refuses 3 'zebra' "$TMPDIR/escape.json" && ! grep -q $'\033' "$TMPDIR/run.err"; }
+step 'what a receipt is called cannot command a terminal' no_escape
 head -c 300 "$r" >"$TMPDIR/half.json"
 step 'half a file' refuses 3 'has no end' "$TMPDIR/half.json"
 : >"$TMPDIR/empty.json"
