@@ -11,6 +11,7 @@
 #include "base/mem.h"
 #include "cli/args.h"
 #include "cli/cli.h"
+#include "cli/receipt_file.h"
 #include "cli/runtime_load.h"
 #include "cli/sampling_args.h"
 #include "cli/text.h"
@@ -20,6 +21,7 @@ enum { GENERATE_TOKENS_DEFAULT = 256, GENERATE_TOKENS_MAX = 1 << 20 };
 struct generate {
     struct cli_runtime_flags flags;
     struct cli_sampling sampling;
+    struct cli_receipt receipt;
     struct arg_texts prompts;
     struct arg_texts prompt_files;
     const char *system;
@@ -34,7 +36,8 @@ struct generate {
 /* One prompt and what became of it. */
 struct generate_answer {
     struct engine_job *job;
-    int prompt_tokens;
+    struct strbuf prompt_text;
+    struct token_list prompt;
     struct strbuf text;
     struct strbuf logprobs; /* JSON objects separated by commas */
     struct token_list tokens;
@@ -46,9 +49,22 @@ struct generate_answer {
 static void generate_answer_free(struct generate_answer *a)
 {
     if (a->job != NULL) engine_job_release(a->job);
+    strbuf_free(&a->prompt_text);
+    token_list_free(&a->prompt);
     strbuf_free(&a->text);
     strbuf_free(&a->logprobs);
     token_list_free(&a->tokens);
+}
+
+/* Returns how many there are. */
+static size_t generate_messages(const struct generate *g, const char *text, size_t length,
+                                struct chat_message messages[2])
+{
+    size_t count = 0;
+    if (g->system != NULL)
+        messages[count++] = (struct chat_message){"system", g->system, strlen(g->system)};
+    messages[count++] = (struct chat_message){"user", text, length};
+    return count;
 }
 
 static int generate_encode(const struct generate *g, struct cli_runtime *rt, const char *text,
@@ -58,10 +74,7 @@ static int generate_encode(const struct generate *g, struct cli_runtime *rt, con
     enum sov_error rc = SOV_OK;
     if (g->chat) {
         struct chat_message messages[2];
-        size_t count = 0;
-        if (g->system != NULL)
-            messages[count++] = (struct chat_message){"system", g->system, strlen(g->system)};
-        messages[count++] = (struct chat_message){"user", text, length};
+        size_t count = generate_messages(g, text, length, messages);
         rc = chat_template_encode(rt->chat_template, rt->tokenizer, messages, count, true, out,
                                   &err);
     } else {
@@ -75,29 +88,24 @@ static int generate_encode(const struct generate *g, struct cli_runtime *rt, con
 static int generate_submit(const struct generate *g, struct cli_runtime *rt, int index,
                            struct generate_answer *answer)
 {
-    struct strbuf text = {0};
-    struct token_list prompt = {0};
+    struct strbuf *text = &answer->prompt_text;
+    struct token_list *prompt = &answer->prompt;
     int status = CLI_OK;
     if (index >= g->prompts.count) {
         status = cli_read_file(g->prompt_files.items[index - g->prompts.count], TOKENIZER_INPUT_MAX,
-                               &text);
-    } else if (!strbuf_puts(&text, g->prompts.items[index])) {
+                               text);
+    } else if (!strbuf_puts(text, g->prompts.items[index])) {
         status = cli_error("no memory for the prompt");
     }
-    if (status == CLI_OK) status = generate_encode(g, rt, strbuf_text(&text), text.length, &prompt);
-    if (status == CLI_OK) {
-        struct engine_request request = g->request;
-        struct sov_errbuf err = {{0}};
-        request.prompt = prompt.ids;
-        request.prompt_count = (int)prompt.count;
-        answer->prompt_tokens = (int)prompt.count;
-        if (engine_submit(rt->engine, &request, NULL, NULL, &answer->job, &err) != SOV_OK) {
-            status = cli_error("prompt %d: %s", index + 1, err.message);
-        }
-    }
-    token_list_free(&prompt);
-    strbuf_free(&text);
-    return status;
+    if (status == CLI_OK) status = generate_encode(g, rt, strbuf_text(text), text->length, prompt);
+    if (status != CLI_OK) return status;
+    struct engine_request request = g->request;
+    struct sov_errbuf err = {{0}};
+    request.prompt = prompt->ids;
+    request.prompt_count = (int)prompt->count;
+    if (engine_submit(rt->engine, &request, NULL, NULL, &answer->job, &err) != SOV_OK)
+        return cli_error("prompt %d: %s", index + 1, err.message);
+    return CLI_OK;
 }
 
 static void json_put_logprob(struct strbuf *out, const struct tokenizer *tok, int32_t token,
@@ -233,7 +241,37 @@ static int generate_print_end(const struct generate *g, const struct generate_an
     return status;
 }
 
-static int generate_run(const struct generate *g, struct cli_runtime *rt)
+static int generate_write_receipt(struct generate *g, struct cli_runtime *rt,
+                                  const struct generate_answer *a)
+{
+    struct chat_message messages[2];
+    struct engine_request request = g->request;
+    request.prompt = a->prompt.ids;
+    request.prompt_count = (int)a->prompt.count;
+    struct receipt_answer answer = {
+        .request = receipt_request_of(&request, rt->context),
+        .kv_type = rt->kv_type,
+        .tokens = a->tokens.ids,
+        .token_count = (int)a->tokens.count,
+        .text = strbuf_text(&a->text),
+        .text_length = a->text.length,
+        .finish = a->finish == ENGINE_FINISH_STOP ? RECEIPT_STOP : RECEIPT_LENGTH,
+        .answer_ns = a->usage.prefill_ns + a->usage.decode_ns,
+    };
+    const char *text = strbuf_text(&a->prompt_text);
+    if (g->chat) {
+        answer.request.messages = messages;
+        answer.request.message_count = generate_messages(g, text, a->prompt_text.length, messages);
+        answer.request.chat_template = chat_template_name(rt->chat_template);
+    } else {
+        answer.request.text = text;
+        answer.request.text_length = a->prompt_text.length;
+    }
+    memcpy(answer.logits_digest, a->digest, sizeof answer.logits_digest);
+    return cli_receipt_write(&g->receipt, &answer, g->flags.quiet);
+}
+
+static int generate_run(struct generate *g, struct cli_runtime *rt)
 {
     int count = g->prompts.count + g->prompt_files.count;
     struct generate_answer *answers = sov_calloc((size_t)count, sizeof *answers);
@@ -248,6 +286,8 @@ static int generate_run(const struct generate *g, struct cli_runtime *rt)
         if (status != CLI_OK) break;
         status =
             g->json ? generate_print_json(g, rt, &answers[i]) : generate_print_end(g, &answers[i]);
+        if (status == CLI_OK && g->receipt.path != NULL)
+            status = generate_write_receipt(g, rt, &answers[i]);
     }
     for (int i = 0; i < count; i++) generate_answer_free(&answers[i]);
     sov_free(answers);
@@ -283,6 +323,7 @@ static void generate_declare(struct args *args, struct generate *g)
         args, "--logprobs", "N", &g->logprobs, 0, ENGINE_TOP_LOGPROBS_MAX,
         "With --json: the log probability of every token and of the N likeliest in its place.");
     args_switch(args, "--ignore-eos", &g->ignore_eos, "Go on when the model ends its answer.");
+    cli_receipt_add(args, &g->receipt);
     args_switch(args, "--quiet", &g->flags.quiet, "No progress and no hints on standard error.");
     args_heading(args, "Sampling");
     cli_sampling_add(
@@ -310,13 +351,17 @@ static int generate_check(struct generate *g)
     }
     if (g->logprobs >= 0 && !g->json)
         return cli_usage_error("generate", "--logprobs: only with --json");
+    if (g->receipt.path != NULL && count > 1)
+        return cli_usage_error("generate", "--receipt: only with one prompt");
+    if (g->receipt.data_dir != NULL && g->receipt.path == NULL)
+        return cli_usage_error("generate", "--data-dir: only with --receipt");
     if (g->flags.parallel > count) g->flags.parallel = count;
     g->flags.queue = count;
     g->request = (struct engine_request){
         .max_tokens = g->tokens_max,
         .ignore_eos = g->ignore_eos,
         .top_logprobs = g->logprobs,
-        .digest_logits = g->json,
+        .digest_logits = g->json || g->receipt.path != NULL,
     };
     return cli_sampling_apply(&g->sampling, "generate", &g->request);
 }
@@ -335,9 +380,11 @@ int cmd_generate(int argc, char **argv)
     status = generate_check(&g);
     if (status != CLI_OK) return status;
     status = cli_runtime_prepare(&rt, &g.flags, "generate");
+    if (status == CLI_OK) status = cli_receipt_open(&g.receipt, g.flags.model);
     if (status == CLI_OK) status = cli_runtime_open(&rt, &g.flags);
     if (status == CLI_OK) status = cli_runtime_load(&rt, &g.flags);
     if (status == CLI_OK) status = generate_run(&g, &rt);
     cli_runtime_close(&rt);
+    cli_receipt_close(&g.receipt);
     return status;
 }

@@ -19,14 +19,14 @@
 #include "cli/cli.h"
 #include "cli/runtime_load.h"
 #include "cli/text.h"
+#include "runtime/data_dir.h"
 #include "server/server.h"
 
 enum {
     SERVE_TIMEOUT_S_MAX = 86400,
     SERVE_CONNECTIONS_MAX = 65536,
     SERVE_TPOT_MS_MAX = 100000,
-    SERVE_GRACE_S_DEFAULT = 30, /* for the answers in progress when the server is told to stop */
-    SERVE_FOLDER_MODE = 0700,
+    SERVE_GRACE_S_DEFAULT = 30,    /* for the answers in progress when the server is told to stop */
     SERVE_HEADER_BYTES_MIN = 1024, /* what server_start accepts */
 };
 
@@ -83,33 +83,11 @@ static int serve_catch_signals(const struct serve *s)
     return CLI_OK;
 }
 
-/* Creates the folder and those above it, and tries that files can be made in it. */
 static int serve_prepare_data_dir(const char *path)
 {
-    char part[PATH_MAX];
-    size_t length = strlen(path);
-    if (length == 0 || length >= sizeof part) {
-        return cli_usage_error("serve", "--data-dir: must be a path of 1 to %d bytes",
-                               PATH_MAX - 1);
-    }
-    memcpy(part, path, length + 1);
-    for (size_t i = 1; i <= length; i++) {
-        if (part[i] != '/' && part[i] != '\0') continue;
-        char kept = part[i];
-        part[i] = '\0';
-        if (mkdir(part, SERVE_FOLDER_MODE) != 0 && errno != EEXIST) {
-            return cli_error("--data-dir %s: %s cannot be created (%s)", path, part,
-                             strerror(errno));
-        }
-        part[i] = kept;
-    }
-    struct stat st;
-    if (stat(path, &st) != 0) return cli_error("--data-dir %s: %s", path, strerror(errno));
-    if (!S_ISDIR(st.st_mode)) return cli_error("--data-dir %s: is not a folder", path);
-    if (access(path, R_OK | W_OK | X_OK) != 0) {
-        return cli_error("--data-dir %s: cannot be written to (%s)", path, strerror(errno));
-    }
-    return CLI_OK;
+    struct sov_errbuf err = {""};
+    if (data_dir_prepare(path, &err) == SOV_OK) return CLI_OK;
+    return cli_error("--data-dir %s", err.message);
 }
 
 static int serve_check_log(const struct serve *s)

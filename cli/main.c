@@ -17,13 +17,15 @@ static const struct {
     {"tokenize", cmd_tokenize, "Print the token ids of a text"},
     {"inspect", cmd_inspect, "Show what is in a GGUF file and whether it runs"},
     {"logits", cmd_logits, "Write the logits of every position of a prompt to a file"},
+    {"verify", cmd_verify, "Check the receipt of an answer with the model's file"},
+    {"canonical-json", cmd_canonical_json, "Print the canonical form of a JSON text (RFC 8785)"},
 };
 enum { COMMANDS_COUNT = sizeof COMMANDS / sizeof COMMANDS[0] };
 
 static void print_commands(FILE *out)
 {
     for (int i = 0; i < COMMANDS_COUNT; i++)
-        fprintf(out, "  %-10s %s\n", COMMANDS[i].name, COMMANDS[i].summary);
+        fprintf(out, "  %-15s %s\n", COMMANDS[i].name, COMMANDS[i].summary);
 }
 
 static int print_help(void)

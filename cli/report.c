@@ -6,6 +6,7 @@
 
 #include "base/log.h"
 #include "cli/cli.h"
+#include "cli/text.h"
 
 enum {
     NAME_CHARS_MAX = 32,    /* longer words are not looked up for near matches */
@@ -21,9 +22,13 @@ int cli_error(const char *format, ...)
     va_end(list);
     if (log_current_format() == LOG_FORMAT_JSON) {
         log_error("%s", message);
-    } else {
-        fprintf(stderr, "sovereign: %s\n", message);
+        return CLI_FAILED;
     }
+    /* Messages quote what is wrong: names out of files that may be anyone's. */
+    struct strbuf safe = {0};
+    cli_picture_controls(&safe, message, strlen(message));
+    fprintf(stderr, "sovereign: %s\n", strbuf_failed(&safe) ? message : strbuf_text(&safe));
+    strbuf_free(&safe);
     return CLI_FAILED;
 }
 

@@ -30,7 +30,7 @@ void cli_runtime_flags_add_model(struct args *args, struct cli_runtime_flags *fl
     args_alias(args, "-m");
 }
 
-void cli_runtime_flags_add_engine(struct args *args, struct cli_runtime_flags *flags)
+void cli_runtime_flags_add_cpu(struct args *args, struct cli_runtime_flags *flags)
 {
     args_int(
         args, "--threads", "N", &flags->threads, 1, POOL_THREADS_MAX,
@@ -42,6 +42,11 @@ void cli_runtime_flags_add_engine(struct args *args, struct cli_runtime_flags *f
               "CPU has. "
               "The answers do not "
               "depend on it.");
+}
+
+void cli_runtime_flags_add_engine(struct args *args, struct cli_runtime_flags *flags)
+{
+    cli_runtime_flags_add_cpu(args, flags);
     args_int(args, "--ctx", "N", &flags->context, 2, ENGINE_CONTEXT_MAX,
              "Tokens of one conversation, prompt and answer together. Default: what the model was "
              "trained for, at "

@@ -65,7 +65,9 @@ struct cli_runtime {
 
 void cli_runtime_flags_init(struct cli_runtime_flags *flags, int parallel);
 void cli_runtime_flags_add_model(struct args *args, struct cli_runtime_flags *flags);
-/* --threads, --isa, --ctx, --prefill-chunk, --kv-memory, --kv-type. */
+/* --threads, --isa. */
+void cli_runtime_flags_add_cpu(struct args *args, struct cli_runtime_flags *flags);
+/* Those, and --ctx, --prefill-chunk, --kv-memory, --kv-type. */
 void cli_runtime_flags_add_engine(struct args *args, struct cli_runtime_flags *flags);
 void cli_runtime_flags_add_parallel(struct args *args, struct cli_runtime_flags *flags);
 void cli_runtime_flags_add_template(struct args *args, struct cli_runtime_flags *flags);

@@ -1,0 +1,100 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "cli/receipt_file.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include <sodium.h>
+
+#include "base/clock.h"
+#include "base/file.h"
+#include "cli/cli.h"
+#include "cli/guide.h"
+#include "runtime/data_dir.h"
+
+void cli_receipt_add(struct args *args, struct cli_receipt *receipt)
+{
+    args_text(args, "--receipt", "FILE", &receipt->path,
+              "Write a signed receipt of the answer, which 'sovereign verify' checks. With one "
+              "prompt.");
+    args_text(args, "--data-dir", "DIR", &receipt->data_dir,
+              "Folder of the node's key, which signs; made if absent. Default: "
+              "$XDG_STATE_HOME/sovereign or ~/.local/state/sovereign. With --receipt.");
+}
+
+int cli_model_digest_start(const char *model, const char *data_dir, struct model_digest **out)
+{
+    struct sov_errbuf err = {""};
+    enum sov_error rc = model != NULL
+                            ? model_digest_start(model, data_dir, out, &err)
+                            : model_digest_of_memory(sov_guide_start, guide_bytes(), out, &err);
+    return rc == SOV_OK ? CLI_OK : cli_error("%s", err.message);
+}
+
+int cli_receipt_open(struct cli_receipt *receipt, const char *model)
+{
+    if (receipt->path == NULL) return CLI_OK;
+    char usual[PATH_MAX];
+    const char *folder = receipt->data_dir;
+    struct sov_errbuf err = {""};
+    enum sov_error rc = SOV_OK;
+    if (folder == NULL) {
+        rc = data_dir_default(usual, sizeof usual, &err);
+        if (rc != SOV_OK) return cli_error("--receipt: %s; --data-dir DIR names one", err.message);
+        folder = usual;
+    }
+    rc = identity_open(folder, &receipt->identity, &err);
+    if (rc != SOV_OK) return cli_error("--data-dir: %s", err.message);
+    return cli_model_digest_start(model, folder, &receipt->digest);
+}
+
+/* A file is replaced as a whole; into what is there and is no file (a pipe, a device) is written. */
+static int write_file(const char *path, const struct strbuf *text)
+{
+    struct stat st;
+    struct sov_errbuf err = {""};
+    if (stat(path, &st) != 0 || S_ISREG(st.st_mode)) {
+        if (file_replace(path, text->data, text->length, &err) == SOV_OK) return CLI_OK;
+        return cli_error("--receipt %s", err.message);
+    }
+    FILE *file = fopen(path, "wbe");
+    if (file == NULL)
+        return cli_error("--receipt %s: cannot be opened for writing (%s)", path, strerror(errno));
+    bool ok = fwrite(text->data, 1, text->length, file) == text->length;
+    int why = errno;
+    if (fclose(file) != 0 && ok) {
+        ok = false;
+        why = errno;
+    }
+    return ok ? CLI_OK : cli_error("--receipt %s: cannot be written (%s)", path, strerror(why));
+}
+
+int cli_receipt_write(struct cli_receipt *receipt, struct receipt_answer *answer, bool quiet)
+{
+    struct strbuf text = {0};
+    struct sov_errbuf err = {""};
+    answer->time_ms = clock_wall_ms();
+    enum sov_error rc = model_digest_wait(receipt->digest, -1, answer->model_digest, &err);
+    if (rc == SOV_OK) rc = receipt_write(answer, receipt->identity, &text, &err);
+    int status = rc == SOV_OK ? write_file(receipt->path, &text)
+                              : cli_error("--receipt %s: %s", receipt->path, err.message);
+    if (status == CLI_OK && !quiet) {
+        char node[IDENTITY_PUBLIC_BYTES * 2 + 1];
+        sodium_bin2hex(node, sizeof node, identity_public(receipt->identity),
+                       IDENTITY_PUBLIC_BYTES);
+        fprintf(stderr, "%s: a receipt signed by node %s\n", receipt->path, node);
+    }
+    strbuf_free(&text);
+    return status;
+}
+
+void cli_receipt_close(struct cli_receipt *receipt)
+{
+    identity_close(receipt->identity);
+    model_digest_free(receipt->digest);
+    receipt->identity = NULL;
+    receipt->digest = NULL;
+}
