@@ -23,12 +23,13 @@
 #include "base/strbuf.h"
 #include "engine/engine.h"
 #include "tokenizer/chat_template.h"
+#include "json/json_strict.h"
 
 enum {
-    API_DEPTH_MAX = 128,      /* nesting of arrays and objects */
-    API_VALUES_MAX = 1 << 20, /* values in one body: a million token ids, 64 MB as a tree */
-    API_N_MAX = 16,           /* choices per prompt */
-    API_CHOICES_MAX = 128,    /* prompts times n */
+    API_DEPTH_MAX = JSON_STRICT_DEPTH_MAX,
+    API_VALUES_MAX = JSON_STRICT_VALUES_MAX,
+    API_N_MAX = 16,        /* choices per prompt */
+    API_CHOICES_MAX = 128, /* prompts times n */
     API_MESSAGES_MAX = 4096,
     API_COMPLETION_TOKENS_DEFAULT = 16, /* OpenAI's default in /v1/completions */
     API_PARAM_MAX = 128,
