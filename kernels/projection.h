@@ -25,7 +25,7 @@ enum {
 
 /* Column i has the weights of input i in the three outputs, and a zero. */
 struct projection {
-    _Alignas(64) float columns[PROJECTION_INPUTS][PROJECTION_LANES];
+    _Alignas(16) float columns[PROJECTION_INPUTS][PROJECTION_LANES];
     float bias[PROJECTION_LANES];
 };
 

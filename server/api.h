@@ -22,6 +22,7 @@
 #include "base/error.h"
 #include "base/strbuf.h"
 #include "engine/engine.h"
+#include "ihsan/projector.h"
 #include "tokenizer/chat_template.h"
 #include "json/json_strict.h"
 
@@ -33,6 +34,7 @@ enum {
     API_MESSAGES_MAX = 4096,
     API_COMPLETION_TOKENS_DEFAULT = 16, /* OpenAI's default in /v1/completions */
     API_PARAM_MAX = 128,
+    API_PROJECT_BATCH_MAX = 65536, /* projections in one request */
 };
 
 /* What goes wrong with a request: the HTTP status and the members of OpenAI's error object. */
@@ -122,5 +124,12 @@ struct api_detokenize {
 bool api_detokenize_parse(const char *body, size_t length, int vocab, struct api_detokenize *out,
                           struct api_error *err);
 void api_detokenize_free(struct api_detokenize *request);
+
+/*
+ * /v1/ihsan/project, from body to answer (docs/http.md). On false, err is filled and out may hold a
+ * part.
+ */
+bool api_project(const struct projector *p, const char *body, size_t length, struct strbuf *out,
+                 struct api_error *err);
 
 #endif
