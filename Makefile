@@ -229,7 +229,7 @@ $(BUILD)/bench/%: $(BUILD)/obj/bench/%.o $(LIB) $(wildcard $(DEPS_DIR)/llama/sta
 $(BENCH_ISAS:%=$(BUILD)/bench/bench_llama-%): $(BUILD)/bench/bench_llama-%: $(BUILD)/obj/bench/bench_llama.o $(LIB) \
 		$(DEPS_DIR)/llama-%/stamp
 	$(call link,g++,,$(patsubst %,$(DEPS_DIR)/llama-$*/lib/lib%.a,llama ggml ggml-cpu ggml-base) -fopenmp -ldl $(LIBS))
-$(BUILD)/bench/report: $(REPORT_SRCS:%.c=$(BUILD)/obj/%.o)
+$(BUILD)/bench/report: $(REPORT_SRCS:%.c=$(BUILD)/obj/%.o) $(LIB)
 	$(call link,$(CC),,$(LIBS))
 
 format:

@@ -26,6 +26,7 @@ int cmd_generate(int argc, char **argv);
 int cmd_tokenize(int argc, char **argv);
 int cmd_logits(int argc, char **argv);
 int cmd_inspect(int argc, char **argv);
+int cmd_ihsan(int argc, char **argv);
 
 /* One line on stderr, "sovereign: ..."; a JSON log line when the log is in JSON. Returns
  * CLI_FAILED. */
