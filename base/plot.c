@@ -198,10 +198,10 @@ void plot_render(const char *title, const struct plot_panel *panels, int count, 
                   width, height, width, height, title, STYLE);
     strbuf_printf(out, "<text class=\"h\" x=\"%d\" y=\"24\">%s</text>\n", MARGIN_LEFT, title);
     for (int i = 0; i < count; i++) {
-        draw_panel(out, &panels[i], i % PANELS_PER_ROW * PANEL_WIDTH,
-                   TITLE_HEIGHT + i / PANELS_PER_ROW * PANEL_HEIGHT);
+        int row = i / PANELS_PER_ROW, column = i % PANELS_PER_ROW;
+        draw_panel(out, &panels[i], column * PANEL_WIDTH, TITLE_HEIGHT + row * PANEL_HEIGHT);
     }
-    if (count > 0) draw_legend(out, &panels[0], height - LEGEND_HEIGHT / 2);
+    if (count > 0) draw_legend(out, &panels[0], height - LEGEND_HEIGHT * 0.5);
     strbuf_puts(out, "</svg>\n");
 }
 

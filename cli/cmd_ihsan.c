@@ -87,8 +87,8 @@ static int ihsan_rubric(const struct ihsan *h)
 static int ihsan_score(struct ihsan *h, struct cli_runtime *rt)
 {
     struct evaluator *evaluator = NULL;
-    struct ihsan_evaluation e;
-    struct ntu n;
+    struct ihsan_evaluation e = {0};
+    struct ntu n = {0};
     struct sov_errbuf err = {""};
     int status = ihsan_open(h, rt, &evaluator);
     if (status == CLI_OK &&

@@ -101,10 +101,11 @@ static enum sov_error evaluator_encode_lead(struct evaluator *e, const char *lea
     }
     if (rc == SOV_OK && strbuf_failed(&text))
         rc = sov_fail(err, SOV_ERR_NOMEM, "out of memory for the rubric");
-    if (rc == SOV_OK && tail == NULL)
+    else if (rc == SOV_OK && tail == NULL)
         rc = sov_fail(err, SOV_ERR_INTERNAL, "the chat template %s leaves answers out",
                       chat_template_name(e->chat_template));
-    if (rc == SOV_OK) rc = tokenizer_encode(e->tokenizer, tail, strlen(tail), flags, &e->lead, err);
+    else if (rc == SOV_OK)
+        rc = tokenizer_encode(e->tokenizer, tail, strlen(tail), flags, &e->lead, err);
     strbuf_free(&text);
     return rc;
 }
@@ -372,7 +373,7 @@ enum sov_error evaluator_run(struct evaluator *evaluator, const int32_t *tokens,
 {
     struct evaluation *e;
     enum sov_error rc = evaluation_submit(evaluator, tokens, count, NULL, NULL, &e, err);
-    if (rc != SOV_OK) return rc;
+    if (e == NULL) return rc;
     (void)evaluation_wait(e, -1);
     rc = evaluation_result(e, out, err);
     evaluation_release(e);

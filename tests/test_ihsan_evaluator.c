@@ -396,6 +396,30 @@ static void without_a_template_the_lead_is_a_paragraph(void **state)
     engine_free(engine);
 }
 
+static void every_chat_template_has_a_place_for_the_questions(void **state)
+{
+    const struct fixture_model *m = *state;
+    struct engine_options options = fixture_options(m);
+    struct engine *engine = fixture_engine(&options);
+    struct rubric rubric = letters_rubric();
+    int32_t tokens[PROMPT];
+    fixture_prompt(tokens, PROMPT, 4);
+    for (int t = 0; t < CHAT_TEMPLATES; t++) {
+        struct evaluator_options wanted = {.engine = engine,
+                                           .tokenizer = m->tokenizer,
+                                           .chat_template = (enum chat_template)t,
+                                           .rubric = &rubric};
+        struct evaluator *e;
+        struct sov_errbuf err;
+        struct ihsan_evaluation got;
+        if (evaluator_create(&wanted, &e, &err) != SOV_OK)
+            fail_msg("%s: %s", chat_template_name((enum chat_template)t), err.message);
+        run(e, tokens, PROMPT, &got);
+        evaluator_free(e);
+    }
+    engine_free(engine);
+}
+
 static void extreme_logits_stay_scores(void **state)
 {
     (void)state;
@@ -482,6 +506,7 @@ int main(void)
         cmocka_unit_test(words_that_are_no_tokens_are_named),
         cmocka_unit_test(texts_become_the_tokens_of_a_conversation),
         cmocka_unit_test(without_a_template_the_lead_is_a_paragraph),
+        cmocka_unit_test(every_chat_template_has_a_place_for_the_questions),
         cmocka_unit_test(extreme_logits_stay_scores),
         cmocka_unit_test(creating_and_scoring_survive_every_lack_of_memory),
     };
