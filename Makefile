@@ -56,7 +56,7 @@ file_cflags = $(if $(filter kernels/%,$1),$(KERNEL_CFLAGS)) $(if $(filter kernel
 	$(if $(filter kernels/amx/%,$1),$(AMX_CFLAGS)) $(if $(filter tests/test_matmul_amx.c,$1),$(if $(X86),$(AVX512_CFLAGS))) \
 	$(if $(filter tests/oracle/% bench/%,$1),$(ORACLE_CFLAGS))
 
-ROOMS := base gguf kernels kernels/scalar tokenizer model engine cache runtime server cli
+ROOMS := base json gguf kernels kernels/scalar tokenizer model engine cache ihsan runtime server cli
 ROOMS += $(if $(X86),kernels/avx2 kernels/avx512) $(if $(AMX_KNOWN),kernels/amx)
 ROOMS += $(if $(filter aarch64,$(MACHINE)),kernels/neon)
 MAIN := cli/main.c
@@ -160,7 +160,7 @@ oracle:
 # header. mkmodel is this machine's: the emulator runs its system's programs.
 AARCH64_CC := aarch64-linux-gnu-gcc
 AARCH64_LIBC = $(if $(filter aarch64,$(MACHINE)),,$(wildcard $(shell $(AARCH64_CC) -print-file-name=libc.a 2>/dev/null)))
-AARCH64_TESTS := $(patsubst %,tests/test_%.c,matmul vec_exact vec_accuracy quant model_exact)
+AARCH64_TESTS := $(patsubst %,tests/test_%.c,matmul vec_exact vec_accuracy projection_exact quant model_exact)
 aarch64:
 	$(if $(AARCH64_LIBC),@$(MAKE) $(SUB) BUILD=build/aarch64 CC=$(AARCH64_CC) AR=aarch64-linux-gnu-ar \
 		ROOMS='base gguf kernels kernels/scalar kernels/neon model' LIBS='-static -lpthread -lm' TEST_LIBS= \
@@ -229,7 +229,7 @@ $(BUILD)/bench/%: $(BUILD)/obj/bench/%.o $(LIB) $(wildcard $(DEPS_DIR)/llama/sta
 $(BENCH_ISAS:%=$(BUILD)/bench/bench_llama-%): $(BUILD)/bench/bench_llama-%: $(BUILD)/obj/bench/bench_llama.o $(LIB) \
 		$(DEPS_DIR)/llama-%/stamp
 	$(call link,g++,,$(patsubst %,$(DEPS_DIR)/llama-$*/lib/lib%.a,llama ggml ggml-cpu ggml-base) -fopenmp -ldl $(LIBS))
-$(BUILD)/bench/report: $(REPORT_SRCS:%.c=$(BUILD)/obj/%.o)
+$(BUILD)/bench/report: $(REPORT_SRCS:%.c=$(BUILD)/obj/%.o) $(LIB)
 	$(call link,$(CC),,$(LIBS))
 
 format:

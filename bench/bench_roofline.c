@@ -21,6 +21,7 @@
 #include "base/clock.h"
 #include "base/mem.h"
 #include "base/pool.h"
+#include "bench/bandwidth.h"
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -31,13 +32,10 @@
 enum {
     ROOFLINE_BYTES = 1 << 30,
     ROOFLINE_PASSES = 12, /* the best counts: a pass beside other work is worth nothing */
-    ROOFLINE_LANES = 8,
     ROOFLINE_LOOPS = 1 << 21,
     ROOFLINE_CHAINS =
         12, /* independent accumulators: latency 4 to 5 times 2 per cycle, with room */
 };
-
-typedef uint64_t lanes8 __attribute__((vector_size(64)));
 
 struct roofline_job {
     const unsigned char *data;
@@ -45,28 +43,12 @@ struct roofline_job {
     uint64_t sums[POOL_THREADS_MAX]; /* what was computed, so that it is not optimized away */
 };
 
-#if defined(__x86_64__)
-__attribute__((target_clones("arch=x86-64-v4", "avx2", "default")))
-#endif
-static uint64_t
-roofline_sum(const lanes8 *data, size_t count)
-{
-    lanes8 sums[4] = {{0}};
-    for (size_t i = 0; i + 4 <= count; i += 4) {
-        for (size_t j = 0; j < 4; j++) sums[j] += data[i + j];
-    }
-    lanes8 all = sums[0] + sums[1] + sums[2] + sums[3];
-    uint64_t total = 0;
-    for (int i = 0; i < ROOFLINE_LANES; i++) total += all[i];
-    return total;
-}
-
 static void roofline_read(void *arg, int worker, int workers)
 {
     struct roofline_job *job = arg;
     size_t share = ROOFLINE_BYTES / (size_t)workers / 4096 * 4096;
     const void *begin = job->data + share * (size_t)worker;
-    job->sums[worker] += roofline_sum(begin, share / sizeof(lanes8));
+    job->sums[worker] += bandwidth_sum(begin, share / sizeof(bandwidth_lanes));
 }
 
 static void roofline_compute(void *arg, int worker, int workers)

@@ -36,6 +36,8 @@ struct serve {
     struct server *server;
     const char *model_name;
     const char *data_dir;
+    const char *ihsan_weights;
+    struct projector projector;
     const char *log_level;
     const char *log_format;
     int request_timeout_s;
@@ -88,6 +90,15 @@ static int serve_prepare_data_dir(const char *path)
     struct sov_errbuf err = {""};
     if (data_dir_prepare(path, &err) == SOV_OK) return CLI_OK;
     return cli_error("--data-dir %s", err.message);
+}
+
+static int serve_load_weights(struct serve *s)
+{
+    struct sov_errbuf err = {""};
+    if (projector_load(&s->projector, kern_isa_best(), s->ihsan_weights, &err) != SOV_OK)
+        return cli_error("--ihsan-weights: %s", err.message);
+    s->options.projector = &s->projector;
+    return CLI_OK;
 }
 
 static int serve_check_log(const struct serve *s)
@@ -227,6 +238,8 @@ static void serve_declare(struct args *args, struct serve *s)
              "they are read in smaller pieces. Default 0: pieces of --prefill-chunk.");
     args_switch(args, "--no-prefix-reuse", &s->flags.no_prefix_reuse,
                 "Compute equal beginnings of prompts every time. The answers do not depend on it.");
+    args_text(args, "--ihsan-weights", "FILE", &s->ihsan_weights,
+              "Weights of the Ihsan projector (docs/ihsan.md). Default: the built-in ones.");
     args_heading(args, "Running");
     args_text(args, "--log-level", "LEVEL", &s->log_level,
               "error, warn, info or debug. Default info.");
@@ -265,6 +278,7 @@ int cmd_serve(int argc, char **argv)
     status = serve_check_log(&s);
     if (status != CLI_OK) return status;
     status = cli_runtime_prepare(&rt, &s.flags, "serve");
+    if (status == CLI_OK && s.ihsan_weights != NULL) status = serve_load_weights(&s);
     if (status == CLI_OK && s.data_dir != NULL) status = serve_prepare_data_dir(s.data_dir);
     if (status == CLI_OK) status = serve_run(&s, &rt);
     cli_runtime_close(&rt);

@@ -104,7 +104,7 @@ void engine_end_job(struct engine *e, struct engine_job *job, enum engine_finish
     engine_fill_usage(s, &job->usage);
     if (s->digest != NULL) crypto_generichash_final(s->digest, job->digest, sizeof job->digest);
     sequence_release_pages(s, &e->prefix);
-    if (finish != ENGINE_FINISH_ERROR)
+    if (finish != ENGINE_FINISH_ERROR && s->max_tokens > 0)
         e->answer_tokens += ENGINE_ANSWER_WEIGHT * (sequence_generated(s) - e->answer_tokens);
     pthread_mutex_lock(&e->lock);
     if (job->running) e->stats.running--;

@@ -117,10 +117,13 @@ struct engine_request {
     bool notify_at_end;   /* notify when the last event is there, and not for those before it */
     /*
      * If set, called on the engine thread with the raw logits (vocab float32) that follow each
-     * prompt position, in order. Switches prefix reuse off for this request. Must not block.
+     * prompt position from logits_from (0 .. prompt_count-1) on, in order. Must not block. Each
+     * costs a product with the output matrix; positions before logits_from cost none, and may come
+     * from shared pages. 0 asks for all of them, and switches prefix reuse off for this request.
      */
     void (*prompt_logits)(void *user, int position, const float *logits, int vocab);
     void *prompt_logits_user;
+    int logits_from;
 };
 
 enum engine_finish {

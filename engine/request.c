@@ -116,6 +116,10 @@ enum sov_error request_check(const struct engine_request *r, int vocab, int cont
     if (r->max_tokens < 0)
         return sov_fail(err, SOV_ERR_INVALID, "max_tokens must be 0 or more, not %d",
                         r->max_tokens);
+    if (r->logits_from < 0 || r->logits_from >= r->prompt_count)
+        return sov_fail(err, SOV_ERR_INVALID,
+                        "logits_from must be a position of the prompt, 0 to %d, not %d",
+                        r->prompt_count - 1, r->logits_from);
     if (r->top_logprobs < -1 || r->top_logprobs > ENGINE_TOP_LOGPROBS_MAX)
         return sov_fail(err, SOV_ERR_INVALID, "top_logprobs must be -1 (off) to %d, not %d",
                         ENGINE_TOP_LOGPROBS_MAX, r->top_logprobs);

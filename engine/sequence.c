@@ -27,10 +27,17 @@ int sequence_pages_expected(const struct sequence *s, int answer)
     return pages < worst ? pages : worst;
 }
 
-/* Full pages whose use leaves at least one token to compute. */
+/* Positions before this one may be taken over: not the last, nor those whose logits are wanted. */
+static int sequence_skip_end(const struct sequence *s)
+{
+    int end = s->read_count - 1;
+    return s->prompt_logits != NULL && s->lines_given < end ? s->lines_given : end;
+}
+
+/* Full pages of such positions. */
 static int sequence_pages_shareable(const struct sequence *s)
 {
-    return s->hashes != NULL ? (s->read_count - 1) / KV_PAGE_POSITIONS : 0;
+    return s->hashes != NULL ? sequence_skip_end(s) / KV_PAGE_POSITIONS : 0;
 }
 
 static bool sequence_copy_bias(struct sequence *s)
@@ -69,10 +76,12 @@ enum sov_error sequence_init(struct sequence *s, const struct engine_request *re
     s->sampling = request->sampling;
     s->ignore_eos = request->ignore_eos;
     s->special_text = request->special_text;
-    s->reuse = reuse && !request->no_prefix_reuse && request->prompt_logits == NULL;
+    s->reuse = reuse && !request->no_prefix_reuse &&
+               (request->prompt_logits == NULL || request->logits_from > 0);
     s->top_logprobs = request->top_logprobs;
     s->prompt_logits = request->prompt_logits;
     s->prompt_logits_user = request->prompt_logits_user;
+    s->lines_given = request->logits_from;
     detokenizer_init(&s->detokenizer, tok, s->special_text);
 
     bool ok = sequence_copy_bias(s);
@@ -194,7 +203,8 @@ static int sequence_common(const struct sequence *s, const struct sequence *othe
     int page = s->page_count, base = s->computed;
     if (other->hashes == NULL || other->page_count < page || end <= base) return 0;
     if (page > 0 && other->pages[page - 1] != s->pages[page - 1]) return 0;
-    int limit = s->read_count - 1 < end ? s->read_count - 1 : end;
+    int limit = sequence_skip_end(s);
+    if (limit > end) limit = end;
     if (limit > base + KV_PAGE_POSITIONS) limit = base + KV_PAGE_POSITIONS;
     int n = base;
     while (n < limit && s->tokens[n] == other->tokens[n]) n++;
@@ -216,7 +226,7 @@ bool sequence_follows(const struct sequence *s, const struct sequence *ahead)
 void sequence_adopt_part(struct sequence *s, struct prefix_cache *cache,
                          const struct sequence *const *running, int count)
 {
-    int limit = s->read_count - 1 - s->computed, most;
+    int limit = sequence_skip_end(s) - s->computed, most;
     if (s->hashes == NULL || s->computed % KV_PAGE_POSITIONS != 0 || limit <= 0) return;
     if (limit > KV_PAGE_POSITIONS) limit = KV_PAGE_POSITIONS;
     int at = s->page_count;

@@ -39,7 +39,7 @@ struct sequence {
     int computed;
     int read_count;  /* to be read before a token is picked: the prompt; after preemption, all */
     int preemptions; /* how often it had to give its pages back */
-    int lines_given; /* prompt positions whose logits were handed out */
+    int lines_given; /* prompt positions before this one: logits not wanted, or handed out */
 
     /* Text. Without stop strings the detokenizer is the reader's (job.h), not the engine's. */
     struct detokenizer detokenizer;

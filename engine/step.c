@@ -47,9 +47,12 @@ static int step_collect_prefills(struct engine *e)
         if (follows) continue;
         sequence_adopt_part(s, &e->prefix, e->readers, i);
         s->wanted = s->read_count - s->computed;
-        if (s->prompt_logits != NULL) {
-            s->wanted = step_min(s->wanted, spare_lines);
-            spare_lines -= s->wanted;
+        int plain = s->lines_given - s->computed; /* rows whose logits nobody wants */
+        if (plain < 0) plain = 0;
+        if (s->prompt_logits != NULL && s->wanted > plain) {
+            int lines = step_min(s->wanted - plain, spare_lines);
+            s->wanted = plain + lines;
+            spare_lines -= lines;
         }
         if (s->wanted > 0) e->batch[count++] = e->running[i];
     }

@@ -22,16 +22,19 @@
 #include "base/error.h"
 #include "base/strbuf.h"
 #include "engine/engine.h"
+#include "ihsan/projector.h"
 #include "tokenizer/chat_template.h"
+#include "json/json_strict.h"
 
 enum {
-    API_DEPTH_MAX = 128,      /* nesting of arrays and objects */
-    API_VALUES_MAX = 1 << 20, /* values in one body: a million token ids, 64 MB as a tree */
-    API_N_MAX = 16,           /* choices per prompt */
-    API_CHOICES_MAX = 128,    /* prompts times n */
+    API_DEPTH_MAX = JSON_STRICT_DEPTH_MAX,
+    API_VALUES_MAX = JSON_STRICT_VALUES_MAX,
+    API_N_MAX = 16,        /* choices per prompt */
+    API_CHOICES_MAX = 128, /* prompts times n */
     API_MESSAGES_MAX = 4096,
     API_COMPLETION_TOKENS_DEFAULT = 16, /* OpenAI's default in /v1/completions */
     API_PARAM_MAX = 128,
+    API_PROJECT_BATCH_MAX = 65536, /* projections in one request */
 };
 
 /* What goes wrong with a request: the HTTP status and the members of OpenAI's error object. */
@@ -121,5 +124,12 @@ struct api_detokenize {
 bool api_detokenize_parse(const char *body, size_t length, int vocab, struct api_detokenize *out,
                           struct api_error *err);
 void api_detokenize_free(struct api_detokenize *request);
+
+/*
+ * /v1/ihsan/project, from body to answer (docs/http.md). On false, err is filled and out may hold a
+ * part.
+ */
+bool api_project(const struct projector *p, const char *body, size_t length, struct strbuf *out,
+                 struct api_error *err);
 
 #endif

@@ -11,8 +11,6 @@
 
 /* The value of a field, or NULL when it is absent or null. */
 json_t *api_field(const json_t *object, const char *name);
-/* For error messages: "a string", "an array", ... */
-const char *api_type_name(const json_t *value);
 
 bool api_read_bool(const json_t *object, const char *name, bool *out, struct api_error *err);
 /* Integers in [min, max]; 3.0 is not an integer. */

@@ -58,7 +58,7 @@ static bool api_read_bias(const json_t *root, int vocab, struct api_request *out
     if (!json_is_object(map))
         return api_fail(err, "logit_bias",
                         "'logit_bias' must be an object of token id to bias, not %s.",
-                        api_type_name(map));
+                        json_type_name(map));
     size_t count = json_object_size(map);
     if (count > ENGINE_LOGIT_BIAS_MAX)
         return api_fail(err, "logit_bias",
@@ -95,7 +95,7 @@ static bool api_add_stop(const json_t *value, const char *where, struct api_requ
                          struct api_error *err)
 {
     if (!json_is_string(value))
-        return api_fail(err, where, "'%s' must be a string, not %s.", where, api_type_name(value));
+        return api_fail(err, where, "'%s' must be a string, not %s.", where, json_type_name(value));
     size_t length = json_string_length(value);
     if (length == 0 || length > ENGINE_STOP_BYTES_MAX)
         return api_fail(err, where, "'%s' must have 1 to %d bytes, not %zu.", where,
@@ -112,7 +112,7 @@ static bool api_read_stops(const json_t *root, struct api_request *out, struct a
     if (json_is_string(stop)) return api_add_stop(stop, "stop", out, err);
     if (!json_is_array(stop))
         return api_fail(err, "stop", "'stop' must be a string or an array of strings, not %s.",
-                        api_type_name(stop));
+                        json_type_name(stop));
     size_t count = json_array_size(stop);
     if (count > ENGINE_STOPS_MAX)
         return api_fail(err, "stop", "'stop' has %zu strings; at most %d are supported.", count,
@@ -132,7 +132,7 @@ static bool api_read_stream(const json_t *root, struct api_request *out, struct 
     if (options == NULL) return true;
     if (!json_is_object(options))
         return api_fail(err, "stream_options", "'stream_options' must be an object, not %s.",
-                        api_type_name(options));
+                        json_type_name(options));
     if (!out->stream)
         return api_fail(err, "stream_options",
                         "'stream_options' may only be given when 'stream' is true.");
@@ -140,7 +140,7 @@ static bool api_read_stream(const json_t *root, struct api_request *out, struct 
     if (usage != NULL && !json_is_boolean(usage))
         return api_fail(err, "stream_options.include_usage",
                         "'stream_options.include_usage' must be true or false, not %s.",
-                        api_type_name(usage));
+                        json_type_name(usage));
     out->include_usage = json_is_true(usage);
     return true;
 }
@@ -188,7 +188,7 @@ static bool api_read_common(const json_t *root, int vocab, struct api_request *o
     int64_t min_tokens = out->chat ? 1 : 0;
     const json_t *model = api_field(root, "model");
     if (model != NULL && !json_is_string(model))
-        return api_fail(err, "model", "'model' must be a string, not %s.", api_type_name(model));
+        return api_fail(err, "model", "'model' must be a string, not %s.", json_type_name(model));
     if (!api_refuse_unsupported(root, err) || !api_read_sampling(root, out, err) ||
         !api_read_bias(root, vocab, out, err) || !api_read_stops(root, out, err) ||
         !api_read_stream(root, out, err) || !api_read_int(root, "n", 1, API_N_MAX, &n, err) ||
@@ -281,7 +281,7 @@ static bool api_read_message(const json_t *message, size_t index, struct api_req
     struct chat_message *to = &out->messages[index];
     if (!json_is_object(message))
         return api_fail(err, where, "'%s' must be an object, not %s.", where,
-                        api_type_name(message));
+                        json_type_name(message));
     if (!api_read_role(message, index, to, err)) return false;
     const json_t *calls = api_field(message, "tool_calls");
     if (calls != NULL && !(json_is_array(calls) && json_array_size(calls) == 0)) {
@@ -297,7 +297,7 @@ static bool api_read_message(const json_t *message, size_t index, struct api_req
     }
     if (json_is_array(content)) return api_read_parts(content, where, to, &out->joined[index], err);
     return api_fail(err, where, "'%s' must be a string or an array of text parts, not %s.", where,
-                    content == NULL ? "missing or null" : api_type_name(content));
+                    content == NULL ? "missing or null" : json_type_name(content));
 }
 
 static bool api_read_chat(const json_t *root, struct api_request *out, struct api_error *err)
@@ -305,7 +305,7 @@ static bool api_read_chat(const json_t *root, struct api_request *out, struct ap
     const json_t *messages = api_field(root, "messages");
     if (!json_is_array(messages))
         return api_fail(err, "messages", "'messages' must be an array of messages, not %s.",
-                        messages == NULL ? "missing or null" : api_type_name(messages));
+                        messages == NULL ? "missing or null" : json_type_name(messages));
     size_t count = json_array_size(messages);
     if (count == 0)
         return api_fail(err, "messages", "'messages' is empty; at least one message is needed.");
@@ -340,7 +340,7 @@ static bool api_read_prompt(const json_t *value, const char *where, int vocab,
     }
     if (!json_is_array(value))
         return api_fail(err, where, "'%s' must be a string or an array of token ids, not %s.",
-                        where, api_type_name(value));
+                        where, json_type_name(value));
     if (json_array_size(value) == 0) return api_fail(err, where, "'%s' is empty.", where);
     return api_read_ids(value, vocab, where, &out->ids, &out->count, err);
 }

@@ -12,7 +12,7 @@ bool api_tokenize_parse(const char *body, size_t length, struct api_tokenize *ou
     bool ok = json_is_string(content);
     if (!ok)
         api_fail(err, "content", "'content' must be a string, not %s.",
-                 content == NULL ? "missing or null" : api_type_name(content));
+                 content == NULL ? "missing or null" : json_type_name(content));
     ok = ok && api_read_bool(out->root, "add_special", &out->add_special, err) &&
          api_read_bool(out->root, "parse_special", &out->parse_special, err) &&
          api_read_bool(out->root, "with_pieces", &out->with_pieces, err);
@@ -41,7 +41,7 @@ bool api_detokenize_parse(const char *body, size_t length, int vocab, struct api
     bool ok = json_is_array(tokens)
                   ? api_read_ids(tokens, vocab, "tokens", &out->ids, &out->count, err)
                   : api_fail(err, "tokens", "'tokens' must be an array of token ids, not %s.",
-                             tokens == NULL ? "missing or null" : api_type_name(tokens));
+                             tokens == NULL ? "missing or null" : json_type_name(tokens));
     json_decref(root);
     return ok;
 }

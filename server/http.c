@@ -31,6 +31,7 @@ static const struct http_route HTTP_ROUTES[] = {
     {"/v1/models", ROUTE_MODELS, false, false},
     {"/tokenize", ROUTE_TOKENIZE, true, false},
     {"/detokenize", ROUTE_DETOKENIZE, true, false},
+    {"/v1/ihsan/project", ROUTE_PROJECT, true, false},
     {"/health", ROUTE_HEALTH, false, true},
     {"/metrics", ROUTE_METRICS, false, false},
     {"/", ROUTE_PAGE, false, true},

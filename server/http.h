@@ -103,6 +103,7 @@ struct request {
 
 struct server {
     struct server_options options;
+    struct projector projector; /* options.projector points here */
     char *cors_origin;
     char *api_key_file;
     struct listen_socket listen;

@@ -26,6 +26,7 @@ const char *server_route_name(enum server_route route)
         "/v1/models/{id}",
         "/tokenize",
         "/detokenize",
+        "/v1/ihsan/project",
         "/health",
         "/metrics",
         "/",

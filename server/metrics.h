@@ -20,6 +20,7 @@ enum server_route {
     ROUTE_MODEL,
     ROUTE_TOKENIZE,
     ROUTE_DETOKENIZE,
+    ROUTE_PROJECT,
     ROUTE_HEALTH,
     ROUTE_METRICS,
     ROUTE_PAGE,

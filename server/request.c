@@ -153,11 +153,20 @@ static void request_prepare_generation(struct request *r, const struct server_mo
     if (!ok) request_refuse(r, &err);
 }
 
+static void request_prepare_project(struct request *r)
+{
+    struct api_error err;
+    if (!api_project(&r->server->projector, r->body.data, r->body.length, &r->out, &err))
+        request_refuse(r, &err);
+}
+
 void request_prepare(struct request *r)
 {
     const struct server_model *model = atomic_load(&r->server->model);
     struct api_error err;
-    if (model == NULL) {
+    if (r->route == ROUTE_PROJECT && !atomic_load(&r->server->draining)) {
+        request_prepare_project(r); /* needs no model */
+    } else if (model == NULL) {
         api_fail_status(&err, 503, "model_loading", NULL,
                         "The model is still loading; try again soon.");
         request_refuse(r, &err);

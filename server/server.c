@@ -120,6 +120,11 @@ static enum sov_error server_copy_options(struct server *server,
     server->api_key_file = options->api_key_file != NULL ? sov_strdup(options->api_key_file) : NULL;
     server->options.cors_origin = server->cors_origin;
     server->options.api_key_file = server->api_key_file;
+    if (options->projector != NULL)
+        server->projector = *options->projector;
+    else
+        projector_init(&server->projector, kern_isa_best());
+    server->options.projector = &server->projector;
     if (server->cors_origin == NULL ||
         (options->api_key_file != NULL && server->api_key_file == NULL))
         return sov_fail(err, SOV_ERR_NOMEM, "out of memory for the HTTP server");

@@ -33,6 +33,7 @@
 
 #include "base/error.h"
 #include "engine/engine.h"
+#include "ihsan/projector.h"
 #include "model/model.h"
 #include "tokenizer/chat_template.h"
 #include "tokenizer/tokenizer.h"
@@ -64,6 +65,7 @@ struct server_options {
     int request_timeout_ms;
     int idle_timeout_ms;
     int keepalive_ms;
+    const struct projector *projector; /* of /v1/ihsan/project; copied; NULL: the default weights */
 };
 /* 127.0.0.1:8080, no keys, cors_origin "*", no access log, and the limits above. */
 void server_options_default(struct server_options *options);

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "bench/report/plot.h"
+#include "base/plot.h"
 #include "bench/report/report.h"
 
 enum { CHART_PATH_MAX = 4096 };
@@ -75,7 +75,9 @@ static bool chart_write(struct chart *c, const char *folder, const char *name, c
 {
     char path[CHART_PATH_MAX];
     snprintf(path, sizeof path, "%s/%s.svg", folder, name);
-    bool ok = c->count == 0 || plot_write(path, title, c->panels, c->count);
+    struct sov_errbuf err;
+    bool ok = c->count == 0 || plot_write(path, title, c->panels, c->count, &err) == SOV_OK;
+    if (!ok) fprintf(stderr, "report: %s\n", err.message);
     memset(c, 0, sizeof *c);
     return ok;
 }

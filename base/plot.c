@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Geometry and SVG of the charts. */
-#include "bench/report/plot.h"
+#include "base/plot.h"
 
-#include <errno.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
+
+#include "base/file.h"
 
 enum {
     PANEL_WIDTH = 330,
@@ -87,49 +88,52 @@ static double at_y(const struct frame *f, double value)
     return f->y + f->height * (1 - fmin(value / f->max, 1));
 }
 
-static void draw_axes(FILE *out, const struct plot_panel *p, const struct frame *f)
+static void draw_axes(struct strbuf *out, const struct plot_panel *p, const struct frame *f)
 {
-    fprintf(out, "<text class=\"t\" x=\"%.0f\" y=\"%.0f\">%s</text>\n", f->x, f->y - 12, p->title);
+    strbuf_printf(out, "<text class=\"t\" x=\"%.0f\" y=\"%.0f\">%s</text>\n", f->x, f->y - 12,
+                  p->title);
     for (int i = 0; i <= TICKS; i++) {
         double value = f->max * i / TICKS, y = at_y(f, value);
-        fprintf(out, "<line class=\"g\" x1=\"%.1f\" x2=\"%.1f\" y1=\"%.1f\" y2=\"%.1f\"/>", f->x,
-                f->x + f->width, y, y);
-        fprintf(out, "<text class=\"s\" text-anchor=\"end\" x=\"%.1f\" y=\"%.1f\">%.4g</text>\n",
-                f->x - 6, y + 4, value);
+        strbuf_printf(out, "<line class=\"g\" x1=\"%.1f\" x2=\"%.1f\" y1=\"%.1f\" y2=\"%.1f\"/>",
+                      f->x, f->x + f->width, y, y);
+        strbuf_printf(out,
+                      "<text class=\"s\" text-anchor=\"end\" x=\"%.1f\" y=\"%.1f\">%.4g</text>\n",
+                      f->x - 6, y + 4, value);
     }
     for (int i = 0; i < p->categories; i++) {
-        fprintf(out, "<text class=\"s\" text-anchor=\"middle\" x=\"%.1f\" y=\"%.1f\">%s</text>\n",
-                at_x(f, p, i), f->y + f->height + 16, p->labels[i]);
+        strbuf_printf(out,
+                      "<text class=\"s\" text-anchor=\"middle\" x=\"%.1f\" y=\"%.1f\">%s</text>\n",
+                      at_x(f, p, i), f->y + f->height + 16, p->labels[i]);
     }
-    fprintf(out, "<text class=\"s\" text-anchor=\"middle\" x=\"%.1f\" y=\"%.1f\">%s</text>\n",
-            f->x + f->width / 2, f->y + f->height + 34, p->x_label);
-    fprintf(
+    strbuf_printf(out, "<text class=\"s\" text-anchor=\"middle\" x=\"%.1f\" y=\"%.1f\">%s</text>\n",
+                  f->x + f->width / 2, f->y + f->height + 34, p->x_label);
+    strbuf_printf(
         out,
         "<text class=\"s\" text-anchor=\"middle\" transform=\"translate(%.1f %.1f) rotate(-90)\">%s"
         "</text>\n",
         f->x - 40, f->y + f->height / 2, p->y_label);
 }
 
-static void draw_line(FILE *out, const struct plot_panel *p, const struct frame *f,
+static void draw_line(struct strbuf *out, const struct plot_panel *p, const struct frame *f,
                       const struct plot_series *s)
 {
-    fprintf(out, "<polyline class=\"%s c%d\" points=\"", s->kind == PLOT_LIMIT ? "l" : "",
-            s->colour);
+    strbuf_printf(out, "<polyline class=\"%s c%d\" points=\"", s->kind == PLOT_LIMIT ? "l" : "",
+                  s->colour);
     for (int i = 0; i < p->categories; i++) {
-        if (s->present[i]) fprintf(out, "%.1f,%.1f ", at_x(f, p, i), at_y(f, s->values[i]));
+        if (s->present[i]) strbuf_printf(out, "%.1f,%.1f ", at_x(f, p, i), at_y(f, s->values[i]));
     }
-    fprintf(out, "\"/>\n");
+    strbuf_printf(out, "\"/>\n");
     for (int i = 0; i < p->categories && s->kind == PLOT_LINE; i++) {
         if (!s->present[i]) continue;
-        fprintf(out,
-                "<circle class=\"c%d\" r=\"3\" cx=\"%.1f\" cy=\"%.1f\"><title>%s: "
-                "%.4g</title></circle>\n",
-                s->colour, at_x(f, p, i), at_y(f, s->values[i]), s->name, s->values[i]);
+        strbuf_printf(out,
+                      "<circle class=\"c%d\" r=\"3\" cx=\"%.1f\" cy=\"%.1f\"><title>%s: "
+                      "%.4g</title></circle>\n",
+                      s->colour, at_x(f, p, i), at_y(f, s->values[i]), s->name, s->values[i]);
     }
 }
 
 /* Bar number index of count that share a category. */
-static void draw_bars(FILE *out, const struct plot_panel *p, const struct frame *f,
+static void draw_bars(struct strbuf *out, const struct plot_panel *p, const struct frame *f,
                       const struct plot_series *s, int index, int count)
 {
     double width = 0.8 / count;
@@ -138,17 +142,18 @@ static void draw_bars(FILE *out, const struct plot_panel *p, const struct frame 
         double left = at_x(f, p, i - 0.4 + width * index),
                right = at_x(f, p, i - 0.4 + width * (index + 1));
         double y = at_y(f, s->values[i]);
-        fprintf(
+        strbuf_printf(
             out,
             "<rect class=\"b c%d\" x=\"%.1f\" y=\"%.1f\" width=\"%.1f\" height=\"%.1f\"><title>%s: "
             "%.4g</title></rect>\n",
             s->colour, left, y, right - left - 1, f->y + f->height - y, s->name, s->values[i]);
-        fprintf(out, "<text class=\"s\" text-anchor=\"middle\" x=\"%.1f\" y=\"%.1f\">%.3g</text>\n",
-                (left + right) / 2, y - 4, s->values[i]);
+        strbuf_printf(
+            out, "<text class=\"s\" text-anchor=\"middle\" x=\"%.1f\" y=\"%.1f\">%.3g</text>\n",
+            (left + right) / 2, y - 4, s->values[i]);
     }
 }
 
-static void draw_panel(FILE *out, const struct plot_panel *p, double x, double y)
+static void draw_panel(struct strbuf *out, const struct plot_panel *p, double x, double y)
 {
     struct frame f = {x + MARGIN_LEFT, y + MARGIN_TOP, PANEL_WIDTH - MARGIN_LEFT - MARGIN_RIGHT,
                       PANEL_HEIGHT - MARGIN_TOP - MARGIN_BOTTOM, panel_max(p)};
@@ -164,48 +169,50 @@ static void draw_panel(FILE *out, const struct plot_panel *p, double x, double y
     }
 }
 
-static void draw_legend(FILE *out, const struct plot_panel *p, double y)
+static void draw_legend(struct strbuf *out, const struct plot_panel *p, double y)
 {
     double x = MARGIN_LEFT;
     for (int s = 0; s < p->series_count; s++) {
         const struct plot_series *one = &p->series[s];
         if (one->kind == PLOT_LIMIT) {
-            fprintf(out, "<polyline class=\"l\" points=\"%.0f,%.0f %.0f,%.0f\"/>", x, y, x + 18, y);
+            strbuf_printf(out, "<polyline class=\"l\" points=\"%.0f,%.0f %.0f,%.0f\"/>", x, y,
+                          x + 18, y);
         } else {
-            fprintf(out, "<rect class=\"b c%d\" x=\"%.0f\" y=\"%.0f\" width=\"18\" height=\"8\"/>",
-                    one->colour, x, y - 4);
+            strbuf_printf(out,
+                          "<rect class=\"b c%d\" x=\"%.0f\" y=\"%.0f\" width=\"18\" height=\"8\"/>",
+                          one->colour, x, y - 4);
         }
-        fprintf(out, "<text x=\"%.0f\" y=\"%.0f\">%s</text>\n", x + 24, y + 4, one->name);
+        strbuf_printf(out, "<text x=\"%.0f\" y=\"%.0f\">%s</text>\n", x + 24, y + 4, one->name);
         x += 24 + 8 * (double)strlen(one->name) + 20;
     }
 }
 
-bool plot_write(const char *path, const char *title, const struct plot_panel *panels, int count)
+void plot_render(const char *title, const struct plot_panel *panels, int count, struct strbuf *out)
 {
     int columns = count < PANELS_PER_ROW ? count : PANELS_PER_ROW;
     int rows = (count + PANELS_PER_ROW - 1) / PANELS_PER_ROW;
     int width = columns * PANEL_WIDTH, height = TITLE_HEIGHT + rows * PANEL_HEIGHT + LEGEND_HEIGHT;
-    FILE *out = fopen(path, "w");
-    if (out == NULL) {
-        fprintf(stderr, "report: %s: %s\n", path, strerror(errno));
-        return false;
-    }
-    fprintf(out,
-            "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"%d\" height=\"%d\" viewBox=\"0 0 %d "
-            "%d\" "
-            "role=\"img\">\n<title>%s</title>\n%s",
-            width, height, width, height, title, STYLE);
-    fprintf(out, "<text class=\"h\" x=\"%d\" y=\"24\">%s</text>\n", MARGIN_LEFT, title);
+    strbuf_printf(out,
+                  "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"%d\" height=\"%d\" "
+                  "viewBox=\"0 0 %d %d\" role=\"img\">\n<title>%s</title>\n%s",
+                  width, height, width, height, title, STYLE);
+    strbuf_printf(out, "<text class=\"h\" x=\"%d\" y=\"24\">%s</text>\n", MARGIN_LEFT, title);
     for (int i = 0; i < count; i++) {
-        draw_panel(out, &panels[i], i % PANELS_PER_ROW * PANEL_WIDTH,
-                   TITLE_HEIGHT + i / PANELS_PER_ROW * PANEL_HEIGHT);
+        int row = i / PANELS_PER_ROW, column = i % PANELS_PER_ROW;
+        draw_panel(out, &panels[i], column * PANEL_WIDTH, TITLE_HEIGHT + row * PANEL_HEIGHT);
     }
-    if (count > 0) draw_legend(out, &panels[0], height - LEGEND_HEIGHT / 2);
-    fprintf(out, "</svg>\n");
-    bool ok = ferror(out) == 0;
-    if (fclose(out) != 0 || !ok) {
-        fprintf(stderr, "report: %s could not be written whole\n", path);
-        return false;
-    }
-    return true;
+    if (count > 0) draw_legend(out, &panels[0], height - LEGEND_HEIGHT * 0.5);
+    strbuf_puts(out, "</svg>\n");
+}
+
+enum sov_error plot_write(const char *path, const char *title, const struct plot_panel *panels,
+                          int count, struct sov_errbuf *err)
+{
+    struct strbuf image = {0};
+    plot_render(title, panels, count, &image);
+    enum sov_error rc = strbuf_failed(&image)
+                            ? sov_fail(err, SOV_ERR_NOMEM, "%s: no memory for the image", path)
+                            : file_replace(path, strbuf_text(&image), image.length, err);
+    strbuf_free(&image);
+    return rc;
 }

@@ -1,12 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Small SVG charts: panels side by side, each with categories along x and some series of lines or bars over them.
- * Readable on light and on dark pages: the colours follow the reader's preference.
+ * Readable on light and on dark pages: the colours follow the reader's preference. Texts are put in as they are: the
+ * caller keeps what means something in XML out of them.
  */
-#ifndef SOV_BENCH_PLOT_H
-#define SOV_BENCH_PLOT_H
+#ifndef SOV_BASE_PLOT_H
+#define SOV_BASE_PLOT_H
 
 #include <stdbool.h>
+
+#include "base/error.h"
+#include "base/strbuf.h"
 
 enum { PLOT_CATEGORIES_MAX = 12, PLOT_SERIES_MAX = 6, PLOT_PANELS_MAX = 12, PLOT_TEXT_MAX = 64 };
 
@@ -31,7 +35,10 @@ struct plot_panel {
 /* The series of that name in the panel, made if there is none. Names beyond PLOT_SERIES_MAX share the last one. */
 struct plot_series *plot_series_add(struct plot_panel *panel, const char *name, enum plot_kind kind,
                                     int colour);
-/* Writes the panels, with a legend of the first one's series. False if the file cannot be written. */
-bool plot_write(const char *path, const char *title, const struct plot_panel *panels, int count);
+/* Appends the panels as an SVG image, with a legend of the first one's series. */
+void plot_render(const char *title, const struct plot_panel *panels, int count, struct strbuf *out);
+/* The same into a file, which is replaced. SOV_ERR_IO, SOV_ERR_NOMEM. */
+enum sov_error plot_write(const char *path, const char *title, const struct plot_panel *panels,
+                          int count, struct sov_errbuf *err);
 
 #endif

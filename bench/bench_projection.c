@@ -1,0 +1,160 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What a projection costs (docs/ihsan.md): one at a time, and a batch beside the bandwidth of this machine, measured in
+ * the same run and with one thread, as the batch is.
+ *
+ *   bench_projection [ELEMENTS]
+ *
+ * Prints lines "METRIC ISA VALUE UNIT", each the best of several passes:
+ *   one avx512 4.1 ns             projections that do not wait for each other
+ *   one_latency avx512 9.8 ns     each begins when the one before has ended
+ *   read_bandwidth any 20.1 GB/s  as bench_roofline
+ *   batch avx512 2.1 ns           of one element among ELEMENTS (a million)
+ *   batch_rate avx512 18.9 GB/s   its 32 bytes of scores and 12 of results
+ *   batch_share avx512 94 %       of read_bandwidth
+ */
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/mem.h"
+#include "bench/bandwidth.h"
+#include "ihsan/projector.h"
+
+enum {
+    BATCH_DEFAULT = 1000000,
+    BATCH_MAX = 100000000,
+    SINGLES = 1 << 20,
+    SINGLE_VECTORS = 64, /* they stay in the first cache */
+    PASSES = 20,
+    BANDWIDTH_BYTES = 1 << 28,
+};
+
+static const double BYTES_PER_ELEMENT = (IHSAN_DIMENSIONS + PROJECTION_OUTPUTS) * sizeof(float);
+
+static uint32_t random_state = 1;
+
+static float random_score(void)
+{
+    random_state = random_state * 1664525u + 1013904223u;
+    return (float)(random_state >> 8) / 16777216.0f;
+}
+
+static double best_of(double best, int64_t ns, double count)
+{
+    double one = (double)ns / count;
+    return best == 0 || one < best ? one : best;
+}
+
+/* latency: where the next scores are depends on a comparison with the last result. */
+static double single_ns(const struct projector *p, bool latency)
+{
+    float scores[SINGLE_VECTORS][IHSAN_DIMENSIONS];
+    double best = 0;
+    float sum = 0;
+    for (int i = 0; i < SINGLE_VECTORS; i++)
+        for (int d = 0; d < IHSAN_DIMENSIONS; d++) scores[i][d] = random_score();
+    for (int pass = 0; pass < PASSES; pass++) {
+        struct ntu n = {0};
+        int64_t begin = clock_monotonic_ns();
+        for (int i = 0; i < SINGLES; i++) {
+            int late = latency ? n.belief > 1.0f : 0;
+            const float *x = scores[(i + late) % SINGLE_VECTORS];
+            if (projector_project(p, x, &n, NULL) != SOV_OK) return -1;
+            if (!latency) sum += n.belief;
+        }
+        best = best_of(best, clock_monotonic_ns() - begin, SINGLES);
+        sum += n.belief;
+    }
+    return sum > 0 ? best : -1;
+}
+
+struct arrays {
+    float *in[IHSAN_DIMENSIONS];
+    float *out[PROJECTION_OUTPUTS];
+};
+
+static bool arrays_make(struct arrays *a, size_t count)
+{
+    memset(a, 0, sizeof *a);
+    for (int d = 0; d < IHSAN_DIMENSIONS; d++) {
+        a->in[d] = sov_alloc_aligned(count * sizeof(float));
+        if (a->in[d] == NULL) return false;
+        for (size_t k = 0; k < count; k++) a->in[d][k] = random_score();
+    }
+    for (int r = 0; r < PROJECTION_OUTPUTS; r++) {
+        a->out[r] = sov_alloc_aligned(count * sizeof(float));
+        if (a->out[r] == NULL) return false;
+        memset(a->out[r], 1, count * sizeof(float));
+    }
+    return true;
+}
+
+static void arrays_free(struct arrays *a)
+{
+    for (int d = 0; d < IHSAN_DIMENSIONS; d++) sov_free_aligned(a->in[d]);
+    for (int r = 0; r < PROJECTION_OUTPUTS; r++) sov_free_aligned(a->out[r]);
+}
+
+static double batch_ns(const struct projector *p, const struct arrays *a, size_t count)
+{
+    double best = 0;
+    for (int pass = 0; pass < PASSES; pass++) {
+        size_t bad;
+        int64_t begin = clock_monotonic_ns();
+        if (projector_project_batch(p, (const float *const *)a->in, count, a->out, &bad, NULL) !=
+            SOV_OK)
+            return -1;
+        best = best_of(best, clock_monotonic_ns() - begin, (double)count);
+    }
+    return best;
+}
+
+static double read_bandwidth(void)
+{
+    unsigned char *data = sov_alloc_aligned(BANDWIDTH_BYTES);
+    double best = 0;
+    uint64_t sum = 0;
+    if (data == NULL) return -1;
+    memset(data, 1, BANDWIDTH_BYTES);
+    for (int pass = 0; pass < PASSES; pass++) {
+        int64_t begin = clock_monotonic_ns();
+        sum += bandwidth_sum((const bandwidth_lanes *)(const void *)data,
+                             BANDWIDTH_BYTES / sizeof(bandwidth_lanes));
+        best = best_of(best, clock_monotonic_ns() - begin, BANDWIDTH_BYTES);
+    }
+    sov_free_aligned(data);
+    return sum > 0 ? 1 / best : -1;
+}
+
+int main(int argc, char **argv)
+{
+    long count = argc > 1 ? strtol(argv[1], NULL, 10) : BATCH_DEFAULT;
+    struct arrays a;
+    if (count < 1 || count > BATCH_MAX || argc > 2) {
+        fprintf(stderr, "usage: bench_projection [ELEMENTS, 1 to %d]\n", BATCH_MAX);
+        return 2;
+    }
+    if (!arrays_make(&a, (size_t)count)) {
+        fprintf(stderr, "bench_projection: out of memory\n");
+        arrays_free(&a);
+        return 1;
+    }
+    double bandwidth = read_bandwidth();
+    printf("read_bandwidth any %.2f GB/s\n", bandwidth);
+    for (int isa = 0; isa < KERN_ISAS; isa++) {
+        if (!kern_isa_available((enum kern_isa)isa)) continue;
+        const char *name = kern_isa_name((enum kern_isa)isa);
+        struct projector p;
+        projector_init(&p, (enum kern_isa)isa);
+        printf("one %s %.2f ns\n", name, single_ns(&p, false));
+        printf("one_latency %s %.2f ns\n", name, single_ns(&p, true));
+        double ns = batch_ns(&p, &a, (size_t)count), rate = BYTES_PER_ELEMENT / ns;
+        printf("batch %s %.3f ns\nbatch_rate %s %.2f GB/s\nbatch_share %s %.0f %%\n", name, ns,
+               name, rate, name, 100 * rate / bandwidth);
+    }
+    arrays_free(&a);
+    return 0;
+}
