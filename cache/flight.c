@@ -31,7 +31,8 @@ struct cache_reader {
     const struct chunk *read; /* the last one handed out; NULL before the first */
     void (*wake)(void *user);
     void *user;
-    bool waking; /* wake is running */
+    unsigned waking; /* calls of wake that are running: a nudge may come beside a chunk */
+    bool at_end;     /* chunks do not wake it */
     /* Links among the readers that want to be woken; link is NULL when this one does not. */
     struct cache_reader *next_armed, **link;
 };
@@ -54,7 +55,7 @@ struct cache_flight {
     struct cache_value *value;
     unsigned holders; /* readers, the producer, and a thread in the cancel callback */
     unsigned readers;
-    struct cache_reader *armed;
+    struct cache_reader *armed, *armed_at_end;
     void (*cancel)(void *user);
     void *cancel_user;
     bool cancelled, cancelling; /* no reader is left; the callback is running */
@@ -123,7 +124,7 @@ no_lock:
 
 static void flight_destroy(struct cache_flight *flight)
 {
-    assert(!flight->listed && flight->armed == NULL);
+    assert(!flight->listed && flight->armed == NULL && flight->armed_at_end == NULL);
     for (struct chunk *c = flight->first, *next; c != NULL; c = next) {
         next = c->next;
         sov_free(c);
@@ -181,32 +182,52 @@ static void arm(struct cache_reader *reader)
 {
     struct cache_flight *flight = reader->flight;
     if (reader->wake == NULL || reader->link != NULL) return;
-    reader->next_armed = flight->armed;
-    reader->link = &flight->armed;
-    if (flight->armed != NULL) flight->armed->link = &reader->next_armed;
-    flight->armed = reader;
+    struct cache_reader **list = reader->at_end ? &flight->armed_at_end : &flight->armed;
+    reader->next_armed = *list;
+    reader->link = list;
+    if (*list != NULL) (*list)->link = &reader->next_armed;
+    *list = reader;
+}
+
+/* With the lock held, which is let go during the callback. */
+static void wake_one(struct cache_flight *flight, struct cache_reader *reader)
+{
+    disarm(reader);
+    reader->waking++;
+    pthread_mutex_unlock(&flight->lock);
+    reader->wake(reader->user);
+    pthread_mutex_lock(&flight->lock);
+    reader->waking--;
+    pthread_cond_broadcast(&flight->changed); /* for who wants to close it */
 }
 
 /*
- * Wakes all who wait, with the lock held, which is let go during each callback. The list is taken
- * over first: whoever reads in his callback and finds nothing more is armed for the next change.
+ * The list is taken over first: whoever reads in his callback and finds nothing more is armed for
+ * the next change.
  */
+static void wake_list(struct cache_flight *flight, struct cache_reader **list)
+{
+    struct cache_reader *woken = *list;
+    *list = NULL;
+    if (woken != NULL) woken->link = &woken;
+    while (woken != NULL) wake_one(flight, woken);
+}
+
+/* Wakes all whom the change concerns, with the lock held, which is let go during each callback. */
 static void wake_readers(struct cache_flight *flight)
 {
-    struct cache_reader *woken = flight->armed;
-    flight->armed = NULL;
-    if (woken != NULL) woken->link = &woken;
     pthread_cond_broadcast(&flight->changed);
-    while (woken != NULL) {
-        struct cache_reader *reader = woken;
-        disarm(reader);
-        reader->waking = true;
-        pthread_mutex_unlock(&flight->lock);
-        reader->wake(reader->user);
-        pthread_mutex_lock(&flight->lock);
-        reader->waking = false;
-        pthread_cond_broadcast(&flight->changed); /* for who wants to close it */
-    }
+    wake_list(flight, &flight->armed);
+    if (flight->state != FLIGHT_RUNNING) wake_list(flight, &flight->armed_at_end);
+}
+
+void cache_flight_nudge(struct cache_flight *flight, bool at_end)
+{
+    pthread_mutex_lock(&flight->lock);
+    struct cache_reader *reader = flight->armed;
+    if (reader == NULL && at_end) reader = flight->armed_at_end;
+    if (reader != NULL) wake_one(flight, reader);
+    pthread_mutex_unlock(&flight->lock);
 }
 
 /* ---- beginning ---- */
@@ -460,12 +481,24 @@ enum sov_error cache_reader_error(struct cache_reader *reader, struct sov_errbuf
     return reason;
 }
 
-void cache_reader_notify(struct cache_reader *reader, void (*wake)(void *user), void *user)
+static void set_notify(struct cache_reader *reader, bool at_end, void (*wake)(void *user),
+                       void *user)
 {
     pthread_mutex_lock(&reader->flight->lock);
     reader->wake = wake;
     reader->user = user;
+    reader->at_end = at_end;
     pthread_mutex_unlock(&reader->flight->lock);
+}
+
+void cache_reader_notify(struct cache_reader *reader, void (*wake)(void *user), void *user)
+{
+    set_notify(reader, false, wake, user);
+}
+
+void cache_reader_notify_at_end(struct cache_reader *reader, void (*wake)(void *user), void *user)
+{
+    set_notify(reader, true, wake, user);
 }
 
 bool cache_reader_wait(struct cache_reader *reader, int64_t timeout_ms)
@@ -493,7 +526,7 @@ void cache_reader_close(struct cache_reader *reader)
     struct cache_flights *flights = flight->flights;
     pthread_mutex_lock(&flight->lock);
     disarm(reader);
-    while (reader->waking) pthread_cond_wait(&flight->changed, &flight->lock);
+    while (reader->waking > 0) pthread_cond_wait(&flight->changed, &flight->lock);
     disarm(reader); /* its callback may have read */
     pthread_mutex_unlock(&flight->lock);
     sov_free(reader);

@@ -73,6 +73,13 @@ enum sov_error cache_commit(struct cache_flight *flight, const void *bytes, size
                             bool keep, struct cache_now now, struct sov_errbuf *err);
 /* There will be no answer. The readers get reason (not SOV_OK) and message (may be NULL). */
 void cache_abandon(struct cache_flight *flight, enum sov_error reason, const char *message);
+/*
+ * For a producer that its readers drive (what it is made of has come, and whichever reader runs next
+ * turns it into chunks): wakes one reader that waits, though nothing is new for it. One that reads
+ * chunk by chunk; with at_end, if there is none, one that waits for the end. Any thread, as long as
+ * the flight has not been committed or abandoned.
+ */
+void cache_flight_nudge(struct cache_flight *flight, bool at_end);
 
 /* ---- readers ---- */
 
@@ -89,10 +96,12 @@ struct cache_value *cache_reader_value(struct cache_reader *reader);
 /* After FAILED. */
 enum sov_error cache_reader_error(struct cache_reader *reader, struct sov_errbuf *err);
 /*
- * wake(user) is called once, by the producer's thread, after each CACHE_READ_WAIT as soon as that
- * is no longer the answer. To be set before the first cache_reader_next.
+ * wake(user) is called once, by the thread that appends, ends or nudges, after each CACHE_READ_WAIT
+ * as soon as that is no longer the answer. To be set before the first cache_reader_next.
  */
 void cache_reader_notify(struct cache_reader *reader, void (*wake)(void *user), void *user);
+/* The same for who needs nothing before the end: new chunks do not wake it. */
+void cache_reader_notify_at_end(struct cache_reader *reader, void (*wake)(void *user), void *user);
 /* Blocks until cache_reader_next would not say WAIT (true), or timeout_ms have passed. */
 bool cache_reader_wait(struct cache_reader *reader, int64_t timeout_ms);
 /* The client leaves, or is done. */

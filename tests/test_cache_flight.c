@@ -438,6 +438,66 @@ static void consume(struct client *c, struct cache_reader *reader, uint64_t numb
     pthread_mutex_destroy(&waker.lock);
 }
 
+static void count_wake(void *user)
+{
+    ++*(int *)user;
+}
+
+static void test_who_waits_for_the_end_is_not_woken_by_chunks(void **state)
+{
+    (void)state;
+    struct cache *cache = flight_cache(0);
+    struct cache_ticket lead = begin(cache, 1, CACHE_LEAD), whole = begin(cache, 1, CACHE_JOIN);
+    int chunk_wakes = 0, end_wakes = 0;
+    cache_reader_notify(lead.reader, count_wake, &chunk_wakes);
+    cache_reader_notify_at_end(whole.reader, count_wake, &end_wakes);
+    assert_read(lead.reader, CACHE_READ_WAIT);
+    assert_read(whole.reader, CACHE_READ_WAIT);
+    append(lead.flight, "one");
+    assert_int_equal(chunk_wakes, 1);
+    assert_int_equal(end_wakes, 0);
+    assert_int_equal(cache_commit(lead.flight, NULL, 0, true, NOW, NULL), SOV_OK);
+    assert_int_equal(chunk_wakes, 1); /* it has not looked again */
+    assert_int_equal(end_wakes, 1);
+    assert_chunk(whole.reader, "one");
+    assert_read(whole.reader, CACHE_READ_END);
+    cache_reader_close(lead.reader);
+    cache_reader_close(whole.reader);
+    cache_free(cache);
+}
+
+static void test_a_nudge_wakes_one_reader_that_waits(void **state)
+{
+    (void)state;
+    struct cache *cache = flight_cache(0);
+    struct cache_ticket lead = begin(cache, 1, CACHE_LEAD), join = begin(cache, 1, CACHE_JOIN),
+                        whole = begin(cache, 1, CACHE_JOIN);
+    int wakes = 0, end_wakes = 0;
+    cache_reader_notify(lead.reader, count_wake, &wakes);
+    cache_reader_notify(join.reader, count_wake, &wakes);
+    cache_reader_notify_at_end(whole.reader, count_wake, &end_wakes);
+    cache_flight_nudge(lead.flight, true); /* nobody waits yet */
+    assert_read(lead.reader, CACHE_READ_WAIT);
+    assert_read(join.reader, CACHE_READ_WAIT);
+    assert_read(whole.reader, CACHE_READ_WAIT);
+    assert_int_equal(wakes + end_wakes, 0);
+    for (int i = 1; i <= 2; i++) {
+        cache_flight_nudge(lead.flight, true);
+        assert_int_equal(wakes, i);
+    }
+    cache_flight_nudge(lead.flight, false); /* the only one left waits for the end */
+    assert_int_equal(wakes + end_wakes, 2);
+    cache_flight_nudge(lead.flight, true);
+    assert_int_equal(end_wakes, 1);
+    assert_read(whole.reader, CACHE_READ_WAIT);
+    cache_abandon(lead.flight, SOV_ERR_INTERNAL, NULL);
+    assert_int_equal(end_wakes, 2);
+    cache_reader_close(lead.reader);
+    cache_reader_close(join.reader);
+    cache_reader_close(whole.reader);
+    cache_free(cache);
+}
+
 static void *client(void *arg)
 {
     struct client *c = arg;
@@ -506,6 +566,8 @@ int main(void)
         cmocka_unit_test(test_out_of_memory_anywhere_is_told),
         cmocka_unit_test(test_a_callback_comes_once_after_each_wait),
         cmocka_unit_test(test_callbacks_may_read),
+        cmocka_unit_test(test_who_waits_for_the_end_is_not_woken_by_chunks),
+        cmocka_unit_test(test_a_nudge_wakes_one_reader_that_waits),
         cmocka_unit_test(test_crowds_of_clients_lose_no_piece_and_no_wake_up),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
