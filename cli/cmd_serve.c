@@ -12,12 +12,14 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/log.h"
 #include "cli/args.h"
 #include "cli/cli.h"
 #include "cli/runtime_load.h"
+#include "cli/serve_cache.h"
 #include "cli/text.h"
 #include "runtime/data_dir.h"
 #include "server/server.h"
@@ -28,6 +30,9 @@ enum {
     SERVE_TPOT_MS_MAX = 100000,
     SERVE_GRACE_S_DEFAULT = 30,    /* for the answers in progress when the server is told to stop */
     SERVE_HEADER_BYTES_MIN = 1024, /* what server_start accepts */
+    /* A model whose digest is nearly there is waited for, so that its first request is cached. */
+    SERVE_DIGEST_WAIT_MS = 1000,
+    SERVE_DIGEST_LOOK_MS = 100,
 };
 
 struct serve {
@@ -35,9 +40,9 @@ struct serve {
     struct server_options options;
     struct server *server;
     const char *model_name;
-    const char *data_dir;
     const char *ihsan_weights;
     struct projector projector;
+    struct serve_cache cache;
     const char *log_level;
     const char *log_format;
     int request_timeout_s;
@@ -137,6 +142,8 @@ static int serve_publish(struct serve *s, struct cli_runtime *rt)
         .isa = kern_isa_name(rt->isa),
         .guide = rt->builtin,
     };
+    int status = serve_cache_publish(&s->cache, s->server, SERVE_DIGEST_WAIT_MS);
+    if (status != CLI_OK) return status;
     if (server_set_ready(s->server, &model, &err) != SOV_OK) return cli_error("%s", err.message);
     cli_runtime_log_summary(rt, &s->flags);
     cli_runtime_warn_template(rt, &s->flags);
@@ -151,10 +158,27 @@ static int serve_publish(struct serve *s, struct cli_runtime *rt)
     return CLI_OK;
 }
 
-static void serve_wait(struct serve *s)
+/* Until a signal, or as long as the cache waits for the model's digest. */
+static void serve_sleep(const struct serve *s)
+{
+    if (!s->cache.pending) {
+        while (sem_wait(&serve_wake) != 0 && errno == EINTR) continue;
+        return;
+    }
+    struct timespec until;
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_nsec += SERVE_DIGEST_LOOK_MS * 1000000l;
+    until.tv_sec += until.tv_nsec / 1000000000;
+    until.tv_nsec %= 1000000000;
+    while (sem_timedwait(&serve_wake, &until) != 0 && errno == EINTR) continue;
+}
+
+static int serve_wait(struct serve *s)
 {
     while (!serve_stops) {
-        while (sem_wait(&serve_wake) != 0 && errno == EINTR) continue;
+        serve_sleep(s);
+        int status = serve_cache_publish(&s->cache, s->server, 0);
+        if (status != CLI_OK) return status;
         if (!serve_reloads) continue;
         serve_reloads = 0;
         struct sov_errbuf err = {{0}};
@@ -164,6 +188,7 @@ static void serve_wait(struct serve *s)
             log_error("API keys stay as they were: %s", err.message);
         }
     }
+    return CLI_OK;
 }
 
 static int serve_run(struct serve *s, struct cli_runtime *rt)
@@ -175,11 +200,12 @@ static int serve_run(struct serve *s, struct cli_runtime *rt)
     s->flags.progress = serve_progress;
     s->flags.progress_user = s->server;
     status = cli_runtime_open(rt, &s->flags);
+    if (status == CLI_OK) status = serve_cache_open(&s->cache, s->flags.model);
     if (status == CLI_OK) status = cli_runtime_load(rt, &s->flags);
     serve_loading = 0;
     if (status == CLI_OK) status = serve_publish(s, rt);
     if (status == CLI_OK) {
-        serve_wait(s);
+        status = serve_wait(s);
         log_info(
             "stopping: answers in progress have %d s to finish (a second Ctrl-C does not wait)",
             s->grace_s);
@@ -187,6 +213,7 @@ static int serve_run(struct serve *s, struct cli_runtime *rt)
         engine_shutdown(rt->engine, 0);
     }
     server_free(s->server);
+    serve_cache_close(&s->cache);
     if (status == CLI_OK) log_info("stopped");
     return status;
 }
@@ -201,8 +228,9 @@ static void serve_declare(struct args *args, struct serve *s)
     args_text(args, "--model-name", "NAME", &s->model_name,
               "The model's id in the API. Default: its name in the file.");
     cli_runtime_flags_add_template(args, &s->flags);
-    args_text(args, "--data-dir", "DIR", &s->data_dir,
-              "Folder for what is to outlive the process; created if absent. Nothing is kept yet.");
+    args_text(args, "--data-dir", "DIR", &s->cache.data_dir,
+              "Folder for what is to outlive the process, such as the answer cache; created if "
+              "absent. One server at a time uses it.");
     args_heading(args, "Network");
     args_text(args, "--host", "H", &s->options.host,
               "Address to listen on. Default 127.0.0.1: this machine only. 0.0.0.0: every machine "
@@ -240,6 +268,7 @@ static void serve_declare(struct args *args, struct serve *s)
                 "Compute equal beginnings of prompts every time. The answers do not depend on it.");
     args_text(args, "--ihsan-weights", "FILE", &s->ihsan_weights,
               "Weights of the Ihsan projector (docs/ihsan.md). Default: the built-in ones.");
+    serve_cache_declare(args, &s->cache);
     args_heading(args, "Running");
     args_text(args, "--log-level", "LEVEL", &s->log_level,
               "error, warn, info or debug. Default info.");
@@ -270,16 +299,19 @@ int cmd_serve(int argc, char **argv)
     int status = CLI_OK;
     cli_runtime_flags_init(&s.flags, CLI_PARALLEL_DEFAULT);
     server_options_default(&s.options);
+    serve_cache_init(&s.cache);
     serve_declare(&args, &s);
     if (!args_parse(&args, argc, argv, &status)) return status;
     s.options.request_timeout_ms = s.request_timeout_s * 1000;
     s.options.idle_timeout_ms = s.idle_timeout_s * 1000;
     s.options.keepalive_ms = s.keepalive_s * 1000;
     status = serve_check_log(&s);
+    if (status == CLI_OK) status = serve_cache_check(&s.cache);
     if (status != CLI_OK) return status;
     status = cli_runtime_prepare(&rt, &s.flags, "serve");
     if (status == CLI_OK && s.ihsan_weights != NULL) status = serve_load_weights(&s);
-    if (status == CLI_OK && s.data_dir != NULL) status = serve_prepare_data_dir(s.data_dir);
+    if (status == CLI_OK && s.cache.data_dir != NULL)
+        status = serve_prepare_data_dir(s.cache.data_dir);
     if (status == CLI_OK) status = serve_run(&s, &rt);
     cli_runtime_close(&rt);
     return status;

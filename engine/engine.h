@@ -183,7 +183,7 @@ struct engine_job;
  * Called on the engine thread, with no lock held, when events became available (with notify_at_end,
  * when the last one did): at least once after the last of them; whoever then reads until
  * engine_job_next says false misses nothing. Must not block and must not call engine functions
- * other than engine_job_cancel.
+ * other than engine_job_cancel and engine_job_ended.
  */
 typedef void engine_notify(void *user);
 
@@ -202,6 +202,8 @@ enum sov_error engine_submit(struct engine *engine, const struct engine_request 
 bool engine_job_next(struct engine_job *job, struct engine_event *event);
 /* Waits for an event to be there (true) or timeout_ms to pass; -1 waits without end. */
 bool engine_job_wait(struct engine_job *job, int timeout_ms);
+/* Whether the last event is there, or was taken. */
+bool engine_job_ended(struct engine_job *job);
 /* The job ends within a step and its pages are freed; its last event has SOV_ERR_CANCELLED. */
 void engine_job_cancel(struct engine_job *job);
 /*

@@ -300,3 +300,11 @@ bool engine_job_wait(struct engine_job *job, int timeout_ms)
     pthread_mutex_unlock(&job->lock);
     return there;
 }
+
+bool engine_job_ended(struct engine_job *job)
+{
+    pthread_mutex_lock(&job->lock);
+    bool ended = job->finished;
+    pthread_mutex_unlock(&job->lock);
+    return ended;
+}

@@ -66,6 +66,20 @@ void api_error_write(const struct api_error *err, struct strbuf *out);
 /* NULL with err filled. The result is an object. */
 json_t *api_json_parse(const char *body, size_t length, struct api_error *err);
 
+/* What a client wants of the answer cache: by the field `cache`, and by Cache-Control. */
+struct api_cache {
+    bool bypass;   /* neither look an answer up nor keep one */
+    bool no_store; /* do not keep it */
+    /* An answer kept for longer is not wanted; below 0: none is; INT64_MAX: of any age. */
+    int64_t max_age_ms;
+};
+static inline struct api_cache api_cache_default(void)
+{
+    return (struct api_cache){.max_age_ms = INT64_MAX};
+}
+/* Adds what one Cache-Control header of a request says (RFC 9111, section 5.2.1). */
+void api_cache_control(const char *value, struct api_cache *cache);
+
 struct api_prompt {
     const char *text; /* NULL when given as token ids */
     size_t length;
@@ -90,6 +104,7 @@ struct api_request {
     const char *stops[ENGINE_STOPS_MAX];
     size_t stop_lengths[ENGINE_STOPS_MAX];
     int stop_count;
+    struct api_cache cache;
     struct chat_message *messages; /* chat */
     size_t message_count;
     struct api_prompt *prompts; /* completions */

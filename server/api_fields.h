@@ -19,6 +19,8 @@ bool api_read_int(const json_t *object, const char *name, int64_t min, int64_t m
 /* Numbers in [min, max], so never infinite or NaN. */
 bool api_read_float(const json_t *object, const char *name, double min, double max, float *out,
                     struct api_error *err);
+/* The field `cache`: true, false, or {"no_store":bool,"max_age":seconds}. */
+bool api_read_cache(const json_t *object, struct api_cache *out, struct api_error *err);
 /* An array of token ids below vocab, copied to *ids (sov_free). param names the array. */
 bool api_read_ids(const json_t *array, int vocab, const char *param, int32_t **ids, size_t *count,
                   struct api_error *err);

@@ -184,7 +184,6 @@ static bool api_read_common(const json_t *root, int vocab, struct api_request *o
                             struct api_error *err)
 {
     int64_t n = 1, max_tokens = -1, best_of = -1;
-    bool cache = true;
     int64_t min_tokens = out->chat ? 1 : 0;
     const json_t *model = api_field(root, "model");
     if (model != NULL && !json_is_string(model))
@@ -197,7 +196,7 @@ static bool api_read_common(const json_t *root, int vocab, struct api_request *o
         !api_read_int(root, "max_completion_tokens", min_tokens, API_CONTEXT_MAX, &max_tokens,
                       err) ||
         !api_read_bool(root, "ignore_eos", &out->ignore_eos, err) ||
-        !api_read_bool(root, "cache", &cache, err))
+        !api_read_cache(root, &out->cache, err))
         return false;
     if (best_of != -1 && best_of != n)
         return api_fail_status(err, 400, "unsupported", "best_of",
@@ -392,6 +391,7 @@ bool api_request_parse(bool chat, const char *body, size_t length, int vocab,
                                 .n = 1,
                                 .max_tokens = -1,
                                 .top_logprobs = -1,
+                                .cache = api_cache_default(),
                                 .sampling = sampling_params_default()};
     out->root = api_json_parse(body, length, err);
     bool ok = out->root != NULL && api_read_common(out->root, vocab, out, err) &&

@@ -136,15 +136,33 @@ enum sov_error auth_load(struct auth *auth, const char *path, struct sov_errbuf 
     return SOV_OK;
 }
 
-bool auth_check(struct auth *auth, const char *authorization)
+/* The key in an Authorization header; NULL when there is none. */
+static const char *auth_find_key(const char *authorization, size_t *length)
 {
     static const char SCHEME[] = "Bearer ";
     if (authorization == NULL || strncasecmp(authorization, SCHEME, sizeof SCHEME - 1) != 0)
-        return false;
+        return NULL;
     const char *key = authorization + sizeof SCHEME - 1;
     key += strspn(key, " ");
-    size_t length = strlen(key);
-    while (length > 0 && key[length - 1] == ' ') length--;
+    size_t n = strlen(key);
+    while (n > 0 && key[n - 1] == ' ') n--;
+    *length = n;
+    return key;
+}
+
+void auth_digest(const char *authorization, const unsigned char *under, size_t under_length,
+                 unsigned char *out, size_t length)
+{
+    size_t key_length = 0;
+    const char *key = auth_find_key(authorization, &key_length);
+    crypto_generichash(out, length, (const unsigned char *)key, key_length, under, under_length);
+}
+
+bool auth_check(struct auth *auth, const char *authorization)
+{
+    size_t length;
+    const char *key = auth_find_key(authorization, &length);
+    if (key == NULL) return false;
     unsigned char hash[AUTH_HASH_BYTES];
     auth_hash(auth, key, length, hash);
     bool known = false;

@@ -28,5 +28,11 @@ void auth_free(struct auth *auth);
 enum sov_error auth_load(struct auth *auth, const char *path, struct sov_errbuf *err);
 /* From the value of an Authorization header, "Bearer KEY"; NULL when there is none. */
 bool auth_check(struct auth *auth, const char *authorization);
+/*
+ * BLAKE2b of the key in that header under another key: tells the owners of keys apart without
+ * telling the keys, in this process or after it. Of nothing when there is none.
+ */
+void auth_digest(const char *authorization, const unsigned char *under, size_t under_length,
+                 unsigned char *out, size_t length);
 
 #endif

@@ -1,67 +1,37 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/*
- * A choice holds back the logprobs of tokens whose text is not all out yet: the engine holds back
- * text that might become a stop string, and the logprobs must not give away what the text may never
- * show. A token is released when as many bytes were emitted as it and the tokens before it make;
- * the one that ends the answer never is.
- */
 #include "server/generation.h"
 
 #include <sodium.h>
-#include <stdio.h>
 #include <string.h>
 
 #include "base/clock.h"
 #include "base/mem.h"
-#include "engine/sampler.h"
-#include "kernels/isa.h"
-#include "server/reply.h"
+#include "server/record.h"
+#include "server/writer.h"
 
-/* Logprobs of echoed prompts, all choices of a request together. */
-static const size_t GENERATION_ECHO_BYTES_MAX = 64 << 20;
 /* Seeds we draw are below this, so that JavaScript's numbers hold them exactly. */
 static const uint64_t GENERATION_SEED_LIMIT = 1ull << 53;
-
-struct generation_logprob {
-    int32_t token;
-    float logprob;
-    int top_count;
-    struct engine_token_logprob top[ENGINE_TOP_LOGPROBS_MAX];
-    size_t end; /* bytes of text that the answer's tokens make up to and with this one */
-};
-
-struct generation_choice {
-    struct generation *generation;
-    struct engine_job *job;
-    int prompt;
-    int index;
-    bool begun; /* the first chunk was written, or the echo was put in front of the text */
-    enum engine_finish finish;
-    struct strbuf text;             /* of an answer that is not streamed */
-    size_t emitted;                 /* bytes of text received, without the echo */
-    struct detokenizer detokenizer; /* as the engine's, to know how much text a token makes */
-    size_t made;                    /* bytes of text of all tokens received */
-    struct reply_logprobs logprobs;
-    struct generation_logprob *held;
-    size_t held_count;
-    size_t held_capacity;
-    struct generation_logprob
-        *prompt_logprobs;    /* of prompt positions 1.., filled by the engine's thread */
-    struct sampler *sampler; /* scratch for them */
-    bool prompt_failed;
-};
+/* Of a stream that has more to say at once than its client has taken. */
+enum { GENERATION_OUT_BYTES = 64 << 10 };
 
 struct generation {
-    const struct server_model *model;
-    struct api_request request; /* shrunk once submitted */
-    size_t prompt_count;
-    struct token_list *prompts; /* emptied once submitted, unless they are echoed with logprobs */
-    struct strbuf *echoes;      /* texts of the prompts, when echo */
-    struct generation_choice *choices;
-    int choice_count;
-    int running;
-    size_t echo_bytes;
-    struct reply_head head;
+    bool chat;
+    bool stream;
+    uint64_t seed;
+    enum metrics_cached cached;
+    int64_t age_ms;
+    void (*notify)(void *user);
+    void *user;
+    struct writer *writer;
+
+    /* Where records come from: one of these three. */
+    struct cache_value *value;
+    struct cache_reader *reader;
+    struct producer *producer;
+
+    struct computation *computation; /* whose flight is read, by who began it */
+    const uint8_t *at, *end;         /* records that were read and not taken yet */
+    struct strbuf records;           /* of the own producer */
     struct generation_stats stats;
 };
 
@@ -70,376 +40,339 @@ static bool generation_out_of_memory(struct api_error *err)
     return api_fail_from(err, SOV_ERR_NOMEM, NULL, "Out of memory while preparing the request.");
 }
 
-static bool generation_encode(struct generation *g, size_t i, struct api_error *err)
+static bool generation_make_writer(struct generation *g, const struct generation_setup *setup,
+                                   const struct api_request *request, struct api_error *err)
 {
-    const struct server_model *m = g->model;
-    struct sov_errbuf why = {0};
-    struct token_list *list = &g->prompts[i];
-    enum sov_error rc = SOV_OK;
-    const char *field = g->request.chat ? "messages" : "prompt";
-    if (g->request.chat) {
-        size_t first = m->guide ? g->request.message_count - 1 : 0;
-        rc = chat_template_encode(m->chat_template, m->tokenizer, g->request.messages + first,
-                                  g->request.message_count - first, true, list, &why);
-    } else if (g->request.prompts[i].text != NULL) {
-        rc =
-            tokenizer_encode(m->tokenizer, g->request.prompts[i].text, g->request.prompts[i].length,
-                             TOKENIZER_ADD_SPECIAL | TOKENIZER_PARSE_SPECIAL, list, &why);
-    } else {
-        *list = (struct token_list){.ids = g->request.prompts[i].ids,
-                                    .count = g->request.prompts[i].count,
-                                    .capacity = g->request.prompts[i].count};
-        g->request.prompts[i].ids = NULL;
-    }
-    if (rc != SOV_OK) return api_fail_from(err, rc, field, why.message);
-    if (list->count == 0)
-        return api_fail(err, field, "'%s' is empty: it has no tokens to begin from.", field);
-    int context = engine_context(m->engine);
-    if (list->count >= (size_t)context)
-        return api_fail_status(
-            err, 400, "context_length_exceeded", field,
-            "This model's maximum context length is %d tokens, but '%s' has %zu tokens, which "
-            "leaves no room for an answer.",
-            context, field, list->count);
-    return true;
+    size_t prompts = request->chat ? 1 : request->prompt_count;
+    struct writer_form form = {
+        .chat = request->chat,
+        .stream = request->stream,
+        .include_usage = request->include_usage,
+        .logprobs = request->top_logprobs >= 0,
+        .choices = (int)prompts * request->n,
+        .id = setup->id,
+        .created_s = clock_wall_ms() / 1000,
+        .model = setup->model->name,
+        .tokenizer = setup->model->tokenizer,
+    };
+    g->writer = writer_create(&form);
+    return g->writer != NULL || generation_out_of_memory(err);
 }
 
-static bool generation_make_echo(struct generation *g, size_t i, struct api_error *err)
+/* ---- where the records come from ---- */
+
+static void generation_on_producer(void *user, bool last)
 {
-    const struct api_prompt *p = &g->request.prompts[i];
-    struct sov_errbuf why = {0};
-    if (p->text != NULL) {
-        if (!strbuf_append(&g->echoes[i], p->text, p->length)) return generation_out_of_memory(err);
-        return true;
-    }
-    enum sov_error rc = tokenizer_decode(g->model->tokenizer, g->prompts[i].ids,
-                                         g->prompts[i].count, true, &g->echoes[i], &why);
-    return rc == SOV_OK || api_fail_from(err, rc, "prompt", why.message);
+    (void)last;
+    struct generation *g = user;
+    g->notify(g->user);
 }
 
-/* Numbers of the echoed prompt are computed on the engine's thread, into memory made ready here. */
-static bool generation_make_prompt_logprobs(struct generation_choice *c, struct api_error *err)
+static bool generation_compute_alone(struct generation *g, const struct generation_setup *setup,
+                                     struct api_request *request, struct api_error *err)
 {
-    struct sov_errbuf why = {0};
-    struct generation *g = c->generation;
-    size_t count = g->prompts[c->prompt].count;
-    g->echo_bytes += count * sizeof *c->prompt_logprobs;
-    if (g->echo_bytes > GENERATION_ECHO_BYTES_MAX)
-        return api_fail(
-            err, "echo",
-            "'echo' with 'logprobs' for this many prompt tokens and choices takes more than "
-            "%zu bytes; ask for less at a time.",
-            GENERATION_ECHO_BYTES_MAX);
-    c->prompt_logprobs = sov_calloc(count, sizeof *c->prompt_logprobs);
-    if (c->prompt_logprobs == NULL) return generation_out_of_memory(err);
-    enum sov_error rc = sampler_create(tokenizer_vocab_size(c->generation->model->tokenizer),
-                                       kern_isa_best(), &c->sampler, &why);
-    return rc == SOV_OK || api_fail_from(err, rc, NULL, why.message);
+    struct sov_errbuf why;
+    struct producer_listener listener = {
+        .notify = generation_on_producer, .user = g, .last_only = !g->stream};
+    enum sov_error rc = producer_create(setup->model, request, &g->producer, &why);
+    if (rc == SOV_OK) rc = producer_submit(g->producer, &listener, &why);
+    if (rc != SOV_OK) return api_fail_from(err, rc, producer_field(g->chat), why.message);
+    producer_put_head(g->producer, &g->records);
+    return !strbuf_failed(&g->records) || generation_out_of_memory(err);
 }
 
-static bool generation_make_choices(struct generation *g, struct api_error *err)
+static void generation_read_flight(struct generation *g, struct cache_reader *reader)
 {
-    size_t prompts = g->request.chat ? 1 : g->request.prompt_count;
-    g->prompt_count = prompts;
-    g->prompts = sov_calloc(prompts, sizeof *g->prompts);
-    g->echoes = sov_calloc(prompts, sizeof *g->echoes);
-    g->choices = sov_calloc(prompts * (size_t)g->request.n, sizeof *g->choices);
-    if (g->prompts == NULL || g->echoes == NULL || g->choices == NULL)
-        return generation_out_of_memory(err);
-    for (size_t i = 0; i < prompts; i++) {
-        if (!generation_encode(g, i, err) || (g->request.echo && !generation_make_echo(g, i, err)))
-            return false;
-        for (int k = 0; k < g->request.n; k++) {
-            struct generation_choice *c = &g->choices[g->choice_count];
-            *c = (struct generation_choice){
-                .generation = g, .prompt = (int)i, .index = g->choice_count};
-            g->choice_count++;
-            reply_logprobs_init(&c->logprobs, g->request.chat, g->model->tokenizer);
-            detokenizer_init(&c->detokenizer, g->model->tokenizer, false);
-            if (g->request.echo && g->request.top_logprobs >= 0 &&
-                !generation_make_prompt_logprobs(c, err))
-                return false;
-        }
-    }
-    return true;
+    g->reader = reader;
+    if (g->stream)
+        cache_reader_notify(reader, g->notify, g->user);
+    else
+        cache_reader_notify_at_end(reader, g->notify, g->user);
 }
 
-bool generation_create(const struct server_model *model, bool chat, const char *body, size_t length,
-                       const char *id, struct generation **out, struct api_error *err)
+static bool generation_lead(struct generation *g, const struct generation_setup *setup,
+                            struct api_request *request, const struct cache_ticket *ticket,
+                            struct api_error *err)
 {
-    *out = NULL;
-    struct generation *g = sov_calloc(1, sizeof *g);
-    if (g == NULL) return generation_out_of_memory(err);
-    g->model = model;
-    bool ok = api_request_parse(chat, body, length, tokenizer_vocab_size(model->tokenizer),
-                                &g->request, err);
-    if (ok && model->guide && !g->request.temperature_given) g->request.sampling.temperature = 0;
-    if (ok && !g->request.seed_given) {
-        randombytes_buf(&g->request.sampling.seed, sizeof g->request.sampling.seed);
-        g->request.sampling.seed %= GENERATION_SEED_LIMIT;
-    }
-    ok = ok && generation_make_choices(g, err);
-    if (ok && !reply_head_init(&g->head, chat, g->request.include_usage, id, clock_wall_ms() / 1000,
-                               model->name))
-        ok = generation_out_of_memory(err);
-    if (!ok) {
-        generation_free(g);
+    struct sov_errbuf why;
+    g->cached = METRICS_CACHE_MISS;
+    generation_read_flight(g, ticket->reader);
+    enum sov_error rc = computation_start(setup->computations, setup->model, request,
+                                          ticket->flight, &g->computation, &why);
+    return rc == SOV_OK || api_fail_from(err, rc, producer_field(g->chat), why.message);
+}
+
+/* False when what the cache holds is no answer to this request, which damage on disk can do. */
+static bool generation_use_value(struct generation *g, const struct generation_setup *setup,
+                                 const struct api_request *request, struct cache_value *value,
+                                 int64_t age_ms)
+{
+    size_t prompts = request->chat ? 1 : request->prompt_count;
+    const uint8_t *bytes = cache_value_bytes(value);
+    if (!record_check((int)prompts * request->n, request->top_logprobs >= 0,
+                      tokenizer_vocab_size(setup->model->tokenizer), bytes, value->length)) {
+        cache_value_release(value);
         return false;
     }
-    *out = g;
+    g->cached = METRICS_CACHE_HIT;
+    g->age_ms = age_ms;
+    g->value = value;
+    g->at = bytes;
+    g->end = bytes + value->length;
     return true;
 }
 
 /*
- * Engine thread: the logits after prompt position `position` give the probability of the prompt's
- * next token.
+ * A request that must not be kept may be answered from the cache, but is computed for itself: what
+ * is in a flight is seen by others.
  */
-static void generation_on_prompt_logits(void *user, int position, const float *logits, int vocab)
+static bool generation_ask_without_storing(struct generation *g,
+                                           const struct generation_setup *setup,
+                                           struct api_request *request, const struct cache_key *key,
+                                           int64_t max_age_ms, struct api_error *err)
 {
-    struct generation_choice *c = user;
-    const struct token_list *prompt = &c->generation->prompts[c->prompt];
-    if (position < 0 || (size_t)position + 1 >= prompt->count) return;
-    (void)vocab;
-    struct generation_logprob *to = &c->prompt_logprobs[position + 1];
-    to->token = prompt->ids[position + 1];
-    int count = sampler_logprobs(c->sampler, logits, to->token, c->generation->request.top_logprobs,
-                                 &to->logprob, to->top);
-    if (count < 0)
-        c->prompt_failed = true;
-    else
-        to->top_count = count;
+    int64_t age_ms;
+    struct cache_value *value;
+    g->cached = METRICS_CACHE_MISS;
+    if (cache_lookup(setup->cache->shared.cache, key, max_age_ms, cache_now_read(), &value,
+                     &age_ms) &&
+        generation_use_value(g, setup, request, value, age_ms))
+        return true;
+    return generation_compute_alone(g, setup, request, err);
 }
 
-bool generation_submit(struct generation *g, engine_notify *notify, void *user,
-                       struct api_error *err)
+static bool generation_ask(struct generation *g, const struct generation_setup *setup,
+                           struct api_request *request, const struct cache_key *key,
+                           const struct api_cache *wanted, struct api_error *err)
 {
-    const struct api_request *r = &g->request;
-    const char *field = r->chat ? "messages" : "prompt";
-    for (int i = 0; i < g->choice_count; i++) {
-        struct generation_choice *c = &g->choices[i];
-        const struct token_list *prompt = &g->prompts[c->prompt];
-        struct engine_request request = {
-            .prompt = prompt->ids,
-            .prompt_count = (int)prompt->count,
-            .max_tokens = r->max_tokens >= 0 ? r->max_tokens : engine_context(g->model->engine),
-            .sampling = r->sampling,
-            .stops = r->stops,
-            .stop_lengths = r->stop_lengths,
-            .stop_count = r->stop_count,
-            .ignore_eos = r->ignore_eos,
-            .top_logprobs = r->top_logprobs,
-            .prompt_logits = c->sampler != NULL ? generation_on_prompt_logits : NULL,
-            .prompt_logits_user = c,
-            .notify_at_end = !r->stream,
-        };
-        request.sampling.seed += (uint64_t)i;
-        struct sov_errbuf why = {0};
-        enum sov_error rc = engine_submit(g->model->engine, &request, notify, user, &c->job, &why);
-        if (rc != SOV_OK) {
-            for (int k = 0; k < i; k++) {
-                engine_job_release(g->choices[k].job);
-                g->choices[k].job = NULL;
-            }
-            g->running = 0;
-            return api_fail_from(err, rc, field, why.message);
+    struct cache *cache = setup->cache->shared.cache;
+    struct cache_ticket ticket;
+    struct sov_errbuf why;
+    if (wanted->no_store)
+        return generation_ask_without_storing(g, setup, request, key, wanted->max_age_ms, err);
+    for (int tries = 0; tries < 2; tries++) {
+        enum sov_error rc =
+            cache_begin(cache, key, wanted->max_age_ms, cache_now_read(), &ticket, &why);
+        if (rc != SOV_OK) return generation_out_of_memory(err);
+        if (ticket.begun == CACHE_LEAD) return generation_lead(g, setup, request, &ticket, err);
+        if (ticket.begun == CACHE_JOIN) {
+            g->cached = METRICS_CACHE_JOIN;
+            generation_read_flight(g, ticket.reader);
+            return true;
         }
-        g->running++;
+        if (generation_use_value(g, setup, request, ticket.value, ticket.age_ms)) return true;
+        cache_remove(cache, key);
     }
-    /* The engine has its own copies; a request may run for minutes. */
-    for (size_t i = 0; i < g->prompt_count && !(r->echo && r->top_logprobs >= 0); i++)
-        token_list_free(&g->prompts[i]);
-    api_request_shrink(&g->request);
-    return true;
+    return generation_compute_alone(g, setup, request, err);
 }
+
+/* What either of both rules out is ruled out. */
+static struct api_cache generation_wanted(const struct api_cache *a, const struct api_cache *b)
+{
+    return (struct api_cache){
+        .bypass = a->bypass || b->bypass,
+        .no_store = a->no_store || b->no_store,
+        .max_age_ms = a->max_age_ms < b->max_age_ms ? a->max_age_ms : b->max_age_ms,
+    };
+}
+
+static bool generation_is_cacheable(const struct generation_setup *setup,
+                                    const struct api_request *request)
+{
+    const struct generation_cache *cache = setup->cache;
+    return cache != NULL && answer_is_determined(request) &&
+           producer_flight_bytes_max(request, cache->scope.context, cache->piece_bytes_max) <=
+               SERVER_FLIGHT_BYTES_MAX;
+}
+
+static bool generation_find_records(struct generation *g, const struct generation_setup *setup,
+                                    struct api_request *request, struct api_error *err)
+{
+    struct api_cache wanted = generation_wanted(&setup->wanted, &request->cache);
+    if (wanted.bypass || !generation_is_cacheable(setup, request))
+        return generation_compute_alone(g, setup, request, err);
+    struct cache_encoder encoder;
+    struct cache_key key;
+    cache_encoder_init(&encoder);
+    answer_key_encode(&encoder, &setup->cache->scope, request, setup->tenant, setup->tenant_length);
+    bool ok = cache_key_finish(&encoder, setup->cache->shared.secret, &key, NULL) == SOV_OK
+                  ? generation_ask(g, setup, request, &key, &wanted, err)
+                  : generation_out_of_memory(err);
+    cache_encoder_free(&encoder);
+    return ok;
+}
+
+static void generation_settle_sampling(const struct server_model *model,
+                                       struct api_request *request)
+{
+    if (model->guide && !request->temperature_given) request->sampling.temperature = 0;
+    if (request->seed_given) return;
+    randombytes_buf(&request->sampling.seed, sizeof request->sampling.seed);
+    request->sampling.seed %= GENERATION_SEED_LIMIT;
+}
+
+bool generation_create(const struct generation_setup *setup, const char *body, size_t length,
+                       struct generation **out, struct api_error *err)
+{
+    *out = NULL;
+    struct api_request request;
+    if (!api_request_parse(setup->chat, body, length, tokenizer_vocab_size(setup->model->tokenizer),
+                           &request, err))
+        return false;
+    generation_settle_sampling(setup->model, &request);
+    struct generation *g = sov_calloc(1, sizeof *g);
+    bool ok = g != NULL || generation_out_of_memory(err);
+    if (ok) {
+        g->chat = request.chat;
+        g->stream = request.stream;
+        g->seed = request.sampling.seed;
+        g->cached = METRICS_CACHE_BYPASS;
+        g->notify = setup->notify;
+        g->user = setup->user;
+        ok = generation_make_writer(g, setup, &request, err) &&
+             generation_find_records(g, setup, &request, err);
+    }
+    /* Whoever computes has taken it over, and left it empty. */
+    api_request_free(&request);
+    if (ok)
+        *out = g;
+    else
+        generation_free(g);
+    return ok;
+}
+
+/* ---- what is known of it ---- */
 
 bool generation_streams(const struct generation *g)
 {
-    return g->request.stream;
+    return g->stream;
 }
 
 uint64_t generation_seed(const struct generation *g)
 {
-    return g->request.sampling.seed;
+    return g->seed;
 }
 
-/* Holds the logprob of the event's token; false when out of memory. */
-static bool choice_hold(struct generation_choice *c, const struct engine_event *e)
+enum metrics_cached generation_cached(const struct generation *g)
 {
-    if (c->held_count == c->held_capacity) {
-        size_t capacity = c->held_capacity == 0 ? 4 : c->held_capacity * 2;
-        struct generation_logprob *held = sov_realloc(c->held, capacity, sizeof *held);
-        if (held == NULL) return false;
-        c->held = held;
-        c->held_capacity = capacity;
+    return g->cached;
+}
+
+int64_t generation_age_ms(const struct generation *g)
+{
+    return g->age_ms;
+}
+
+bool generation_begun(const struct generation *g)
+{
+    return g->reader == NULL || g->computation != NULL || writer_begun(g->writer);
+}
+
+void generation_stats_read(const struct generation *g, struct generation_stats *out)
+{
+    struct producer_stats computed = {0};
+    if (g->producer != NULL)
+        producer_stats_read(g->producer, &computed);
+    else if (g->computation != NULL)
+        computation_stats(g->computation, &computed);
+    *out = (struct generation_stats){
+        .usage = *writer_usage(g->writer),
+        .first_token_ns = computed.first_token_ns,
+        .last_token_ns = computed.last_token_ns,
+        .tokens = computed.tokens,
+    };
+}
+
+/* ---- records to bytes ---- */
+
+/* More records into at..end: RUNNING. Or there are none now: DONE. Or none will come: FAILED. */
+static enum generation_state generation_read(struct generation *g, struct api_error *err)
+{
+    const void *bytes;
+    size_t length;
+    struct sov_errbuf why;
+    switch (cache_reader_next(g->reader, &bytes, &length)) {
+    case CACHE_READ_CHUNK:
+        g->at = bytes;
+        g->end = g->at + length;
+        return GENERATION_RUNNING;
+    case CACHE_READ_WAIT: return GENERATION_DONE;
+    case CACHE_READ_END: break;
+    case CACHE_READ_FAILED: {
+        enum sov_error reason = cache_reader_error(g->reader, &why);
+        /* Of the flight, not of the request: the context's limit is known before the answer begins. */
+        if (reason == SOV_ERR_LIMIT && writer_begun(g->writer)) reason = SOV_ERR_NOMEM;
+        api_fail_from(err, reason, producer_field(g->chat), why.message);
+        return GENERATION_FAILED;
     }
-    struct strbuf text = {0};
-    bool ok = detokenizer_push(&c->detokenizer, e->token, &text) && !strbuf_failed(&text);
-    c->made += text.length;
-    strbuf_free(&text);
-    struct generation_logprob *to = &c->held[c->held_count++];
-    *to = (struct generation_logprob){.token = e->token,
-                                      .logprob = e->logprob,
-                                      .top_count = e->top_count,
-                                      .end = c->made + c->detokenizer.held_length};
-    memcpy(to->top, e->top, (size_t)e->top_count * sizeof to->top[0]);
-    return ok;
-}
-
-static void choice_release(struct generation_choice *c)
-{
-    size_t n = 0;
-    for (; n < c->held_count; n++) {
-        const struct generation_logprob *l = &c->held[n];
-        if (c->finish != ENGINE_FINISH_LENGTH && l->end > c->emitted) break;
-        reply_logprobs_add(&c->logprobs, l->token, &l->logprob, l->top, l->top_count);
     }
-    c->held_count -= n;
-    if (n > 0) memmove(c->held, c->held + n, c->held_count * sizeof *c->held);
+    api_fail_from(err, SOV_ERR_INTERNAL, NULL, "The answer ended before its end.");
+    return GENERATION_FAILED;
 }
 
-/* The prompt in front of the answer, once its logprobs are known. */
-static void choice_echo(struct generation_choice *c)
+/* As generation_read; what came before a failure is to be written first. */
+static enum generation_state generation_produce(struct generation *g, struct api_error *err)
 {
-    const struct generation *g = c->generation;
-    const struct strbuf *echo = &g->echoes[c->prompt];
-    strbuf_append(&c->text, strbuf_text(echo), echo->length);
-    if (c->prompt_logprobs == NULL) return;
-    const struct token_list *prompt = &g->prompts[c->prompt];
-    for (size_t i = 0; i < prompt->count; i++) {
-        const struct generation_logprob *l = &c->prompt_logprobs[i];
-        reply_logprobs_add(&c->logprobs, prompt->ids[i], i == 0 ? NULL : &l->logprob, l->top,
-                           l->top_count);
-    }
-}
-
-/* Writes what is new as chunks; c->text is then empty. */
-static void choice_write_chunks(struct generation_choice *c, bool first, struct strbuf *out)
-{
-    const struct generation *g = c->generation;
-    struct reply_logprobs *l = g->request.top_logprobs >= 0 ? &c->logprobs : NULL;
-    if (first || c->text.length > 0 || (l != NULL && l->count > 0))
-        reply_chunk(&g->head, c->index, first, strbuf_text(&c->text), c->text.length, l,
-                    ENGINE_FINISH_NONE, out);
-    if (c->finish != ENGINE_FINISH_NONE)
-        reply_chunk(&g->head, c->index, false, "", 0, NULL, c->finish, out);
-    strbuf_clear(&c->text);
-}
-
-static void generation_count_usage(struct generation *g, const struct generation_choice *c,
-                                   const struct engine_usage *usage)
-{
-    g->stats.usage.completion_tokens += usage->completion_tokens;
-    /* A prompt counts once, however many choices it has. */
-    if (c->index % g->request.n != 0) return;
-    g->stats.usage.prompt_tokens += usage->prompt_tokens;
-    g->stats.usage.cached_tokens += usage->cached_tokens;
-}
-
-/* False when the choice failed. */
-static bool choice_take(struct generation_choice *c, const struct engine_event *e,
-                        struct strbuf *out, struct api_error *err)
-{
-    struct generation *g = c->generation;
-    if (e->finish == ENGINE_FINISH_ERROR) return api_fail_from(err, e->error, NULL, e->message);
-    if (c->prompt_failed)
-        return api_fail_from(err, SOV_ERR_INTERNAL, NULL,
-                             "The model gave numbers that are not finite for this prompt.");
-    bool first = !c->begun;
-    if (first && g->request.echo) choice_echo(c);
-    c->begun = true;
-    c->finish = e->finish;
-    c->emitted += e->text_length;
-    strbuf_append(&c->text, e->text, e->text_length);
-    bool ok = !strbuf_failed(&c->text);
-    if (e->token >= 0) {
-        struct generation_stats *stats = &g->stats;
-        if (stats->tokens++ == 0 || e->picked_ns < stats->first_token_ns)
-            stats->first_token_ns = e->picked_ns;
-        if (e->picked_ns > stats->last_token_ns) stats->last_token_ns = e->picked_ns;
-        bool ends = !g->request.ignore_eos && tokenizer_is_eog(g->model->tokenizer, e->token);
-        if (g->request.top_logprobs >= 0 && !ends) ok = choice_hold(c, e) && ok;
-    }
-    choice_release(c);
-    if (e->finish != ENGINE_FINISH_NONE) generation_count_usage(g, c, &e->usage);
-    if (g->request.stream) choice_write_chunks(c, first, out);
-    return ok || generation_out_of_memory(err);
-}
-
-static void generation_write_whole(struct generation *g, struct strbuf *out)
-{
-    reply_begin(&g->head, out);
-    for (int i = 0; i < g->choice_count; i++) {
-        struct generation_choice *c = &g->choices[i];
-        reply_choice(&g->head, i, strbuf_text(&c->text), c->text.length,
-                     g->request.top_logprobs >= 0 ? &c->logprobs : NULL, c->finish, out);
-    }
-    reply_end(&g->stats.usage, out);
+    enum sov_error error;
+    struct sov_errbuf why;
+    bool has_head = g->records.length > 0 && !writer_begun(g->writer);
+    if (!has_head) strbuf_clear(&g->records);
+    enum producer_state state = producer_pump(g->producer, &g->records, &error, &why);
+    if (strbuf_failed(&g->records)) strbuf_clear(&g->records); /* half a record is none */
+    g->at = (const uint8_t *)strbuf_text(&g->records);
+    g->end = g->at + g->records.length;
+    if (state != PRODUCER_FAILED) return g->at < g->end ? GENERATION_RUNNING : GENERATION_DONE;
+    api_fail_from(err, error, producer_field(g->chat), why.message);
+    return GENERATION_FAILED;
 }
 
 static enum generation_state generation_fail(struct generation *g, struct strbuf *out,
                                              const struct api_error *err)
 {
-    if (g->request.stream) {
-        reply_chunk_error(err, out);
-        reply_done(out);
-    }
+    if (generation_begun(g)) writer_fail(g->writer, err, out);
     return GENERATION_FAILED;
+}
+
+static enum writer_state generation_write(struct generation *g, struct strbuf *out)
+{
+    return writer_take(g->writer, &g->at, g->end, GENERATION_OUT_BYTES, out);
 }
 
 enum generation_state generation_pump(struct generation *g, struct strbuf *out,
                                       struct api_error *err)
 {
-    for (int i = 0; i < g->choice_count; i++) {
-        struct generation_choice *c = &g->choices[i];
-        struct engine_event event;
-        while (c->finish == ENGINE_FINISH_NONE && engine_job_next(c->job, &event)) {
-            bool ok = choice_take(c, &event, out, err);
-            engine_event_free(&event);
-            if (!ok) return generation_fail(g, out, err);
-            if (c->finish != ENGINE_FINISH_NONE) g->running--;
+    for (;;) {
+        enum writer_state written = generation_write(g, out);
+        if (strbuf_failed(out)) {
+            strbuf_clear(out);
+            generation_out_of_memory(err);
+            return generation_fail(g, out, err);
         }
-    }
-    if (g->running == 0) {
-        if (!g->request.stream) {
-            generation_write_whole(g, out);
-        } else {
-            if (g->request.include_usage) reply_chunk_usage(&g->head, &g->stats.usage, out);
-            reply_done(out);
+        if (written == WRITER_DONE) return GENERATION_DONE;
+        if (written == WRITER_BAD) {
+            api_fail_from(err, SOV_ERR_INTERNAL, NULL, "The answer could not be read.");
+            return generation_fail(g, out, err);
         }
-    }
-    if (strbuf_failed(out)) {
-        generation_out_of_memory(err);
-        strbuf_clear(out);
+        /* A stream is written as its client takes it. */
+        if (g->at < g->end || out->length >= GENERATION_OUT_BYTES) return GENERATION_RUNNING;
+        enum generation_state read = g->producer != NULL ? generation_produce(g, err)
+                                     : g->reader != NULL ? generation_read(g, err)
+                                                         : GENERATION_DONE;
+        if (read == GENERATION_RUNNING) continue;
+        if (read == GENERATION_DONE) return GENERATION_RUNNING;
+        (void)generation_write(g, out);
         return generation_fail(g, out, err);
     }
-    return g->running == 0 ? GENERATION_DONE : GENERATION_RUNNING;
-}
-
-void generation_stats_read(const struct generation *g, struct generation_stats *out)
-{
-    *out = g->stats;
 }
 
 void generation_free(struct generation *g)
 {
     if (g == NULL) return;
-    for (int i = 0; i < g->choice_count; i++) {
-        struct generation_choice *c = &g->choices[i];
-        if (c->job != NULL) engine_job_release(c->job);
-        strbuf_free(&c->text);
-        reply_logprobs_free(&c->logprobs);
-        sov_free(c->held);
-        sov_free(c->prompt_logprobs);
-        sampler_free(c->sampler);
-    }
-    for (size_t i = 0; i < g->prompt_count; i++) {
-        if (g->prompts != NULL) token_list_free(&g->prompts[i]);
-        if (g->echoes != NULL) strbuf_free(&g->echoes[i]);
-    }
-    sov_free(g->choices);
-    sov_free(g->prompts);
-    sov_free(g->echoes);
-    reply_head_free(&g->head);
-    api_request_free(&g->request);
+    producer_free(g->producer);
+    cache_reader_close(g->reader);
+    cache_value_release(g->value);
+    computation_release(g->computation);
+    writer_free(g->writer);
+    strbuf_free(&g->records);
     sov_free(g);
 }

@@ -1,57 +1,95 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * One completion request from its body to its answer: parse, tokenize, submit one engine job per
- * choice, and turn the jobs' events into the answer's bytes. Knows no sockets: the HTTP side gives
- * it a place to write and asks again when the engine has called notify.
+ * One completion request from its body to its answer. It is parsed, its cache key is made, and then
+ * its records (record.h) come from one of three places:
  *
- * Threads: one thread at a time uses a generation; the engine's thread only calls notify and, for
- * an echoed prompt with logprobs, fills numbers that are read after the job's first event.
+ *   a value   the cache had the answer: nothing is tokenized, the engine is not asked
+ *   a flight  the answer is being computed for everybody who asks the same, begun by this request
+ *             (which leads) or by one before it (which this one joins)
+ *   its own   producer, for what is left to chance or is not to be cached
+ *
+ * and become its answer by one writer (writer.h). Knows no sockets: the HTTP side gives it a place to
+ * write and asks again when it was notified.
+ *
+ * Threads: one thread at a time uses a generation; all but create and free on the event thread.
  */
 #ifndef SOV_SERVER_GENERATION_H
 #define SOV_SERVER_GENERATION_H
 
+#include "server/answer_key.h"
 #include "server/api.h"
+#include "server/computation.h"
+#include "server/metrics.h"
 #include "server/server.h"
 
 struct generation;
 
+enum { GENERATION_ID_MAX = 40, GENERATION_TENANT_BYTES = 32 };
+
+/* The answer cache, as generations use it. */
+struct generation_cache {
+    struct server_cache shared;
+    struct answer_scope scope;
+    size_t piece_bytes_max; /* of the model's tokens */
+};
+
+/* What a request is, beside its body. Copied, but for what is pointed to. */
+struct generation_setup {
+    const struct server_model *model;     /* outlives the generation */
+    const struct generation_cache *cache; /* NULL: none; outlives the generation */
+    struct computations *computations;
+    bool chat;
+    const char *id;          /* names the answer; at most GENERATION_ID_MAX bytes */
+    struct api_cache wanted; /* by headers */
+    unsigned char tenant[GENERATION_TENANT_BYTES];
+    size_t tenant_length; /* 0: shares with all who have none */
+    /* Called on any thread when there may be more to pump. */
+    void (*notify)(void *user);
+    void *user;
+};
+
 /*
- * Parses and tokenizes: the costly part, without the engine. id (at most GENERATION_ID_MAX bytes)
- * names the answer. The model must outlive the generation. False with err filled.
+ * Parses and looks up; what has to be computed is tokenized and queued, every choice or none. False
+ * with err filled (429 when the queue is full). On the event thread or the worker.
  */
-enum { GENERATION_ID_MAX = 40 };
-bool generation_create(const struct server_model *model, bool chat, const char *body, size_t length,
-                       const char *id, struct generation **out, struct api_error *err);
-/* Queues every choice, or none: on false, err says why (429 when the queue is full). */
-bool generation_submit(struct generation *g, engine_notify *notify, void *user,
-                       struct api_error *err);
+bool generation_create(const struct generation_setup *setup, const char *body, size_t length,
+                       struct generation **out, struct api_error *err);
 
 bool generation_streams(const struct generation *g);
 /* The seed of choice 0. */
 uint64_t generation_seed(const struct generation *g);
+enum metrics_cached generation_cached(const struct generation *g);
+/* Of a hit, in milliseconds; INT64_MAX when it is not known. */
+int64_t generation_age_ms(const struct generation *g);
 
 enum generation_state {
-    GENERATION_RUNNING, /* no more events now */
+    GENERATION_RUNNING, /* no more for now: notify will be called, or there is something in out */
     GENERATION_DONE,    /* the answer is complete */
-    GENERATION_FAILED,  /* err says why; in a stream the error event was written */
+    GENERATION_FAILED,  /* err says why; in a stream that has begun the error event was written */
 };
 /*
- * Takes the events there are. A stream appends its server-sent events to out, and at its end the
- * usage (if asked for) and [DONE]; otherwise the whole answer is appended when it is DONE. Not to
- * be called again after DONE or FAILED.
+ * Takes the records there are. A stream appends its server-sent events to out, stopping for a while
+ * when that is long, and at its end the usage (if asked for) and [DONE]; otherwise the whole answer
+ * is appended when it is DONE. Not to be called again after DONE or FAILED.
  */
 enum generation_state generation_pump(struct generation *g, struct strbuf *out,
                                       struct api_error *err);
+/*
+ * Whether it is known that the answer can be given: before that, a stream fails with a status. A
+ * request that joined another may have to wait for it.
+ */
+bool generation_begun(const struct generation *g);
 
 struct generation_stats {
     struct engine_usage usage; /* complete when DONE */
-    int64_t first_token_ns;    /* clock_monotonic_ns when the first token was picked; 0: none yet */
+    /* Of what was computed for this request; 0: nothing was, or nothing has come yet. */
+    int64_t first_token_ns;
     int64_t last_token_ns;
-    int tokens; /* seen so far */
+    int tokens;
 };
 void generation_stats_read(const struct generation *g, struct generation_stats *out);
 
-/* Cancels what still runs. */
+/* Cancels what still runs and nobody else reads. */
 void generation_free(struct generation *g);
 
 #endif

@@ -254,8 +254,11 @@ static enum MHD_Result http_answer_metrics(struct request *r)
     struct server *server = r->server;
     const struct server_model *m = atomic_load(&server->model);
     struct strbuf body = {0};
+    const struct generation_cache *cache = atomic_load(&server->cache);
     metrics_write(&server->metrics, m != NULL ? m->engine : NULL, m != NULL ? m->name : "",
                   m != NULL ? m->isa : "", &body);
+    if (cache != NULL)
+        metrics_write_cache(&server->metrics, cache->shared.cache, cache->shared.store, &body);
     enum MHD_Result result =
         respond_buffer(r, 200, "text/plain; version=0.0.4; charset=utf-8", &body);
     strbuf_free(&body);
@@ -356,19 +359,42 @@ static enum MHD_Result http_on_body(struct request *r, const char *bytes, size_t
     return r->discarded <= HTTP_DISCARD_BYTES_MAX ? MHD_YES : MHD_NO;
 }
 
+static int http_add_cache_control(void *cls, enum MHD_ValueKind kind, const char *key,
+                                  const char *value)
+{
+    (void)kind;
+    if (value != NULL && strcasecmp(key, MHD_HTTP_HEADER_CACHE_CONTROL) == 0)
+        api_cache_control(value, cls);
+    return MHD_YES;
+}
+
+/* What the headers say about the cache, and whose entries of it this request may share. */
+static void http_read_cache_headers(struct request *r)
+{
+    const struct server *server = r->server;
+    const struct generation_cache *cache = atomic_load(&server->cache);
+    r->wanted_cache = api_cache_default();
+    if (cache == NULL) return;
+    MHD_get_connection_values(r->mhd, MHD_HEADER_KIND, (MHD_KeyValueIterator)http_add_cache_control,
+                              &r->wanted_cache);
+    if (server->auth == NULL || cache->shared.share_tenants) return;
+    auth_digest(http_header(r, MHD_HTTP_HEADER_AUTHORIZATION), server->tenant_key,
+                sizeof server->tenant_key, r->tenant, sizeof r->tenant);
+    r->tenant_length = sizeof r->tenant;
+}
+
 static enum MHD_Result http_on_received(struct request *r)
 {
-    struct server *server = r->server;
     r->received_ns = clock_monotonic_ns();
     http_set_phase(r, CONN_ANSWERING);
     if (r->refused) return respond_error(r, &r->refusal);
-    pthread_mutex_lock(&server->lock);
-    watch_add(server, r->conn);
-    pthread_mutex_unlock(&server->lock);
-    if (r->body.length >= HTTP_WORKER_BYTES_MIN)
+    if (r->route == ROUTE_CHAT || r->route == ROUTE_COMPLETIONS) http_read_cache_headers(r);
+    if (r->body.length >= HTTP_WORKER_BYTES_MIN) {
+        request_watch(r);
         worker_push(r);
-    else
+    } else {
         request_prepare(r);
+    }
     return request_step(r);
 }
 
@@ -413,6 +439,8 @@ static void http_peer(struct MHD_Connection *mhd, char out[INET6_ADDRSTRLEN])
 
 static void http_log_access(struct request *r, const struct engine_usage *usage, int status)
 {
+    const char *cached =
+        r->generation != NULL ? metrics_cached_name(generation_cached(r->generation)) : NULL;
     char peer[INET6_ADDRSTRLEN];
     struct strbuf line = {0}, path = {0};
     double ms = (double)(clock_monotonic_ns() - r->started_ns) * 1e-6;
@@ -425,14 +453,16 @@ static void http_log_access(struct request *r, const struct engine_usage *usage,
                       "s\",\"method\":"
                       "\"%s\",\"path\":%s,\"status\":%d,\"bytes\":%llu,\"duration_ms\":%.3f,"
                       "\"request_id\":\"%s\","
-                      "\"prompt_tokens\":%d,\"completion_tokens\":%d}",
+                      "\"prompt_tokens\":%d,\"completion_tokens\":%d,\"cache\":%s%s%s}",
                       (long long)clock_wall_ms(), peer, r->method, strbuf_text(&path), status,
                       (unsigned long long)r->bytes_sent, ms, r->id, usage->prompt_tokens,
-                      usage->completion_tokens);
+                      usage->completion_tokens, cached != NULL ? "\"" : "",
+                      cached != NULL ? cached : "null", cached != NULL ? "\"" : "");
     else
-        strbuf_printf(&line, "%s %s %s %d %llu bytes %.1f ms %s prompt=%d completion=%d", peer,
+        strbuf_printf(&line, "%s %s %s %d %llu bytes %.1f ms %s prompt=%d completion=%d%s%s", peer,
                       r->method, strbuf_text(&path), status, (unsigned long long)r->bytes_sent, ms,
-                      r->id, usage->prompt_tokens, usage->completion_tokens);
+                      r->id, usage->prompt_tokens, usage->completion_tokens,
+                      cached != NULL ? " cache=" : "", cached != NULL ? cached : "");
     if (!strbuf_failed(&line) && !strbuf_failed(&path)) log_line(line.data);
     strbuf_free(&line);
     strbuf_free(&path);
@@ -461,6 +491,8 @@ void http_on_completed(void *cls, struct MHD_Connection *mhd, void **context,
     pthread_mutex_unlock(&server->lock);
     int status = code == MHD_REQUEST_TERMINATED_COMPLETED_OK ? r->status : timed_out ? 408 : 499;
     metrics_count_request(&server->metrics, r->route, status);
+    if (r->generation != NULL)
+        metrics_count_cached(&server->metrics, generation_cached(r->generation));
     atomic_fetch_sub(&server->metrics.in_progress, 1);
     if (server->options.access_log) {
         struct generation_stats stats = {0};
@@ -472,4 +504,6 @@ void http_on_completed(void *cls, struct MHD_Connection *mhd, void **context,
     }
     atomic_fetch_sub(&server->bodies_bytes, r->body.length);
     request_free(r);
+    /* It may have been the one to drive them, or the last to read one. */
+    computations_drive(&server->computations);
 }

@@ -12,8 +12,10 @@
  * is lost, and no connection is resumed that was not suspended.
  *
  * Locks, in the order they nest: server.lock or server.work_lock, request.lock, libmicrohttpd's
- * own. Engine functions are called with none of them held: engine_job_release waits for a notify in
- * progress, which takes request.lock.
+ * own. Functions of the engine and of the cache, and those of generation.h and computation.h, which
+ * call them, are called with none of them held: engine_job_release, cache_reader_close, cache_commit
+ * and cache_abandon wait for callbacks in progress, which take request.lock. (The list's lock of
+ * computation.h and the cache's own locks are innermost: nothing of ours is called with them held.)
  */
 #ifndef SOV_SERVER_HTTP_H
 #define SOV_SERVER_HTTP_H
@@ -23,6 +25,7 @@
 #include <stdatomic.h>
 
 #include "server/auth.h"
+#include "server/computation.h"
 #include "server/generation.h"
 #include "server/listen.h"
 #include "server/metrics.h"
@@ -77,9 +80,13 @@ struct request {
     char method[16];
 
     bool judged;         /* by its headers */
+    bool watched;        /* for its client leaving */
     bool answered_early; /* with part of the body unread */
     bool refused;        /* refusal is the answer, whatever else comes */
     bool generation_over;
+    struct api_cache wanted_cache; /* by headers */
+    unsigned char tenant[GENERATION_TENANT_BYTES];
+    size_t tenant_length;
     struct api_error refusal;
     struct strbuf body;
     size_t discarded;
@@ -115,6 +122,11 @@ struct server {
     char *model_isa;
     int64_t model_created_s;
     _Atomic(const struct server_model *) model; /* NULL while loading */
+    struct generation_cache cache_storage;
+    bool cache_given;
+    _Atomic(const struct generation_cache *) cache;    /* NULL: nothing is cached (yet) */
+    unsigned char tenant_key[GENERATION_TENANT_BYTES]; /* tenants are digests under it */
+    struct computations computations;
     atomic_size_t bodies_bytes;
     atomic_int progress_permille;
     atomic_bool draining;  /* no new work */
@@ -156,6 +168,8 @@ struct request *request_create(struct server *server, struct MHD_Connection *mhd
 void request_free(struct request *r);
 /* Marks the request as refused; the first refusal stays. */
 void request_refuse(struct request *r, const struct api_error *err);
+/* Event thread: from now on it is noticed when the client leaves. */
+void request_watch(struct request *r);
 /* Called once the body is there, and again after every resume, until a response was queued. */
 enum MHD_Result request_step(struct request *r);
 /* Parses, tokenizes and submits; on the event thread or the worker. */

@@ -53,6 +53,17 @@ void metrics_count_request(struct metrics *m, enum server_route route, int statu
                               memory_order_relaxed);
 }
 
+const char *metrics_cached_name(enum metrics_cached cached)
+{
+    static const char *const NAMES[METRICS_CACHE_WAYS] = {"hit", "miss", "join", "bypass"};
+    return NAMES[cached];
+}
+
+void metrics_count_cached(struct metrics *m, enum metrics_cached cached)
+{
+    atomic_fetch_add_explicit(&m->cached[cached], 1, memory_order_relaxed);
+}
+
 void metrics_observe(struct metrics_histogram *h, int64_t ns)
 {
     double seconds = (double)ns * 1e-9;
@@ -104,14 +115,22 @@ static void metrics_put_label(struct strbuf *out, const char *text)
     }
 }
 
+struct metrics_row {
+    const char *name, *type, *help;
+    double value;
+};
+
+static void metrics_write_rows(struct strbuf *out, const struct metrics_row *rows, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        metrics_write_one(out, rows[i].name, rows[i].type, rows[i].help, rows[i].value);
+}
+
 static void metrics_write_engine(struct engine *engine, struct strbuf *out)
 {
     struct engine_stats s;
     engine_stats_read(engine, &s);
-    const struct {
-        const char *name, *type, *help;
-        double value;
-    } rows[] = {
+    const struct metrics_row rows[] = {
         {"sovereign_requests_running", "gauge", "Sequences in the batch.", s.running},
         {"sovereign_requests_waiting", "gauge", "Sequences waiting for admission.", s.waiting},
         {"sovereign_sequences_max", "gauge", "Sequences that may run at once.", s.parallel},
@@ -157,8 +176,7 @@ static void metrics_write_engine(struct engine *engine, struct strbuf *out)
          (double)(s.kv_pages_total - s.kv_pages_used - s.kv_pages_cached)},
         {"sovereign_kv_page_bytes", "gauge", "Size of a KV page.", (double)s.kv_page_bytes},
     };
-    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)
-        metrics_write_one(out, rows[i].name, rows[i].type, rows[i].help, rows[i].value);
+    metrics_write_rows(out, rows, sizeof rows / sizeof rows[0]);
     metrics_head(out, "sovereign_kv_type_info", "gauge",
                  "How keys and values are held, which answers depend on; always 1.");
     strbuf_printf(out, "sovereign_kv_type_info{type=\"%s\"} 1\n", vec_kv_type_name(s.kv_type));
@@ -199,4 +217,80 @@ void metrics_write(struct metrics *m, struct engine *engine, const char *model, 
                             "Completion requests, from whole request received to answered.",
                             &m->duration);
     if (engine != NULL) metrics_write_engine(engine, out);
+}
+
+static void metrics_write_store(struct cache_store *store, struct strbuf *out)
+{
+    struct cache_store_stats s;
+    cache_store_stats_read(store, &s);
+    const struct metrics_row rows[] = {
+        {"sovereign_cache_store_warming", "gauge", "1 while answers on disk are brought to memory.",
+         s.warming},
+        {"sovereign_cache_store_warm_seconds", "gauge", "How long that has taken.",
+         (double)s.warm_ms * 1e-3},
+        {"sovereign_cache_store_rows", "gauge", "Answers on disk.", (double)s.rows},
+        {"sovereign_cache_store_bytes", "gauge", "Their keys and answers.", (double)s.bytes},
+        {"sovereign_cache_store_loaded_total", "counter", "Answers brought from disk to memory.",
+         (double)s.loaded},
+        {"sovereign_cache_store_corrupt_total", "counter",
+         "Rows dropped because they did not match their checksum.", (double)s.corrupt},
+        {"sovereign_cache_store_excess_total", "counter",
+         "Rows deleted while loading: too old, or without room in memory.", (double)s.excess},
+        {"sovereign_cache_store_written_total", "counter", "Answers written to disk.",
+         (double)s.written},
+        {"sovereign_cache_store_deleted_total", "counter", "Answers deleted from disk.",
+         (double)s.deleted},
+        {"sovereign_cache_store_dropped_total", "counter",
+         "Changes not written because too many were waiting.", (double)s.dropped},
+        {"sovereign_cache_store_failed_total", "counter", "Changes lost to a failed commit.",
+         (double)s.failed},
+        {"sovereign_cache_store_errors_total", "counter", "Commits that failed.", (double)s.errors},
+        {"sovereign_cache_store_resets_total", "counter", "Damaged databases set aside.",
+         (double)s.resets},
+    };
+    metrics_write_rows(out, rows, sizeof rows / sizeof rows[0]);
+}
+
+void metrics_write_cache(struct metrics *m, struct cache *cache, struct cache_store *store,
+                         struct strbuf *out)
+{
+    uint64_t ways[METRICS_CACHE_WAYS];
+    struct cache_stats s;
+    struct cache_flight_stats flights;
+    cache_stats_read(cache, &s);
+    cache_flight_stats_read(cache, &flights);
+    for (int i = 0; i < METRICS_CACHE_WAYS; i++)
+        ways[i] = atomic_load_explicit(&m->cached[i], memory_order_relaxed);
+    const struct metrics_row rows[] = {
+        {"sovereign_cache_hits_total", "counter", "Completion requests answered from the cache.",
+         (double)ways[METRICS_CACHE_HIT]},
+        {"sovereign_cache_misses_total", "counter",
+         "Completion requests computed because the cache had no answer.",
+         (double)ways[METRICS_CACHE_MISS]},
+        {"sovereign_cache_joins_total", "counter",
+         "Completion requests answered by what was being computed for another.",
+         (double)ways[METRICS_CACHE_JOIN]},
+        {"sovereign_cache_bypasses_total", "counter",
+         "Completion requests for which the cache was not asked.",
+         (double)ways[METRICS_CACHE_BYPASS]},
+        {"sovereign_cache_in_flight", "gauge", "Answers being computed that others may join.",
+         (double)flights.in_flight},
+        {"sovereign_cache_flights_cancelled_total", "counter",
+         "Answers given up because all who waited for them left.", (double)flights.cancelled},
+        {"sovereign_cache_entries", "gauge", "Answers in the cache.", (double)s.entries},
+        {"sovereign_cache_bytes", "gauge", "Memory they take, with their keys.", (double)s.bytes},
+        {"sovereign_cache_insertions_total", "counter", "Answers cached.", (double)s.insertions},
+        {"sovereign_cache_evictions_total", "counter", "Answers that left to make room.",
+         (double)s.evictions},
+        {"sovereign_cache_expired_total", "counter", "Answers that left because of their age.",
+         (double)s.expired},
+        {"sovereign_cache_stale_total", "counter",
+         "Answers there, but older than their request would have.", (double)s.stale},
+        {"sovereign_cache_collisions_total", "counter",
+         "Keys with the hash of another, which were misses.", (double)s.collisions},
+        {"sovereign_cache_refused_total", "counter", "Answers too large to be cached.",
+         (double)s.refused},
+    };
+    metrics_write_rows(out, rows, sizeof rows / sizeof rows[0]);
+    if (store != NULL) metrics_write_store(store, out);
 }

@@ -11,6 +11,8 @@
 #include <stdint.h>
 
 #include "base/strbuf.h"
+#include "cache/flight.h"
+#include "cache/store.h"
 #include "engine/engine.h"
 
 enum server_route {
@@ -30,6 +32,17 @@ enum server_route {
 /* "/v1/chat/completions", ..., "other". */
 const char *server_route_name(enum server_route route);
 
+/* What completion requests were answered from. */
+enum metrics_cached {
+    METRICS_CACHE_HIT,    /* the cache */
+    METRICS_CACHE_MISS,   /* the engine, as the cache had no answer */
+    METRICS_CACHE_JOIN,   /* what was being computed for another request */
+    METRICS_CACHE_BYPASS, /* the engine; the cache was not asked */
+    METRICS_CACHE_WAYS
+};
+/* "hit", "miss", "join", "bypass". */
+const char *metrics_cached_name(enum metrics_cached cached);
+
 enum { METRICS_STATUS_MIN = 100, METRICS_STATUS_MAX = 599, METRICS_BUCKETS_MAX = 16 };
 
 struct metrics_histogram {
@@ -42,6 +55,7 @@ struct metrics_histogram {
 struct metrics {
     /* 499 counts requests whose client left before it was answered. */
     atomic_uint_fast64_t requests[ROUTES][METRICS_STATUS_MAX - METRICS_STATUS_MIN + 1];
+    atomic_uint_fast64_t cached[METRICS_CACHE_WAYS];
     atomic_int connections;
     atomic_int in_progress;
     struct metrics_histogram first_token; /* whole request received to first token */
@@ -51,11 +65,15 @@ struct metrics {
 
 void metrics_init(struct metrics *m);
 void metrics_count_request(struct metrics *m, enum server_route route, int status);
+void metrics_count_cached(struct metrics *m, enum metrics_cached cached);
 void metrics_observe(struct metrics_histogram *h, int64_t ns);
 /*
  * engine may be NULL while the model loads; isa and model as in struct server_model, "" while
  * unknown.
  */
+/* store NULL: the cache is in memory only. */
+void metrics_write_cache(struct metrics *m, struct cache *cache, struct cache_store *store,
+                         struct strbuf *out);
 void metrics_write(struct metrics *m, struct engine *engine, const char *model, const char *isa,
                    struct strbuf *out);
 

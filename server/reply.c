@@ -10,34 +10,27 @@
 /* JSON has no infinity: a token that cannot occur gets OpenAI's stand-in. */
 static const float REPLY_LOGPROB_MIN = -9999.0f;
 
-static void reply_head_write(struct strbuf *out, const char *prefix, const char *object,
-                             const char *id, int64_t created_s, const char *model)
+bool reply_head_init(struct reply_head *head, bool chat, bool stream, bool include_usage,
+                     const char *id, int64_t created_s, const char *model)
 {
-    strbuf_printf(out, "{\"id\":\"%s%s\",\"object\":\"%s\",\"created\":%lld,\"model\":", prefix, id,
-                  object, (long long)created_s);
+    *head = (struct reply_head){.chat = chat, .include_usage = include_usage};
+    const char *object = !chat    ? "text_completion"
+                         : stream ? "chat.completion.chunk"
+                                  : "chat.completion";
+    struct strbuf *out = &head->text;
+    strbuf_printf(out, "{\"id\":\"%s-%s\",\"object\":\"%s\",\"created\":%lld,\"model\":",
+                  chat ? "chatcmpl" : "cmpl", id, object, (long long)created_s);
     strbuf_put_json_string(out, model, strlen(model));
     strbuf_printf(out, ",\"system_fingerprint\":\"sovereign-%s-a%d\"", SOV_VERSION,
                   SOV_ARITHMETIC_VERSION);
-}
-
-bool reply_head_init(struct reply_head *head, bool chat, bool include_usage, const char *id,
-                     int64_t created_s, const char *model)
-{
-    *head = (struct reply_head){.chat = chat, .include_usage = include_usage};
-    const char *prefix = chat ? "chatcmpl-" : "cmpl-";
-    reply_head_write(&head->whole, prefix, chat ? "chat.completion" : "text_completion", id,
-                     created_s, model);
-    reply_head_write(&head->chunk, prefix, chat ? "chat.completion.chunk" : "text_completion", id,
-                     created_s, model);
-    if (!strbuf_failed(&head->whole) && !strbuf_failed(&head->chunk)) return true;
+    if (!strbuf_failed(out)) return true;
     reply_head_free(head);
     return false;
 }
 
 void reply_head_free(struct reply_head *head)
 {
-    strbuf_free(&head->whole);
-    strbuf_free(&head->chunk);
+    strbuf_free(&head->text);
 }
 
 void reply_logprobs_init(struct reply_logprobs *l, bool chat, const struct tokenizer *tok)
@@ -228,7 +221,7 @@ void reply_chunk(const struct reply_head *head, int index, bool first, const cha
                  struct strbuf *out)
 {
     strbuf_puts(out, "data: ");
-    strbuf_append(out, strbuf_text(&head->chunk), head->chunk.length);
+    strbuf_append(out, strbuf_text(&head->text), head->text.length);
     strbuf_printf(out, ",\"choices\":[{\"index\":%d,", index);
     if (!head->chat) {
         strbuf_puts(out, "\"text\":");
@@ -251,7 +244,7 @@ void reply_chunk_usage(const struct reply_head *head, const struct engine_usage 
                        struct strbuf *out)
 {
     strbuf_puts(out, "data: ");
-    strbuf_append(out, strbuf_text(&head->chunk), head->chunk.length);
+    strbuf_append(out, strbuf_text(&head->text), head->text.length);
     strbuf_puts(out, ",\"choices\":[],");
     reply_put_usage(usage, out);
     strbuf_puts(out, "}\n\n");
@@ -271,7 +264,7 @@ void reply_done(struct strbuf *out)
 
 void reply_begin(const struct reply_head *head, struct strbuf *out)
 {
-    strbuf_append(out, strbuf_text(&head->whole), head->whole.length);
+    strbuf_append(out, strbuf_text(&head->text), head->text.length);
     strbuf_puts(out, ",\"choices\":[");
 }
 

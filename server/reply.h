@@ -24,12 +24,11 @@
 struct reply_head {
     bool chat;
     bool include_usage; /* in a stream: every event carries "usage", null but in the last */
-    struct strbuf whole;
-    struct strbuf chunk;
+    struct strbuf text;
 };
 /* id is the request's, without prefix. False when out of memory. */
-bool reply_head_init(struct reply_head *head, bool chat, bool include_usage, const char *id,
-                     int64_t created_s, const char *model);
+bool reply_head_init(struct reply_head *head, bool chat, bool stream, bool include_usage,
+                     const char *id, int64_t created_s, const char *model);
 void reply_head_free(struct reply_head *head);
 
 /*

@@ -56,16 +56,33 @@ void request_wake(struct request *r)
     pthread_mutex_unlock(&r->lock);
 }
 
-static void request_clear_woken(struct request *r)
+/* Before a request looks for what is new: the wake-up is taken note of, and what came is driven. */
+static void request_begin_look(struct request *r)
 {
     pthread_mutex_lock(&r->lock);
     r->woken = false;
     pthread_mutex_unlock(&r->lock);
+    computations_drive(&r->server->computations);
 }
 
-/* False when there is news already, and the caller should look again. */
+void request_watch(struct request *r)
+{
+    if (r->watched) return;
+    r->watched = true;
+    pthread_mutex_lock(&r->server->lock);
+    watch_add(r->server, r->conn);
+    pthread_mutex_unlock(&r->server->lock);
+}
+
+/*
+ * False when there is news already, and the caller should look again: for this request, or for a
+ * computation (computation.h says why that is asked here).
+ */
 static bool request_suspend(struct request *r)
 {
+    /* Whoever is answered at once need not be watched. */
+    request_watch(r);
+    if (computations_ready(&r->server->computations)) return false;
     pthread_mutex_lock(&r->lock);
     bool suspend = !r->woken;
     if (suspend) {
@@ -143,14 +160,20 @@ static void request_prepare_detokenize(struct request *r, const struct server_mo
 static void request_prepare_generation(struct request *r, const struct server_model *model)
 {
     struct api_error err;
-    bool ok = generation_create(model, r->route == ROUTE_CHAT, r->body.data, r->body.length,
-                                r->id + strlen("req_"), &r->generation, &err);
-    if (ok && !generation_submit(r->generation, request_on_notify, r, &err)) {
-        generation_free(r->generation);
-        r->generation = NULL;
-        ok = false;
-    }
-    if (!ok) request_refuse(r, &err);
+    struct generation_setup setup = {
+        .model = model,
+        .cache = atomic_load(&r->server->cache),
+        .computations = &r->server->computations,
+        .chat = r->route == ROUTE_CHAT,
+        .id = r->id + strlen("req_"),
+        .wanted = r->wanted_cache,
+        .tenant_length = r->tenant_length,
+        .notify = request_on_notify,
+        .user = r,
+    };
+    memcpy(setup.tenant, r->tenant, sizeof setup.tenant);
+    if (!generation_create(&setup, r->body.data, r->body.length, &r->generation, &err))
+        request_refuse(r, &err);
 }
 
 static void request_prepare_project(struct request *r)
@@ -203,7 +226,7 @@ static void request_fail_shutdown(struct request *r, struct api_error *err)
 {
     api_fail_status(err, 503, "shutting_down", NULL,
                     "The server is shutting down; this request was not finished.");
-    if (generation_streams(r->generation)) {
+    if (generation_streams(r->generation) && atomic_load(&r->streaming)) {
         reply_chunk_error(err, &r->out);
         reply_done(&r->out);
     }
@@ -244,7 +267,7 @@ static ssize_t request_stream_read(void *cls, uint64_t position, char *buffer, s
     (void)position;
     struct request *r = cls;
     for (;;) {
-        request_clear_woken(r);
+        request_begin_look(r);
         if (atomic_load(&r->gone)) return MHD_CONTENT_READER_END_WITH_ERROR;
         if (r->out.length == 0 && r->generation_over) return MHD_CONTENT_READER_END_OF_STREAM;
         struct api_error err;
@@ -276,14 +299,16 @@ static bool request_is_with_worker(struct request *r)
 enum MHD_Result request_step(struct request *r)
 {
     for (;;) {
-        request_clear_woken(r);
+        request_begin_look(r);
         if (!request_is_with_worker(r)) {
             struct api_error err;
             if (atomic_load(&r->gone)) return MHD_NO;
             if (r->refused) return respond_error(r, &r->refusal);
             if (r->generation == NULL) return respond_buffer(r, 200, NULL, &r->out);
-            if (generation_streams(r->generation)) return request_begin_stream(r);
-            if (!request_pump(r, &err)) return respond_error(r, &err);
+            bool streams = generation_streams(r->generation);
+            if (!(streams && generation_begun(r->generation)) && !request_pump(r, &err))
+                return respond_error(r, &err);
+            if (streams && generation_begun(r->generation)) return request_begin_stream(r);
             if (r->generation_over) return respond_buffer(r, 200, NULL, &r->out);
         }
         if (request_suspend(r)) return MHD_YES;

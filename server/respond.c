@@ -11,7 +11,8 @@
 #include "server/http.h"
 
 static const char RESPOND_JSON[] = "application/json; charset=utf-8";
-static const char RESPOND_EXPOSED[] = "x-request-id, x-sovereign-seed, retry-after";
+static const char RESPOND_EXPOSED[] =
+    "x-request-id, x-sovereign-seed, x-sovereign-cache, age, retry-after";
 enum { RESPOND_STREAM_BLOCK = 16 << 10, RESPOND_PREFLIGHT_SECONDS = 86400 };
 
 static const char *respond_request_header(const struct request *r, const char *name)
@@ -35,6 +36,18 @@ static void respond_add_cors(struct request *r, struct MHD_Response *response)
     MHD_add_response_header(response, "Access-Control-Expose-Headers", RESPOND_EXPOSED);
 }
 
+static void respond_add_generation(const struct generation *g, struct MHD_Response *response)
+{
+    char number[24];
+    snprintf(number, sizeof number, "%llu", (unsigned long long)generation_seed(g));
+    MHD_add_response_header(response, "x-sovereign-seed", number);
+    enum metrics_cached cached = generation_cached(g);
+    MHD_add_response_header(response, "x-sovereign-cache", metrics_cached_name(cached));
+    if (cached != METRICS_CACHE_HIT || generation_age_ms(g) == INT64_MAX) return;
+    snprintf(number, sizeof number, "%lld", (long long)(generation_age_ms(g) / 1000));
+    MHD_add_response_header(response, MHD_HTTP_HEADER_AGE, number);
+}
+
 /*
  * Queues the response and gives up our reference to it. NULL: out of memory, so the connection is
  * closed.
@@ -47,11 +60,7 @@ static enum MHD_Result respond_queue(struct request *r, int status, const char *
         MHD_add_response_header(response, MHD_HTTP_HEADER_CONTENT_TYPE, content_type);
     MHD_add_response_header(response, "x-request-id", r->id);
     MHD_add_response_header(response, "X-Content-Type-Options", "nosniff");
-    if (r->generation != NULL) {
-        char seed[24];
-        snprintf(seed, sizeof seed, "%llu", (unsigned long long)generation_seed(r->generation));
-        MHD_add_response_header(response, "x-sovereign-seed", seed);
-    }
+    if (r->generation != NULL) respond_add_generation(r->generation, response);
     respond_add_cors(r, response);
     if (atomic_load(&r->server->draining))
         MHD_add_response_header(response, MHD_HTTP_HEADER_CONNECTION, "close");

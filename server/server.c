@@ -142,7 +142,8 @@ static bool server_init_locks(struct server *server)
               pthread_cond_init(&server->idle, &monotonic) == 0 &&
               pthread_mutex_init(&server->work_lock, NULL) == 0 &&
               pthread_cond_init(&server->work_ready, NULL) == 0 &&
-              pthread_cond_init(&server->work_done, NULL) == 0;
+              pthread_cond_init(&server->work_done, NULL) == 0 &&
+              computations_init(&server->computations);
     pthread_condattr_destroy(&monotonic);
     return ok;
 }
@@ -206,6 +207,39 @@ void server_set_progress(struct server *server, double fraction)
         atomic_store(&server->progress_permille, (int)(fraction * 1000));
 }
 
+/* Answers may be looked up once the model is known and the cache is. */
+static void server_publish_cache(struct server *server)
+{
+    const struct server_model *model = atomic_load(&server->model);
+    struct generation_cache *cache = &server->cache_storage;
+    struct engine_stats engine;
+    if (model == NULL || !server->cache_given) return;
+    engine_stats_read(model->engine, &engine);
+    cache->scope.kv_type = engine.kv_type;
+    cache->scope.chat_template = model->chat_template;
+    cache->scope.guide = model->guide;
+    cache->scope.context = engine_context(model->engine);
+    for (int32_t i = 0; i < tokenizer_vocab_size(model->tokenizer); i++) {
+        size_t length;
+        tokenizer_piece(model->tokenizer, i, true, &length);
+        if (length > cache->piece_bytes_max) cache->piece_bytes_max = length;
+    }
+    atomic_store(&server->cache, cache);
+}
+
+void server_set_cache(struct server *server, const struct server_cache *cache)
+{
+    static const unsigned char PURPOSE[] = "sovereign tenants of the answer cache";
+    server->cache_storage.shared = *cache;
+    memcpy(server->cache_storage.scope.model_digest, cache->model_digest, SERVER_DIGEST_BYTES);
+    /* The secret outlives the process where answers do, and so do the tenants' names. */
+    crypto_generichash(server->tenant_key, sizeof server->tenant_key, PURPOSE, sizeof PURPOSE,
+                       cache->secret->bytes, crypto_generichash_KEYBYTES_MAX);
+    server->computations.cache = cache->cache;
+    server->cache_given = true;
+    server_publish_cache(server);
+}
+
 enum sov_error server_set_ready(struct server *server, const struct server_model *model,
                                 struct sov_errbuf *err)
 {
@@ -218,6 +252,7 @@ enum sov_error server_set_ready(struct server *server, const struct server_model
     server->model_storage.isa = server->model_isa;
     server->model_created_s = clock_wall_ms() / 1000;
     atomic_store(&server->model, &server->model_storage);
+    server_publish_cache(server);
     return SOV_OK;
 }
 
@@ -257,6 +292,7 @@ void server_stop(struct server *server, int grace_ms)
     pthread_mutex_unlock(&server->lock);
     MHD_stop_daemon(server->daemon);
     server->daemon = NULL;
+    computations_drive(&server->computations);
     listen_close(&server->listen);
     watch_stop(server);
 }
@@ -278,5 +314,7 @@ void server_free(struct server *server)
     pthread_mutex_destroy(&server->work_lock);
     pthread_cond_destroy(&server->work_ready);
     pthread_cond_destroy(&server->work_done);
+    computations_free(&server->computations);
+    sodium_memzero(server->tenant_key, sizeof server->tenant_key);
     sov_free(server);
 }

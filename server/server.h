@@ -32,6 +32,8 @@
 #include <stddef.h>
 
 #include "base/error.h"
+#include "cache/cache.h"
+#include "cache/store.h"
 #include "engine/engine.h"
 #include "ihsan/projector.h"
 #include "model/model.h"
@@ -85,6 +87,24 @@ struct server_model {
     bool guide;
 };
 
+enum {
+    SERVER_DIGEST_BYTES = 32,
+    /*
+     * What a flight of the cache may hold: flight_bytes_max of its configuration. A request whose
+     * answer might be longer is computed for itself.
+     */
+    SERVER_FLIGHT_BYTES_MAX = 64 << 20,
+};
+
+/* The answer cache; what is pointed to must outlive server_stop. */
+struct server_cache {
+    struct cache *cache;
+    const struct cache_secret *secret;
+    struct cache_store *store; /* for its figures; NULL: the cache is in memory only */
+    unsigned char model_digest[SERVER_DIGEST_BYTES]; /* which model's answers they are */
+    bool share_tenants; /* clients with different API keys get each other's answers */
+};
+
 struct server;
 
 /*
@@ -109,6 +129,12 @@ void server_set_progress(struct server *server, double fraction);
 /* Begins to serve the model; called once. SOV_ERR_NOMEM. */
 enum sov_error server_set_ready(struct server *server, const struct server_model *model,
                                 struct sov_errbuf *err);
+
+/*
+ * Answers from the cache from now on; called once, at any time, by the thread that calls
+ * server_set_ready. Without it nothing is cached.
+ */
+void server_set_cache(struct server *server, const struct server_cache *cache);
 
 /* Reads the key file again (SIGHUP). On an error the old keys stay in force. */
 enum sov_error server_reload_keys(struct server *server, struct sov_errbuf *err);

@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * From records (record.h) to the bytes of one request's answer: the events of a stream, an event
+ * for each text, or one JSON object at the end; with the request's own id, time and options. Pure:
+ * no engine, no sockets.
+ */
+#ifndef SOV_SERVER_WRITER_H
+#define SOV_SERVER_WRITER_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/strbuf.h"
+#include "engine/engine.h"
+#include "server/api.h"
+#include "tokenizer/tokenizer.h"
+
+/* What the answer looks like. Strings are copied; the tokenizer outlives the writer. */
+struct writer_form {
+    bool chat;
+    bool stream;
+    bool include_usage;
+    bool logprobs;
+    int choices; /* 1 to API_CHOICES_MAX */
+    const char *id;
+    int64_t created_s;
+    const char *model;
+    const struct tokenizer *tokenizer;
+};
+
+struct writer;
+
+/* NULL when out of memory. */
+struct writer *writer_create(const struct writer_form *form);
+void writer_free(struct writer *w);
+
+enum writer_state {
+    WRITER_RUNNING,
+    WRITER_DONE, /* the answer is complete in out */
+    WRITER_BAD,  /* these are not the records of an answer to this request */
+};
+/*
+ * Takes whole records, from *at up to end, until all were taken, the answer ended, or a stream has
+ * made out_max bytes or more; *at is then behind what was taken. Out of memory shows in out. Not to
+ * be called again after DONE or BAD.
+ */
+enum writer_state writer_take(struct writer *w, const uint8_t **at, const uint8_t *end,
+                              size_t out_max, struct strbuf *out);
+/* Ends a stream with an error event; nothing for other answers. */
+void writer_fail(struct writer *w, const struct api_error *err, struct strbuf *out);
+
+/* Whether the head was taken: the request was accepted, and its answer will follow. */
+bool writer_begun(const struct writer *w);
+/* Complete when DONE. */
+const struct engine_usage *writer_usage(const struct writer *w);
+
+#endif

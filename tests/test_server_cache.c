@@ -1,0 +1,826 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* run-tests: seconds=300 */
+/*
+ * The answer cache as clients see it: the same bytes as without it, no work for the engine, answers
+ * shared while they are computed, and what a client may ask of it.
+ */
+#include "tests/server_fixture.h"
+
+#include <pthread.h>
+
+#include "cache/flight.h"
+#include "server/answer_key.h"
+
+static struct fixture f;
+static struct cache *cache;
+static struct cache_secret secret = {{3, 1, 4}};
+
+static int setup(void **state)
+{
+    (void)state;
+    fixture_load(&f);
+    return 0;
+}
+static int teardown(void **state)
+{
+    (void)state;
+    fixture_unload(&f);
+    return 0;
+}
+
+static void start_cached(int parallel, int queue, size_t flight_bytes,
+                         const struct server_options *options, bool share)
+{
+    struct sov_errbuf err = {0};
+    struct cache_config config = {
+        .entries_max = 1000, .bytes_max = 16 << 20, .flight_bytes_max = flight_bytes};
+    fixture_start_engine(&f, parallel, queue);
+    fixture_start_server(&f, options, true);
+    FIXTURE_OK(cache_create(&config, &cache, &err));
+    struct server_cache shared = {
+        .cache = cache, .secret = &secret, .model_digest = {7}, .share_tenants = share};
+    server_set_cache(f.server, &shared);
+}
+static int start(void **state)
+{
+    (void)state;
+    start_cached(8, 64, 0, NULL, false);
+    return 0;
+}
+/* Whatever a test did: nothing is computed any more, and no flight is left. */
+static int stop(void **state)
+{
+    (void)state;
+    struct cache_flight_stats flights;
+    fixture_stop(&f);
+    cache_flight_stats_read(cache, &flights);
+    assert_int_equal(flights.in_flight, 0);
+    cache_free(cache);
+    return 0;
+}
+
+static struct cache_flight_stats flights(void)
+{
+    struct cache_flight_stats stats;
+    cache_flight_stats_read(cache, &stats);
+    return stats;
+}
+
+static uint64_t computed(void)
+{
+    struct engine_stats stats;
+    engine_stats_read(f.engine, &stats);
+    return stats.requests_total;
+}
+
+static void await_joined(uint64_t joined)
+{
+    int64_t until = clock_monotonic_ns() + (int64_t)FIXTURE_WAIT_MS * 1000000;
+    while (flights().joined < joined)
+        if (clock_monotonic_ns() > until) fail_msg("nobody joins");
+}
+
+/* Takes out what differs between two answers to the same request: ids, times, reused tokens. */
+static void blank(struct strbuf *body)
+{
+    static const char *const NAMES[] = {"\"id\":\"", "\"created\":", "\"cached_tokens\":"};
+    static const char *const VALUES[] = {"chatcmpl-0123456789abcdef", "0123456789", "0123456789"};
+    struct strbuf kept = {0};
+    const char *at = body->data;
+    while (*at != '\0') {
+        size_t skip = 0;
+        for (int i = 0; i < 3 && skip == 0; i++) {
+            size_t name = strlen(NAMES[i]);
+            if (strncmp(at, NAMES[i], name) == 0) skip = name + strspn(at + name, VALUES[i]);
+        }
+        if (skip == 0) strbuf_putc(&kept, *at);
+        at += skip > 0 ? skip : 1;
+    }
+    strbuf_free(body);
+    *body = kept;
+}
+
+/* Choices of a stream come in the order of the moment: puts one after the other. */
+static void sort_choices(struct strbuf *body)
+{
+    struct strbuf sorted = {0};
+    if (strncmp(body->data, "data: ", 6) != 0) return;
+    for (int choice = 0; choice <= 16; choice++) {
+        char index[32];
+        snprintf(index, sizeof index, "\"index\":%d,", choice);
+        for (const char *at = body->data, *end; (end = strstr(at, "\n\n")) != NULL; at = end + 2) {
+            struct strbuf event = {0};
+            strbuf_append(&event, at, (size_t)(end + 2 - at));
+            const char *has = strstr(event.data, "\"index\":");
+            bool mine = has != NULL ? strncmp(has, index, strlen(index)) == 0 : choice == 16;
+            if (mine) strbuf_append(&sorted, event.data, event.length);
+            strbuf_free(&event);
+        }
+    }
+    assert_int_equal(sorted.length, body->length);
+    strbuf_free(body);
+    *body = sorted;
+}
+
+/* One answer, but for what differs every time. *how: x-sovereign-cache. */
+static struct strbuf answer_with(const char *path, const char *extra, const char *body,
+                                 char how[16])
+{
+    struct response r = http(f.port, "POST", path, extra, body);
+    if (r.status != 200) fail_msg("%d: %s: %s", r.status, body, strbuf_text(&r.body));
+    snprintf(how, 16, "%s", response_header(&r, "x-sovereign-cache"));
+    assert_int_equal(response_header(&r, "Age") != NULL, strcmp(how, "hit") == 0);
+    struct strbuf text = r.body;
+    r.body = (struct strbuf){0};
+    response_free(&r);
+    blank(&text);
+    return text;
+}
+
+#define COMPLETIONS "/v1/completions"
+#define CHAT "/v1/chat/completions"
+
+static void expect_way(const char *path, const char *extra, const char *body, const char *expected)
+{
+    char how[16];
+    struct strbuf text = answer_with(path, extra, body, how);
+    if (strcmp(how, expected) != 0) fail_msg("%s, not %s: %s", how, expected, body);
+    strbuf_free(&text);
+}
+
+/* Fields of requests, without braces and without stream. */
+static const struct {
+    const char *path, *fields;
+} REQUESTS[] = {
+    {CHAT,
+     "\"messages\":[{\"role\":\"user\",\"content\":\"hi\"}],\"temperature\":0,\"max_tokens\":12"},
+    {CHAT, "\"messages\":[{\"role\":\"user\",\"content\":\"hi\"}],\"seed\":5,\"max_tokens\":9,"
+           "\"logprobs\":true,\"top_logprobs\":3,\"n\":2"},
+    {COMPLETIONS, "\"prompt\":\"Once\",\"seed\":1,\"max_tokens\":14,\"n\":3"},
+    {COMPLETIONS, "\"prompt\":[\"Once\",\"Twice\"],\"seed\":2,\"max_tokens\":6,\"echo\":true,"
+                  "\"logprobs\":2"},
+    {COMPLETIONS, "\"prompt\":[72,73,74],\"seed\":3,\"max_tokens\":40,\"stop\":[\"e\",\"t\"],"
+                  "\"logprobs\":0"},
+    {COMPLETIONS, "\"prompt\":\"x\",\"temperature\":0,\"max_tokens\":0,\"echo\":true"},
+};
+enum { REQUEST_COUNT = sizeof REQUESTS / sizeof REQUESTS[0] };
+
+static const char *const FORMS[] = {"", ",\"stream\":true",
+                                    ",\"stream\":true,\"stream_options\":{\"include_usage\":true}"};
+
+static void test_a_hit_has_the_bytes_of_a_miss_in_every_form(void **state)
+{
+    (void)state;
+    for (int i = 0; i < REQUEST_COUNT; i++) {
+        for (int form = 0; form < 3; form++) {
+            char first[1024], again[1024], how[16];
+            snprintf(first, sizeof first, "{%s%s,\"cache\":false}", REQUESTS[i].fields,
+                     FORMS[form]);
+            snprintf(again, sizeof again, "{%s%s}", REQUESTS[i].fields, FORMS[form]);
+            struct strbuf alone = answer_with(REQUESTS[i].path, "", first, how);
+            assert_string_equal(how, "bypass");
+            uint64_t before = computed();
+            struct strbuf one = answer_with(REQUESTS[i].path, "", again, how);
+            assert_string_equal(how, form == 0 ? "miss" : "hit");
+            struct strbuf two = answer_with(REQUESTS[i].path, "", again, how);
+            assert_string_equal(how, "hit");
+            assert_string_equal(one.data, two.data);
+            sort_choices(&one);
+            sort_choices(&alone);
+            assert_string_equal(one.data, alone.data);
+            if (form > 0) assert_int_equal(computed(), before);
+            strbuf_free(&alone);
+            strbuf_free(&one);
+            strbuf_free(&two);
+        }
+    }
+}
+
+/* A stream that was computed as such is the same again, and the whole answer made of it, too. */
+static void test_a_stream_fills_the_cache_for_whole_answers(void **state)
+{
+    (void)state;
+    for (int i = 0; i < REQUEST_COUNT; i++) {
+        char stream[1024], whole[1024], alone[1024], how[16];
+        snprintf(stream, sizeof stream, "{%s%s}", REQUESTS[i].fields, FORMS[1]);
+        snprintf(whole, sizeof whole, "{%s}", REQUESTS[i].fields);
+        snprintf(alone, sizeof alone, "{%s,\"cache\":false}", REQUESTS[i].fields);
+        struct strbuf first = answer_with(REQUESTS[i].path, "", stream, how);
+        assert_string_equal(how, "miss");
+        struct strbuf second = answer_with(REQUESTS[i].path, "", stream, how);
+        assert_string_equal(how, "hit");
+        assert_string_equal(first.data, second.data);
+        struct strbuf from_stream = answer_with(REQUESTS[i].path, "", whole, how);
+        assert_string_equal(how, "hit");
+        struct strbuf computed_whole = answer_with(REQUESTS[i].path, "", alone, how);
+        assert_string_equal(from_stream.data, computed_whole.data);
+        strbuf_free(&first);
+        strbuf_free(&second);
+        strbuf_free(&from_stream);
+        strbuf_free(&computed_whole);
+    }
+}
+
+#define P "\"prompt\":\"same\",\"max_tokens\":2"
+
+static void test_what_decides_the_answer_is_told_apart(void **state)
+{
+    (void)state;
+    static const char *const DIFFERENT[] = {
+        "{" P ",\"temperature\":0}",
+        "{" P ",\"seed\":1}",
+        "{" P ",\"seed\":2}",
+        "{" P ",\"seed\":1,\"temperature\":0.5}",
+        "{" P ",\"seed\":1,\"top_k\":3}",
+        "{" P ",\"seed\":1,\"top_p\":0.5}",
+        "{" P ",\"seed\":1,\"min_p\":0.5}",
+        "{" P ",\"seed\":1,\"presence_penalty\":0.5}",
+        "{" P ",\"seed\":1,\"frequency_penalty\":0.5}",
+        "{" P ",\"seed\":1,\"repetition_penalty\":1.5}",
+        "{" P ",\"seed\":1,\"logit_bias\":{\"70\":1}}",
+        "{" P ",\"seed\":1,\"logit_bias\":{\"71\":1}}",
+        "{" P ",\"seed\":1,\"stop\":\"a\"}",
+        "{" P ",\"seed\":1,\"stop\":[\"a\",\"b\"]}",
+        "{" P ",\"seed\":1,\"n\":2}",
+        "{" P ",\"seed\":1,\"echo\":true}",
+        "{" P ",\"seed\":1,\"logprobs\":0}",
+        "{" P ",\"seed\":1,\"logprobs\":1}",
+        "{" P ",\"seed\":1,\"ignore_eos\":true}",
+        "{\"prompt\":\"same\",\"max_tokens\":3,\"seed\":1}",
+        "{\"prompt\":\"same \",\"max_tokens\":2,\"seed\":1}",
+        "{\"prompt\":[\"sa\",\"me\"],\"max_tokens\":2,\"seed\":1}",
+        "{\"prompt\":[\"sam\",\"e\"],\"max_tokens\":2,\"seed\":1}",
+        "{\"prompt\":[115,97],\"max_tokens\":2,\"seed\":1}",
+    };
+    for (size_t i = 0; i < sizeof DIFFERENT / sizeof DIFFERENT[0]; i++)
+        expect_way(COMPLETIONS, "", DIFFERENT[i], "miss");
+    expect_way(CHAT, "",
+               "{\"messages\":[{\"role\":\"user\",\"content\":\"same\"}],\"max_tokens\":2,"
+               "\"seed\":1}",
+               "miss");
+    expect_way(CHAT, "",
+               "{\"messages\":[{\"role\":\"system\",\"content\":\"same\"}],\"max_tokens\":2,"
+               "\"seed\":1}",
+               "miss");
+    static const char *const SAME[] = {
+        "{\"seed\":1,\"max_tokens\":2,\"prompt\":\"same\"}",
+        "{\"model\":\"any\",\"user\":\"me\"," P ",\"seed\":1}",
+        "{" P ",\"seed\":1,\"stream\":true}",
+        "{" P ",\"seed\":1,\"temperature\":1,\"top_k\":-1,\"n\":null,\"cache\":true}",
+        "{\"prompt\":[\"same\"],\"max_tokens\":2,\"seed\":1}",
+        "{" P ",\"temperature\":0,\"seed\":9}", /* nothing is left to chance */
+    };
+    for (size_t i = 0; i < sizeof SAME / sizeof SAME[0]; i++)
+        expect_way(COMPLETIONS, "", SAME[i], "hit");
+    expect_way(CHAT, "",
+               "{\"messages\":[{\"role\":\"developer\",\"content\":\"same\"}],"
+               "\"max_completion_tokens\":2,\"seed\":1}",
+               "hit");
+}
+
+static void test_chance_is_not_cached(void **state)
+{
+    (void)state;
+    for (int i = 0; i < 2; i++) {
+        expect_way(COMPLETIONS, "", "{" P "}", "bypass");
+        expect_way(COMPLETIONS, "", "{" P ",\"seed\":-1}", "bypass");
+        expect_way(COMPLETIONS, "", "{" P ",\"seed\":-1,\"stream\":true}", "bypass");
+    }
+    struct cache_stats stats;
+    cache_stats_read(cache, &stats);
+    assert_int_equal(stats.entries, 0);
+    assert_int_equal(stats.misses, 0);
+}
+
+static void test_clients_say_what_they_want_of_the_cache(void **state)
+{
+    (void)state;
+    static const char PLAIN[] = "{" P ",\"seed\":1}";
+    for (int i = 0; i < 2; i++) {
+        expect_way(COMPLETIONS, "", "{" P ",\"seed\":1,\"cache\":false}", "bypass");
+        expect_way(COMPLETIONS, "Cache-Control: no-store\r\n", PLAIN, "miss");
+        expect_way(COMPLETIONS, "", "{" P ",\"seed\":1,\"cache\":{\"no_store\":true}}", "miss");
+    }
+    expect_way(COMPLETIONS, "", PLAIN, "miss");
+    expect_way(COMPLETIONS, "Cache-Control: no-store\r\n", PLAIN, "hit");
+    expect_way(COMPLETIONS, "Cache-Control: max-age=3600\r\n", PLAIN, "hit");
+    expect_way(COMPLETIONS, "", "{" P ",\"seed\":1,\"cache\":{\"max_age\":3600}}", "hit");
+    /* Each of these is computed, and kept for the next. */
+    expect_way(COMPLETIONS, "Cache-Control: no-cache\r\n", PLAIN, "miss");
+    expect_way(COMPLETIONS, "X: y\r\ncache-control: foo, NO-CACHE ,bar=1\r\n", PLAIN, "miss");
+    expect_way(COMPLETIONS, "Cache-Control: max-age=60\r\nCache-Control: no-cache\r\n", PLAIN,
+               "miss");
+    expect_way(COMPLETIONS, "", PLAIN, "hit");
+    expect_way(COMPLETIONS, "Cache-Control: no-cache, no-store\r\n", PLAIN, "miss");
+    expect_way(COMPLETIONS, "Cache-Control: max-age=60, private, max-stale\r\n", PLAIN, "hit");
+
+    static const struct {
+        const char *value, *param;
+    } WRONG[] = {
+        {"1", "\"param\":\"cache\""},
+        {"\"no\"", "\"param\":\"cache\""},
+        {"[]", "\"param\":\"cache\""},
+        {"{\"no_store\":1}", "\"param\":\"cache.no_store\""},
+        {"{\"max_age\":-1}", "\"param\":\"cache.max_age\""},
+        {"{\"max_age\":1.5}", "\"param\":\"cache.max_age\""},
+        {"{\"nostore\":true}", "\"param\":\"cache.nostore\""},
+    };
+    for (size_t i = 0; i < sizeof WRONG / sizeof WRONG[0]; i++) {
+        char body[256];
+        snprintf(body, sizeof body, "{" P ",\"seed\":1,\"cache\":%s}", WRONG[i].value);
+        struct response r = http(f.port, "POST", COMPLETIONS, "", body);
+        if (strstr(strbuf_text(&r.body), WRONG[i].param) == NULL)
+            fail_msg("%s: %s", body, strbuf_text(&r.body));
+        expect_error(&r, 400, NULL, "cache");
+    }
+}
+
+static void with_keys(bool share)
+{
+    char file[128];
+    snprintf(file, sizeof file, "%s/keys", f.dir);
+    FILE *keys = fopen(file, "w");
+    assert_non_null(keys);
+    fputs("alpha-key\nbeta-key\n", keys);
+    fclose(keys);
+    struct server_options o;
+    server_options_default(&o);
+    o.api_key_file = file;
+    start_cached(8, 64, 0, &o, share);
+    static const char BODY[] = "{" P ",\"seed\":1}";
+    expect_way(COMPLETIONS, "Authorization: Bearer alpha-key\r\n", BODY, "miss");
+    expect_way(COMPLETIONS, "Authorization: Bearer alpha-key\r\n", BODY, "hit");
+    expect_way(COMPLETIONS, "authorization: bearer  alpha-key \r\n", BODY, "hit");
+    expect_way(COMPLETIONS, "Authorization: Bearer beta-key\r\n", BODY, share ? "hit" : "miss");
+    expect_way(COMPLETIONS, "Authorization: Bearer beta-key\r\n", BODY, "hit");
+    unlink(file);
+    (void)stop(NULL);
+}
+
+static void test_keys_share_answers_only_if_the_operator_says_so(void **state)
+{
+    (void)state;
+    with_keys(false);
+    with_keys(true);
+}
+
+#define LONG(rest) "{\"prompt\":\"a\",\"seed\":1,\"max_tokens\":3000,\"ignore_eos\":true" rest "}"
+
+/* The engine has no room for anything, and is not asked. */
+static void test_a_hit_needs_no_engine(void **state)
+{
+    (void)state;
+    static const char KNOWN[] = "{" P ",\"seed\":1}", NEW[] = "{" P ",\"seed\":2}";
+    start_cached(1, 1, 0, NULL, false);
+    expect_way(COMPLETIONS, "", KNOWN, "miss");
+    struct client running = client_open(f.port), waiting = client_open(f.port);
+    client_request(&running, "POST", COMPLETIONS, "", LONG(",\"cache\":false"));
+    await_metric(f.port, "sovereign_requests_running", 1);
+    client_request(&waiting, "POST", COMPLETIONS, "", LONG(",\"cache\":false"));
+    await_metric(f.port, "sovereign_requests_waiting", 1);
+    uint64_t before = computed();
+    expect_way(COMPLETIONS, "", KNOWN, "hit");
+    expect_way(COMPLETIONS, "", "{" P ",\"seed\":1,\"stream\":true}", "hit");
+    assert_int_equal(computed(), before);
+    struct response r = http(f.port, "POST", COMPLETIONS, "", NEW);
+    expect_error(&r, 429, "server_busy", "");
+    r = http(f.port, "POST", COMPLETIONS, "", "{" P ",\"seed\":2,\"stream\":true}");
+    expect_error(&r, 429, "server_busy", "");
+    client_close(&waiting);
+    client_close(&running);
+    await_idle(f.port);
+    /* The refusal was not kept. */
+    expect_way(COMPLETIONS, "", NEW, "miss");
+    (void)stop(NULL);
+}
+
+static struct strbuf rest_of(struct client *c, const char *expected_way)
+{
+    struct response r = client_read(c, true);
+    if (r.status != 200) fail_msg("status %d: %s", r.status, strbuf_text(&r.body));
+    assert_string_equal(response_header(&r, "x-sovereign-cache"), expected_way);
+    struct strbuf text = r.body;
+    r.body = (struct strbuf){0};
+    response_free(&r);
+    client_close(c);
+    blank(&text);
+    return text;
+}
+
+/* leads, then joins: "" is a whole answer, else a stream. The one who leads leaves, or stays. */
+static void share_one_computation(int leader_form, bool leaves)
+{
+    enum { JOINERS = 6 };
+    start_cached(8, 64, 0, NULL, false);
+    struct client leader = client_open(f.port), joiners[JOINERS];
+    char lead[256], join[2][256], alone[2][256], how[16];
+    snprintf(lead, sizeof lead, LONG("%s"), FORMS[leader_form]);
+    for (int i = 0; i < 2; i++) {
+        snprintf(join[i], sizeof join[i], LONG("%s"), FORMS[i]);
+        snprintf(alone[i], sizeof alone[i], LONG("%s,\"cache\":false"), FORMS[i]);
+    }
+    client_request(&leader, "POST", COMPLETIONS, "", lead);
+    await_metric(f.port, "sovereign_requests_running", 1);
+    for (int i = 0; i < JOINERS; i++) {
+        joiners[i] = client_open(f.port);
+        client_request(&joiners[i], "POST", COMPLETIONS, "", join[i % 2]);
+    }
+    await_joined(JOINERS);
+    assert_int_equal(flights().in_flight, 1);
+    if (leaves) client_close(&leader);
+    struct strbuf texts[JOINERS];
+    for (int i = 0; i < JOINERS; i++) texts[i] = rest_of(&joiners[i], "join");
+    if (!leaves) {
+        struct strbuf own = rest_of(&leader, "miss");
+        assert_string_equal(own.data, texts[leader_form].data);
+        strbuf_free(&own);
+    }
+    assert_int_equal(computed(), 1);
+    for (int i = 0; i < JOINERS; i++) assert_string_equal(texts[i].data, texts[i % 2].data);
+    for (int i = 0; i < 2; i++) {
+        expect_way(COMPLETIONS, "", join[i], "hit");
+        struct strbuf text = answer_with(COMPLETIONS, "", alone[i], how);
+        assert_string_equal(text.data, texts[i].data);
+        strbuf_free(&text);
+    }
+    for (int i = 0; i < JOINERS; i++) strbuf_free(&texts[i]);
+    await_idle(f.port);
+    (void)stop(NULL);
+}
+
+static void test_requests_in_flight_share_one_computation(void **state)
+{
+    (void)state;
+    share_one_computation(0, false);
+    share_one_computation(1, false);
+}
+
+static void test_the_computation_survives_who_began_it(void **state)
+{
+    (void)state;
+    share_one_computation(0, true);
+    share_one_computation(1, true);
+}
+
+static void test_the_last_one_to_leave_ends_it(void **state)
+{
+    (void)state;
+    enum { CLIENTS = 5 };
+    for (int round = 0; round < 4; round++) {
+        struct client c[CLIENTS];
+        for (int i = 0; i < CLIENTS; i++) {
+            c[i] = client_open(f.port);
+            client_request(&c[i], "POST", COMPLETIONS, "",
+                           (i + round) % 2 == 0 ? LONG("") : LONG(",\"stream\":true"));
+            if (i == 0) await_metric(f.port, "sovereign_requests_running", 1);
+        }
+        await_joined((uint64_t)(round + 1) * (CLIENTS - 1));
+        for (int i = 0; i < CLIENTS; i++) {
+            int which = round < 2 ? i : CLIENTS - 1 - i;
+            if (i < CLIENTS - 1) assert_int_equal(flights().in_flight, 1);
+            if (round % 2 == 0)
+                client_close(&c[which]);
+            else
+                client_reset(&c[which]);
+        }
+        await_idle(f.port);
+        await_metric(f.port, "sovereign_cache_in_flight", 0);
+        assert_true(metric(f.port, "sovereign_cache_flights_cancelled_total") == round + 1);
+        assert_true(metric(f.port, "sovereign_sequences_cancelled_total") == round + 1);
+        assert_true(metric(f.port, "sovereign_cache_entries") == 0);
+    }
+}
+
+/* Who does not read holds nobody up, though it was the first. */
+static void test_a_reader_that_is_stuck_holds_nobody_up(void **state)
+{
+    (void)state;
+    static const char STREAM[] = LONG(",\"stream\":true,\"logprobs\":5"),
+                      WHOLE[] = LONG(",\"logprobs\":5");
+    struct client stuck = client_open(f.port), whole = client_open(f.port);
+    int small = 4096;
+    setsockopt(stuck.fd, SOL_SOCKET, SO_RCVBUF, &small, sizeof small);
+    client_request(&stuck, "POST", COMPLETIONS, "", STREAM);
+    await_metric(f.port, "sovereign_requests_running", 1);
+    client_request(&whole, "POST", COMPLETIONS, "", WHOLE);
+    await_joined(1);
+    struct strbuf text = rest_of(&whole, "join");
+    assert_non_null(strstr(text.data, "\"finish_reason\":\"length\""));
+    strbuf_free(&text);
+    text = rest_of(&stuck, "miss");
+    assert_non_null(strstr(text.data, "data: [DONE]\n\n"));
+    strbuf_free(&text);
+    assert_int_equal(computed(), 1);
+}
+
+/* Bodies of 64 KiB and more are parsed by the worker; it leads and joins, too. */
+static void test_large_bodies(void **state)
+{
+    (void)state;
+    struct strbuf body = {0};
+    strbuf_puts(&body, "{\"seed\":1,\"max_tokens\":300,\"ignore_eos\":true,\"user\":\"");
+    for (int i = 0; i < 70000; i++) strbuf_putc(&body, 'u');
+    strbuf_puts(&body, "\",\"prompt\":\"large\"}");
+    struct client c[4];
+    for (int i = 0; i < 4; i++) {
+        c[i] = client_open(f.port);
+        client_request(
+            &c[i], "POST", COMPLETIONS, "",
+            i % 2 == 0
+                ? body.data
+                : "{\"seed\":1,\"max_tokens\":300,\"ignore_eos\":true,\"prompt\":\"large\"}");
+    }
+    struct strbuf first = {0};
+    for (int i = 0; i < 4; i++) {
+        struct response r = client_read(&c[i], true);
+        assert_int_equal(r.status, 200);
+        blank(&r.body);
+        if (i == 0) strbuf_append(&first, r.body.data, r.body.length);
+        assert_string_equal(r.body.data, first.data);
+        response_free(&r);
+        client_close(&c[i]);
+    }
+    assert_int_equal(computed(), 1);
+    expect_way(COMPLETIONS, "", body.data, "hit");
+    strbuf_free(&first);
+    strbuf_free(&body);
+}
+
+static void test_errors_reach_all_and_are_not_kept(void **state)
+{
+    (void)state;
+    struct strbuf body = {0};
+    strbuf_puts(&body, "{\"seed\":1,\"prompt\":[70");
+    for (int i = 0; i < FIXTURE_CONTEXT; i++) strbuf_puts(&body, ",70");
+    strbuf_puts(&body, "]}");
+    for (int i = 0; i < 2; i++) {
+        struct response r = http(f.port, "POST", COMPLETIONS, "", body.data);
+        assert_non_null(strstr(r.body.data, "\"param\":\"prompt\""));
+        expect_error(&r, 400, "context_length_exceeded", "8192 tokens");
+        r = http(f.port, "POST", COMPLETIONS, "",
+                 "{\"prompt\":\"\",\"seed\":1,\"stream\":true,"
+                 "\"max_tokens\":1,\"logit_bias\":{\"70\":101}}");
+        expect_error(&r, 400, NULL, "logit_bias");
+    }
+    strbuf_free(&body);
+    assert_int_equal(flights().in_flight, 0);
+    struct cache_stats stats;
+    cache_stats_read(cache, &stats);
+    assert_int_equal(stats.entries, 0);
+}
+
+/* More than a flight may hold is an error for all who read it, and the next request is answered. */
+static void test_a_flight_that_grows_too_large_fails_cleanly(void **state)
+{
+    (void)state;
+    start_cached(8, 64, 400, NULL, false);
+    struct response r = http(f.port, "POST", COMPLETIONS, "", LONG(""));
+    expect_error(&r, 503, "out_of_memory", "over the limit");
+    struct client c = client_open(f.port);
+    client_request(&c, "POST", COMPLETIONS, "", LONG(",\"stream\":true"));
+    r = client_read(&c, true);
+    assert_int_equal(r.status, 200);
+    assert_non_null(strstr(r.body.data, "data: {\"error\":"));
+    assert_non_null(strstr(r.body.data, "data: [DONE]\n\n"));
+    response_free(&r);
+    client_close(&c);
+    await_idle(f.port);
+    expect_way(COMPLETIONS, "", "{" P ",\"seed\":1}", "miss");
+    expect_way(COMPLETIONS, "", "{" P ",\"seed\":1}", "hit");
+    (void)stop(NULL);
+}
+
+/* What could not be held in a flight is computed for its request alone, as without a cache. */
+static void test_answers_that_might_be_huge_are_not_cached(void **state)
+{
+    (void)state;
+    start_cached(8, 200, 0, NULL, false);
+    char body[512];
+    snprintf(
+        body, sizeof body,
+        "{\"prompt\":[[70],[71],[72],[73],[74],[75],[76],[77]],\"n\":16,\"seed\":1,"
+        "\"max_tokens\":8000,\"logprobs\":20,\"logit_bias\":{\"%d\":-100},\"stop\":[\" \",\"e\"]}",
+        FIXTURE_VOCAB - 1);
+    struct client c = client_open(f.port);
+    client_request(&c, "POST", COMPLETIONS, "", body);
+    await_metric(f.port, "sovereign_requests_running", 8);
+    assert_int_equal(flights().led, 0);
+    client_close(&c);
+    await_idle(f.port);
+    (void)stop(NULL);
+}
+
+static void test_what_is_no_answer_is_computed_again(void **state)
+{
+    (void)state;
+    static const char BODY[] = "{" P ",\"seed\":1}";
+    struct api_request request;
+    struct api_error bad;
+    struct cache_encoder encoder;
+    struct cache_key key;
+    struct answer_scope scope = {
+        .model_digest = {7}, .chat_template = f.served.chat_template, .context = FIXTURE_CONTEXT};
+    assert_true(api_request_parse(false, BODY, strlen(BODY), FIXTURE_VOCAB, &request, &bad));
+    cache_encoder_init(&encoder);
+    answer_key_encode(&encoder, &scope, &request, NULL, 0);
+    assert_int_equal(cache_key_finish(&encoder, &secret, &key, NULL), SOV_OK);
+    assert_int_equal(
+        cache_insert(cache, &key, "\1\1\1\0nonsense", 12, cache_now_read(), NULL, NULL), SOV_OK);
+    expect_way(COMPLETIONS, "", BODY, "miss");
+    expect_way(COMPLETIONS, "", BODY, "hit");
+    cache_encoder_free(&encoder);
+    api_request_free(&request);
+}
+
+static void test_stop_ends_what_is_in_flight(void **state)
+{
+    (void)state;
+    struct client c[4];
+    for (int i = 0; i < 4; i++) {
+        c[i] = client_open(f.port);
+        client_request(&c[i], "POST", COMPLETIONS, "",
+                       i % 2 == 0 ? LONG("") : LONG(",\"stream\":true"));
+        if (i == 0) await_metric(f.port, "sovereign_requests_running", 1);
+    }
+    await_joined(3);
+    assert_true(client_more(&c[1]));
+    server_stop(f.server, 0);
+    for (int i = 0; i < 4; i++) {
+        struct response r = client_read(&c[i], true);
+        if (r.status == 503 || i % 2 == 0) {
+            expect_error(&r, 503, "shutting_down", "shutting down");
+        } else {
+            assert_int_equal(r.status, 200);
+            assert_non_null(strstr(strbuf_text(&r.body),
+                                   "data: {\"error\":{\"message\":\"The server is shutting down"));
+            response_free(&r);
+        }
+        client_close(&c[i]);
+    }
+    struct engine_stats stats;
+    do engine_stats_read(f.engine, &stats);
+    while (stats.running + stats.waiting > 0);
+    assert_int_equal(flights().in_flight, 0);
+}
+
+static void test_stop_with_grace_lets_joiners_finish(void **state)
+{
+    (void)state;
+    struct client lead = client_open(f.port), join = client_open(f.port);
+    client_request(&lead, "POST", COMPLETIONS, "", LONG(",\"stream\":true"));
+    await_metric(f.port, "sovereign_requests_running", 1);
+    client_request(&join, "POST", COMPLETIONS, "", LONG(""));
+    await_joined(1);
+    client_close(&lead);
+    server_stop(f.server, FIXTURE_WAIT_MS);
+    struct strbuf text = rest_of(&join, "join");
+    assert_non_null(strstr(text.data, "\"completion_tokens\":3000"));
+    strbuf_free(&text);
+}
+
+/* Wherever an allocation fails: an error or a closed connection, nothing hangs, nothing is wrong. */
+static void test_out_of_memory(void **state)
+{
+    (void)state;
+    enum { ALLOCATIONS = 120 };
+    static const char *const BODIES[] = {"{\"prompt\":\"a\",\"max_tokens\":2,\"seed\":%ld}",
+                                         "{\"prompt\":\"a\",\"max_tokens\":2,\"stream\":true,"
+                                         "\"logprobs\":1,\"echo\":true,\"seed\":%ld}",
+                                         "{\"prompt\":\"a\",\"max_tokens\":2,\"seed\":0}"};
+    expect_way(COMPLETIONS, "", "{\"prompt\":\"a\",\"max_tokens\":2,\"seed\":0}", "miss");
+    for (int which = 0; which < 3; which++)
+        for (long i = 0; i < ALLOCATIONS; i++) {
+            char body[256], text[512], answer[65536] = "";
+            snprintf(body, sizeof body, BODIES[which], i + 1);
+            int length =
+                snprintf(text, sizeof text,
+                         "POST " COMPLETIONS " HTTP/1.1\r\nHost: x\r\nContent-Length: %zu\r\n"
+                         "\r\n%s",
+                         strlen(body), body);
+            struct client c = client_open(f.port);
+            sov_mem_fail_after(i, false);
+            client_send(&c, text, (size_t)length);
+            size_t have = 0;
+            ssize_t n;
+            do {
+                struct pollfd p = {.fd = c.fd, .events = POLLIN};
+                if (poll(&p, 1, FIXTURE_WAIT_MS) != 1) fail_msg("no answer, allocation %ld", i);
+                n = recv(c.fd, answer + have, sizeof answer - 1 - have, 0);
+                have += n > 0 ? (size_t)n : 0;
+                answer[have] = '\0';
+            } while (n > 0 && strstr(answer, "\r\n\r\n") == NULL);
+            sov_mem_fail_after(-1, false);
+            long status = have > 12 ? strtol(answer + strlen("HTTP/1.1 "), NULL, 10) : 0;
+            if (status != 0 && status != 200 && status != 503) fail_msg("%ld: %s", i, answer);
+            client_close(&c);
+        }
+    await_idle(f.port);
+    await_metric(f.port, "sovereign_cache_in_flight", 0);
+    expect_way(COMPLETIONS, "", "{\"prompt\":\"a\",\"max_tokens\":2,\"seed\":0}", "hit");
+}
+
+static void test_metrics_tell_how_requests_were_answered(void **state)
+{
+    (void)state;
+    expect_way(COMPLETIONS, "", "{" P ",\"seed\":1}", "miss");
+    expect_way(COMPLETIONS, "", "{" P ",\"seed\":2}", "miss");
+    for (int i = 0; i < 3; i++) expect_way(COMPLETIONS, "", "{" P ",\"seed\":1}", "hit");
+    expect_way(COMPLETIONS, "", "{" P "}", "bypass");
+    await_metric(f.port, "sovereign_cache_hits_total", 3);
+    await_metric(f.port, "sovereign_cache_misses_total", 2);
+    await_metric(f.port, "sovereign_cache_bypasses_total", 1);
+    assert_true(metric(f.port, "sovereign_cache_joins_total") == 0);
+    assert_true(metric(f.port, "sovereign_cache_entries") == 2);
+    assert_true(metric(f.port, "sovereign_cache_bytes") > 0);
+    assert_true(metric(f.port, "sovereign_cache_evictions_total") == 0);
+}
+
+/* Many clients, few different requests, some who leave: every answer is the one of its request. */
+struct crowd {
+    pthread_t thread;
+    unsigned seed;
+    const struct strbuf *expected;
+    int wrong;
+};
+enum { CROWD = 12, CROWD_ROUNDS = 24, CROWD_REQUESTS = 6 };
+
+static void crowd_body(char body[256], int which, bool stream)
+{
+    snprintf(body, 256,
+             "{\"prompt\":\"Crowd\",\"max_tokens\":40,\"ignore_eos\":true,\"seed\":%d%s}",
+             which / 2, stream ? ",\"stream\":true" : "");
+}
+
+static void *crowd_client(void *arg)
+{
+    struct crowd *w = arg;
+    for (int i = 0; i < CROWD_ROUNDS; i++) {
+        char body[256];
+        w->seed = w->seed * 1103515245 + 12345;
+        int which = (int)(w->seed >> 16) % CROWD_REQUESTS;
+        bool leaves = (w->seed >> 8) % 4 == 0, anew = (w->seed >> 12) % 2 == 0;
+        crowd_body(body, which, which % 2 == 1);
+        struct client c = client_open(f.port);
+        client_request(&c, "POST", COMPLETIONS, anew ? "Cache-Control: no-cache\r\n" : "", body);
+        if (!leaves) {
+            struct response r = client_read(&c, true);
+            if (r.status == 200) blank(&r.body);
+            w->wrong += r.status != 200 ||
+                        strcmp(strbuf_text(&r.body), strbuf_text(&w->expected[which])) != 0;
+            response_free(&r);
+        }
+        client_close(&c);
+    }
+    return NULL;
+}
+
+static void test_a_crowd_gets_the_answers_it_asked_for(void **state)
+{
+    (void)state;
+    static struct crowd w[CROWD];
+    struct strbuf expected[CROWD_REQUESTS];
+    for (int i = 0; i < CROWD_REQUESTS; i++) {
+        char body[256], how[16];
+        crowd_body(body, i, i % 2 == 1);
+        expected[i] = answer_with(COMPLETIONS, "", body, how);
+    }
+    for (unsigned i = 0; i < CROWD; i++) {
+        w[i] = (struct crowd){.seed = i * 7919 + 1, .expected = expected};
+        assert_int_equal(pthread_create(&w[i].thread, NULL, crowd_client, &w[i]), 0);
+    }
+    for (int i = 0; i < CROWD; i++) pthread_join(w[i].thread, NULL);
+    for (int i = 0; i < CROWD; i++) assert_int_equal(w[i].wrong, 0);
+    for (int i = 0; i < CROWD_REQUESTS; i++) strbuf_free(&expected[i]);
+    await_idle(f.port);
+    await_metric(f.port, "sovereign_cache_in_flight", 0);
+}
+
+#define EACH(test) cmocka_unit_test_setup_teardown(test, start, stop)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        EACH(test_a_hit_has_the_bytes_of_a_miss_in_every_form),
+        EACH(test_a_stream_fills_the_cache_for_whole_answers),
+        EACH(test_what_decides_the_answer_is_told_apart),
+        EACH(test_chance_is_not_cached),
+        EACH(test_clients_say_what_they_want_of_the_cache),
+        cmocka_unit_test(test_keys_share_answers_only_if_the_operator_says_so),
+        cmocka_unit_test(test_a_hit_needs_no_engine),
+        cmocka_unit_test(test_requests_in_flight_share_one_computation),
+        cmocka_unit_test(test_the_computation_survives_who_began_it),
+        EACH(test_the_last_one_to_leave_ends_it),
+        EACH(test_a_reader_that_is_stuck_holds_nobody_up),
+        EACH(test_large_bodies),
+        EACH(test_errors_reach_all_and_are_not_kept),
+        cmocka_unit_test(test_a_flight_that_grows_too_large_fails_cleanly),
+        cmocka_unit_test(test_answers_that_might_be_huge_are_not_cached),
+        EACH(test_what_is_no_answer_is_computed_again),
+        EACH(test_stop_ends_what_is_in_flight),
+        EACH(test_stop_with_grace_lets_joiners_finish),
+        EACH(test_out_of_memory),
+        EACH(test_metrics_tell_how_requests_were_answered),
+        EACH(test_a_crowd_gets_the_answers_it_asked_for),
+    };
+    return cmocka_run_group_tests(tests, setup, teardown);
+}
