@@ -31,10 +31,10 @@ void serve_cache_init(struct serve_cache *c)
 void serve_cache_declare(struct args *args, struct serve_cache *c)
 {
     args_heading(args, "Answer cache");
-    args_text(
-        args, "--cache", "on|off", &c->mode,
-        "Keep answers that depend on nothing but their request (temperature 0, or a seed) and "
-        "give them again. Default on.");
+    args_text(args, "--cache", "WORD", &c->mode,
+              "on or off. Keep answers that depend on nothing but their request (temperature 0, or "
+              "a seed) and "
+              "give them again. Default on.");
     args_bytes(args, "--cache-bytes", "SIZE", &c->bytes, SERVE_CACHE_BYTES_MIN,
                "Memory for kept answers and their requests. Default 256MiB.");
     args_int(args, "--cache-entries", "N", &c->entries, 1, CACHE_ENTRIES_MAX,

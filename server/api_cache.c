@@ -53,7 +53,7 @@ bool api_read_cache(const json_t *object, struct api_cache *out, struct api_erro
     if (json_is_object(value)) return api_read_cache_object(value, out, err);
     if (!json_is_false(value))
         return api_fail(err, "cache",
-                        "'cache' must be true, false or an object of 'no_store' and 'max_age', "
+                        "'cache' must be true or false, or an object of 'no_store' and 'max_age', "
                         "not %s.",
                         api_type_name(value));
     out->bypass = true;

@@ -59,6 +59,7 @@ struct conn {
     int64_t phase_since_ns;
     struct request *request; /* the one in progress */
     bool watched;            /* the watcher's epoll set has fd */
+    uint64_t watch_tag;      /* under this number */
     bool timed_out;          /* shut down by the watcher */
 };
 
@@ -135,8 +136,9 @@ struct server {
     pthread_mutex_t lock;
     pthread_cond_t idle; /* answering became 0 */
     struct conn *conns;
-    int answering; /* requests fully received and not yet completed */
-    bool stopped;  /* the watcher is to end */
+    uint64_t watch_count; /* of all connections ever watched */
+    int answering;        /* requests fully received and not yet completed */
+    bool stopped;         /* the watcher is to end */
     struct lingering lingers[HTTP_LINGER_MAX];
 
     pthread_mutex_t work_lock;

@@ -7,7 +7,6 @@
  */
 #include "server/producer.h"
 
-#include <math.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>

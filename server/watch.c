@@ -32,7 +32,7 @@ enum {
 };
 
 static const uint64_t WATCH_WAKE_TAG = UINT64_MAX;
-static const uint64_t WATCH_LINGER_TAG = 1ull << 63; /* user-space addresses have this bit clear */
+static const uint64_t WATCH_LINGER_TAG = 1ull << 63; /* no count of watches gets there */
 
 void watch_kick(struct server *server)
 {
@@ -44,8 +44,8 @@ void watch_kick(struct server *server)
 
 void watch_add(struct server *server, struct conn *conn)
 {
-    struct epoll_event event = {.events = EPOLLRDHUP | EPOLLET,
-                                .data.u64 = (uint64_t)(uintptr_t)conn};
+    conn->watch_tag = ++server->watch_count;
+    struct epoll_event event = {.events = EPOLLRDHUP | EPOLLET, .data.u64 = conn->watch_tag};
     conn->watched = epoll_ctl(server->watch_epoll, EPOLL_CTL_ADD, conn->fd, &event) == 0;
 }
 
@@ -93,11 +93,14 @@ static void watch_linger_read(struct server *server, uint64_t slot, char *scratc
     }
 }
 
-/* An event may be older than the connection it names: only those in the list are believed. */
+/*
+ * An event may be older than the connections there are (it was fetched before the lock was): a tag is
+ * never used twice, as an address would be.
+ */
 static void watch_hangup(struct server *server, uint64_t tag)
 {
     for (struct conn *c = server->conns; c != NULL; c = c->next) {
-        if ((uint64_t)(uintptr_t)c != tag || !c->watched || c->request == NULL) continue;
+        if (c->watch_tag != tag || !c->watched || c->request == NULL) continue;
         atomic_store(&c->request->gone, true);
         request_wake(c->request);
         return;

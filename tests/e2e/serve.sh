@@ -224,6 +224,74 @@ step '--data-dir is created, for its owner only' data_dir
 : >"$TMPDIR/file"
 check '--data-dir that is a file' fails 1 "--data-dir $TMPDIR/file" \
     "$SOVEREIGN" serve --port 0 --model "$model" --data-dir "$TMPDIR/file"
+ask() { # ask [CURL FLAGS]: one answer that can be cached, without its id; its headers are in $TMPDIR/head
+    get -D "$TMPDIR/head" -H 'Content-Type: application/json' "$@" "$url/v1/completions" \
+        -d '{"prompt":"Once","max_tokens":8,"temperature":0,"ignore_eos":true}' | sed 's/^.*"choices"/"choices"/'
+}
+way() { sed -n 's/^x-sovereign-cache: \([a-z]*\).*/\1/p' "$TMPDIR/head"; }
+kept_over_restart() {
+    local first again
+    start --model "$model" --data-dir "$TMPDIR/kept" || return 1
+    first=$(ask)
+    equal "$(way)" miss || return 1
+    again=$(ask)
+    equal "$(way)" hit && equal "$again" "$first" && has "$(cat "$TMPDIR/head")" 'Age: '
+    local same=$?
+    stop
+    [ "$same" = 0 ] && exits 0 || return 1
+    start --model "$model" --data-dir "$TMPDIR/kept" || return 1
+    again=$(ask)
+    equal "$(way)" hit && equal "$again" "$first" &&
+        has "$(get "$url/metrics")" 'sovereign_sequences_total 0' &&
+        fails 1 "in use by process $pid" "$SOVEREIGN" serve --port 0 --model "$model" --data-dir "$TMPDIR/kept"
+    same=$?
+    stop
+    return $same
+}
+step 'answers are kept in --data-dir over a restart, for one server at a time' kept_over_restart
+kept_after_kill() {
+    start --model "$model" --data-dir "$TMPDIR/killed" || return 1
+    ask >/dev/null
+    equal "$(way)" miss || return 1
+    local tries=0
+    until has "$(get "$url/metrics")" 'sovereign_cache_store_written_total 1' >/dev/null; do
+        tries=$((tries + 1))
+        [ "$tries" -lt 3000 ] || return 1
+    done
+    stop KILL
+    start --model "$model" --data-dir "$TMPDIR/killed" || return 1
+    ask >/dev/null
+    equal "$(way)" hit
+    local found=$?
+    stop
+    [ "$found" = 0 ] && exits 0 || return 1
+    make_model "$TMPDIR/other.gguf" --seed 2
+    start --model "$TMPDIR/other.gguf" --data-dir "$TMPDIR/killed" || return 1
+    ask >/dev/null
+    equal "$(way)" miss
+    found=$?
+    stop
+    return $found
+}
+step 'and after kill -9; those of another model are not given' kept_after_kill
+without_cache() {
+    start --model "$model" --cache off || return 1
+    ask >/dev/null
+    ask >/dev/null
+    equal "$(way)" bypass && ! grep -q sovereign_cache_ <<<"$(get "$url/metrics")"
+    local found=$?
+    stop
+    return $found
+}
+step '--cache off computes every time' without_cache
+check 'an unknown cache policy' fails 2 '--cache-policy fifo: must be lru, sieve or s3fifo' \
+    "$SOVEREIGN" serve --cache-policy fifo
+check '--cache with another word' fails 2 '--cache maybe: must be on or off' "$SOVEREIGN" serve --cache maybe
+damaged_secret() {
+    mkdir -p "$TMPDIR/damaged" && echo x >"$TMPDIR/damaged/cache.secret" && chmod 600 "$TMPDIR/damaged/cache.secret"
+    fails 1 cache.secret "$SOVEREIGN" serve --port 0 --model "$model" --data-dir "$TMPDIR/damaged"
+}
+step 'a damaged secret is an error that names it' damaged_secret
 check 'a model that is none' fails 1 "$TMPDIR/file" "$SOVEREIGN" serve --port 0 --model "$TMPDIR/file"
 check 'an unknown log level' fails 2 '--log-level loud: must be' "$SOVEREIGN" serve --log-level loud
 quiet() {
