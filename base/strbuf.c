@@ -80,8 +80,12 @@ bool strbuf_put_json_string(struct strbuf *buf, const char *text, size_t length)
     size_t plain = 0; /* start of the run that can be copied as it is */
     for (size_t i = 0; i < length;) {
         unsigned char c = (unsigned char)text[i];
-        size_t n = utf8_sequence_length(text + i, length - i);
         bool escape = c < 0x20 || c == '"' || c == '\\' || c == 0x7f;
+        if (c < 0x80 && !escape) {
+            i++;
+            continue;
+        }
+        size_t n = utf8_sequence_length(text + i, length - i);
         if (n != 0 && !escape) {
             i += n;
             continue;

@@ -77,6 +77,10 @@ static inline struct api_cache api_cache_default(void)
 {
     return (struct api_cache){.max_age_ms = INT64_MAX};
 }
+static inline bool api_cache_is_default(const struct api_cache *cache)
+{
+    return !cache->bypass && !cache->no_store && cache->max_age_ms == INT64_MAX;
+}
 /* Adds what one Cache-Control header of a request says (RFC 9111, section 5.2.1). */
 void api_cache_control(const char *value, struct api_cache *cache);
 

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "server/generation.h"
 
-#include <sodium.h>
 #include <string.h>
 
 #include "base/clock.h"
 #include "base/mem.h"
+#include "server/draw.h"
 #include "server/record.h"
 #include "server/writer.h"
 
@@ -17,6 +17,7 @@ enum { GENERATION_OUT_BYTES = 64 << 10 };
 struct generation {
     bool chat;
     bool stream;
+    struct body_form form;
     uint64_t seed;
     enum metrics_cached cached;
     int64_t age_ms;
@@ -41,15 +42,14 @@ static bool generation_out_of_memory(struct api_error *err)
 }
 
 static bool generation_make_writer(struct generation *g, const struct generation_setup *setup,
-                                   const struct api_request *request, struct api_error *err)
+                                   struct api_error *err)
 {
-    size_t prompts = request->chat ? 1 : request->prompt_count;
     struct writer_form form = {
-        .chat = request->chat,
-        .stream = request->stream,
-        .include_usage = request->include_usage,
-        .logprobs = request->top_logprobs >= 0,
-        .choices = (int)prompts * request->n,
+        .chat = g->chat,
+        .stream = g->form.stream,
+        .include_usage = g->form.include_usage,
+        .logprobs = g->form.logprobs,
+        .choices = g->form.choices,
         .id = setup->id,
         .created_s = clock_wall_ms() / 1000,
         .model = setup->model->name,
@@ -104,12 +104,10 @@ static bool generation_lead(struct generation *g, const struct generation_setup 
 
 /* False when what the cache holds is no answer to this request, which damage on disk can do. */
 static bool generation_use_value(struct generation *g, const struct generation_setup *setup,
-                                 const struct api_request *request, struct cache_value *value,
-                                 int64_t age_ms)
+                                 struct cache_value *value, int64_t age_ms)
 {
-    size_t prompts = request->chat ? 1 : request->prompt_count;
     const uint8_t *bytes = cache_value_bytes(value);
-    if (!record_check((int)prompts * request->n, request->top_logprobs >= 0,
+    if (!record_check(g->form.choices, g->form.logprobs,
                       tokenizer_vocab_size(setup->model->tokenizer), bytes, value->length)) {
         cache_value_release(value);
         return false;
@@ -136,7 +134,7 @@ static bool generation_ask_without_storing(struct generation *g,
     g->cached = METRICS_CACHE_MISS;
     if (cache_lookup(setup->cache->shared.cache, key, max_age_ms, cache_now_read(), &value,
                      &age_ms) &&
-        generation_use_value(g, setup, request, value, age_ms))
+        generation_use_value(g, setup, value, age_ms))
         return true;
     return generation_compute_alone(g, setup, request, err);
 }
@@ -160,7 +158,7 @@ static bool generation_ask(struct generation *g, const struct generation_setup *
             generation_read_flight(g, ticket.reader);
             return true;
         }
-        if (generation_use_value(g, setup, request, ticket.value, ticket.age_ms)) return true;
+        if (generation_use_value(g, setup, ticket.value, ticket.age_ms)) return true;
         cache_remove(cache, key);
     }
     return generation_compute_alone(g, setup, request, err);
@@ -185,8 +183,15 @@ static bool generation_is_cacheable(const struct generation_setup *setup,
                SERVER_FLIGHT_BYTES_MAX;
 }
 
+static struct body_origin generation_origin(const struct generation_setup *setup)
+{
+    return (struct body_origin){
+        .chat = setup->chat, .tenant = setup->tenant, .tenant_length = setup->tenant_length};
+}
+
 static bool generation_find_records(struct generation *g, const struct generation_setup *setup,
-                                    struct api_request *request, struct api_error *err)
+                                    struct api_request *request, const char *body, size_t length,
+                                    struct api_error *err)
 {
     struct api_cache wanted = generation_wanted(&setup->wanted, &request->cache);
     if (wanted.bypass || !generation_is_cacheable(setup, request))
@@ -195,49 +200,111 @@ static bool generation_find_records(struct generation *g, const struct generatio
     struct cache_key key;
     cache_encoder_init(&encoder);
     answer_key_encode(&encoder, &setup->cache->scope, request, setup->tenant, setup->tenant_length);
+    bool plain = api_cache_is_default(&request->cache);
     bool ok = cache_key_finish(&encoder, setup->cache->shared.secret, &key, NULL) == SOV_OK
                   ? generation_ask(g, setup, request, &key, &wanted, err)
                   : generation_out_of_memory(err);
+    if (ok && plain && setup->memo != NULL) {
+        struct body_origin origin = generation_origin(setup);
+        body_memo_put(setup->memo, setup->cache->shared.secret, &origin, body, length, &key,
+                      &g->form);
+    }
     cache_encoder_free(&encoder);
     return ok;
 }
 
-static void generation_settle_sampling(const struct server_model *model,
-                                       struct api_request *request)
+static uint64_t generation_draw_seed(void)
 {
-    if (model->guide && !request->temperature_given) request->sampling.temperature = 0;
-    if (request->seed_given) return;
-    randombytes_buf(&request->sampling.seed, sizeof request->sampling.seed);
-    request->sampling.seed %= GENERATION_SEED_LIMIT;
+    uint64_t seed;
+    server_draw(&seed, sizeof seed);
+    return seed % GENERATION_SEED_LIMIT;
+}
+
+static struct generation *generation_new(const struct generation_setup *setup,
+                                         const struct body_form *form)
+{
+    struct generation *g = sov_calloc(1, sizeof *g);
+    if (g == NULL) return NULL;
+    g->chat = setup->chat;
+    g->stream = form->stream;
+    g->form = *form;
+    g->seed = form->seed;
+    g->cached = METRICS_CACHE_BYPASS;
+    g->notify = setup->notify;
+    g->user = setup->user;
+    return g;
+}
+
+static bool generation_create_parsed(const struct generation_setup *setup,
+                                     struct api_request *request, const char *body, size_t length,
+                                     struct generation **out, struct api_error *err)
+{
+    if (setup->model->guide && !request->temperature_given) request->sampling.temperature = 0;
+    if (!request->seed_given) request->sampling.seed = generation_draw_seed();
+    size_t prompts = request->chat ? 1 : request->prompt_count;
+    struct body_form form = {
+        .stream = request->stream,
+        .include_usage = request->include_usage,
+        .logprobs = request->top_logprobs >= 0,
+        .seed_given = request->seed_given,
+        .choices = (int)prompts * request->n,
+        .seed = request->sampling.seed,
+    };
+    struct generation *g = generation_new(setup, &form);
+    if (g == NULL) return generation_out_of_memory(err);
+    if (!generation_make_writer(g, setup, err) ||
+        !generation_find_records(g, setup, request, body, length, err)) {
+        generation_free(g);
+        return false;
+    }
+    *out = g;
+    return true;
+}
+
+/*
+ * The answer to a body that was parsed before, if the cache has it. NULL is no error: whatever is the
+ * matter, parsing shows.
+ */
+static struct generation *generation_recall(const struct generation_setup *setup, const char *body,
+                                            size_t length)
+{
+    struct api_error ignored;
+    struct cache_key key;
+    struct body_form form;
+    struct cache_value *value;
+    int64_t age_ms;
+    if (setup->memo == NULL || setup->cache == NULL || !api_cache_is_default(&setup->wanted))
+        return NULL;
+    struct body_origin origin = generation_origin(setup);
+    if (!body_memo_find(setup->memo, setup->cache->shared.secret, &origin, body, length, &key,
+                        &form) ||
+        !cache_lookup(setup->cache->shared.cache, &key, CACHE_ANY_AGE, cache_now_read(), &value,
+                      &age_ms))
+        return NULL;
+    if (!form.seed_given) form.seed = generation_draw_seed();
+    struct generation *g = generation_new(setup, &form);
+    if (g == NULL) {
+        cache_value_release(value);
+        return NULL;
+    }
+    if (generation_use_value(g, setup, value, age_ms) && generation_make_writer(g, setup, &ignored))
+        return g;
+    generation_free(g);
+    return NULL;
 }
 
 bool generation_create(const struct generation_setup *setup, const char *body, size_t length,
                        struct generation **out, struct api_error *err)
 {
-    *out = NULL;
+    *out = generation_recall(setup, body, length);
+    if (*out != NULL) return true;
     struct api_request request;
     if (!api_request_parse(setup->chat, body, length, tokenizer_vocab_size(setup->model->tokenizer),
                            &request, err))
         return false;
-    generation_settle_sampling(setup->model, &request);
-    struct generation *g = sov_calloc(1, sizeof *g);
-    bool ok = g != NULL || generation_out_of_memory(err);
-    if (ok) {
-        g->chat = request.chat;
-        g->stream = request.stream;
-        g->seed = request.sampling.seed;
-        g->cached = METRICS_CACHE_BYPASS;
-        g->notify = setup->notify;
-        g->user = setup->user;
-        ok = generation_make_writer(g, setup, &request, err) &&
-             generation_find_records(g, setup, &request, err);
-    }
+    bool ok = generation_create_parsed(setup, &request, body, length, out, err);
     /* Whoever computes has taken it over, and left it empty. */
     api_request_free(&request);
-    if (ok)
-        *out = g;
-    else
-        generation_free(g);
     return ok;
 }
 

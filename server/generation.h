@@ -18,6 +18,7 @@
 
 #include "server/answer_key.h"
 #include "server/api.h"
+#include "server/body_memo.h"
 #include "server/computation.h"
 #include "server/metrics.h"
 #include "server/server.h"
@@ -38,6 +39,7 @@ struct generation_setup {
     const struct server_model *model;     /* outlives the generation */
     const struct generation_cache *cache; /* NULL: none; outlives the generation */
     struct computations *computations;
+    struct body_memo *memo; /* NULL: nothing is remembered */
     bool chat;
     const char *id;          /* names the answer; at most GENERATION_ID_MAX bytes */
     struct api_cache wanted; /* by headers */

@@ -43,6 +43,8 @@ enum {
         10000, /* at most, to finish headers begun just before the idle timeout */
 };
 
+_Static_assert((int)BODY_MEMO_BYTES_MAX < (int)HTTP_WORKER_BYTES_MIN, "the memo has one thread");
+
 enum conn_phase {
     CONN_IDLE,      /* between requests, or receiving headers */
     CONN_RECEIVING, /* headers are here, the body is not */
@@ -128,6 +130,7 @@ struct server {
     _Atomic(const struct generation_cache *) cache;    /* NULL: nothing is cached (yet) */
     unsigned char tenant_key[GENERATION_TENANT_BYTES]; /* tenants are digests under it */
     struct computations computations;
+    struct body_memo memo; /* the event thread's */
     atomic_size_t bodies_bytes;
     atomic_int progress_permille;
     atomic_bool draining;  /* no new work */

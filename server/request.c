@@ -6,6 +6,7 @@
 
 #include "base/clock.h"
 #include "base/mem.h"
+#include "server/draw.h"
 #include "server/http.h"
 #include "server/reply.h"
 
@@ -19,7 +20,7 @@ struct request *request_create(struct server *server, struct MHD_Connection *mhd
     }
     unsigned char bytes[12];
     char hex[2 * sizeof bytes + 1];
-    randombytes_buf(bytes, sizeof bytes);
+    server_draw(bytes, sizeof bytes);
     sodium_bin2hex(hex, sizeof hex, bytes, sizeof bytes);
     snprintf(r->id, sizeof r->id, "req_%s", hex);
     r->server = server;
@@ -164,6 +165,8 @@ static void request_prepare_generation(struct request *r, const struct server_mo
         .model = model,
         .cache = atomic_load(&r->server->cache),
         .computations = &r->server->computations,
+        /* The worker has larger ones only. */
+        .memo = r->body.length <= BODY_MEMO_BYTES_MAX ? &r->server->memo : NULL,
         .chat = r->route == ROUTE_CHAT,
         .id = r->id + strlen("req_"),
         .wanted = r->wanted_cache,

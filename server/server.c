@@ -315,6 +315,7 @@ void server_free(struct server *server)
     pthread_cond_destroy(&server->work_ready);
     pthread_cond_destroy(&server->work_done);
     computations_free(&server->computations);
+    body_memo_free(&server->memo);
     sodium_memzero(server->tenant_key, sizeof server->tenant_key);
     sov_free(server);
 }

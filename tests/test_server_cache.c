@@ -34,8 +34,12 @@ static void start_cached(int parallel, int queue, size_t flight_bytes,
     struct sov_errbuf err = {0};
     struct cache_config config = {
         .entries_max = 1000, .bytes_max = 16 << 20, .flight_bytes_max = flight_bytes};
+    struct server_options o;
+    server_options_default(&o);
+    if (options != NULL) o = *options;
+    o.keepalive_ms = 2 * FIXTURE_WAIT_MS; /* streams are compared, and comments differ */
     fixture_start_engine(&f, parallel, queue);
-    fixture_start_server(&f, options, true);
+    fixture_start_server(&f, &o, true);
     FIXTURE_OK(cache_create(&config, &cache, &err));
     struct server_cache shared = {
         .cache = cache, .secret = &secret, .model_digest = {7}, .share_tenants = share};
