@@ -32,6 +32,7 @@ struct generation {
 
     struct computation *computation; /* whose flight is read, by who began it */
     const uint8_t *at, *end;         /* records that were read and not taken yet */
+    struct strbuf whole;             /* the answer, when it was made at once */
     struct strbuf records;           /* of the own producer */
     struct generation_stats stats;
 };
@@ -261,6 +262,37 @@ static bool generation_create_parsed(const struct generation_setup *setup,
     return true;
 }
 
+/* A hit's whole answer, and its ending for the next. False when out of memory. */
+static bool generation_make_whole(struct generation *g, struct body_memo_entry *entry)
+{
+    if (writer_take(g->writer, &g->at, g->end, GENERATION_OUT_BYTES, &g->whole) != WRITER_DONE)
+        return false;
+    if (strbuf_failed(&g->whole)) return false;
+    struct body_ending ending = {.serial = g->value->serial, .usage = *writer_usage(g->writer)};
+    ending.text = writer_ending(g->writer, &g->whole, &ending.length);
+    body_memo_keep(entry, &ending);
+    return true;
+}
+
+/* From a value that the cache gave for a body that is remembered; takes the reference over. */
+static bool generation_use_remembered(struct generation *g, const struct generation_setup *setup,
+                                      struct body_memo_entry *entry, struct cache_value *value,
+                                      int64_t age_ms)
+{
+    struct api_error ignored;
+    const struct body_ending *ending = g->stream ? NULL : body_memo_ending(entry, value->serial);
+    if (ending == NULL)
+        return generation_use_value(g, setup, value, age_ms) &&
+               generation_make_writer(g, setup, &ignored) &&
+               (g->stream || generation_make_whole(g, entry));
+    cache_value_release(value);
+    g->cached = METRICS_CACHE_HIT;
+    g->age_ms = age_ms;
+    if (!generation_make_writer(g, setup, &ignored)) return false;
+    writer_take_ending(g->writer, ending->text, ending->length, &ending->usage, &g->whole);
+    return !strbuf_failed(&g->whole);
+}
+
 /*
  * The answer to a body that was parsed before, if the cache has it. NULL is no error: whatever is the
  * matter, parsing shows.
@@ -268,26 +300,24 @@ static bool generation_create_parsed(const struct generation_setup *setup,
 static struct generation *generation_recall(const struct generation_setup *setup, const char *body,
                                             size_t length)
 {
-    struct api_error ignored;
-    struct cache_key key;
-    struct body_form form;
     struct cache_value *value;
     int64_t age_ms;
     if (setup->memo == NULL || setup->cache == NULL || !api_cache_is_default(&setup->wanted))
         return NULL;
     struct body_origin origin = generation_origin(setup);
-    if (!body_memo_find(setup->memo, setup->cache->shared.secret, &origin, body, length, &key,
-                        &form) ||
-        !cache_lookup(setup->cache->shared.cache, &key, CACHE_ANY_AGE, cache_now_read(), &value,
+    struct body_memo_entry *entry =
+        body_memo_find(setup->memo, setup->cache->shared.secret, &origin, body, length);
+    if (entry == NULL) return NULL;
+    struct cache_key key = body_memo_key(entry);
+    if (!cache_lookup(setup->cache->shared.cache, &key, CACHE_ANY_AGE, cache_now_read(), &value,
                       &age_ms))
         return NULL;
+    struct body_form form = *body_memo_form(entry);
     if (!form.seed_given) form.seed = generation_draw_seed();
     struct generation *g = generation_new(setup, &form);
-    if (g == NULL) {
+    if (g == NULL)
         cache_value_release(value);
-        return NULL;
-    }
-    if (generation_use_value(g, setup, value, age_ms) && generation_make_writer(g, setup, &ignored))
+    else if (generation_use_remembered(g, setup, entry, value, age_ms))
         return g;
     generation_free(g);
     return NULL;
@@ -408,6 +438,12 @@ static enum writer_state generation_write(struct generation *g, struct strbuf *o
 enum generation_state generation_pump(struct generation *g, struct strbuf *out,
                                       struct api_error *err)
 {
+    if (g->whole.length > 0) {
+        strbuf_free(out);
+        *out = g->whole;
+        g->whole = (struct strbuf){0};
+        return GENERATION_DONE;
+    }
     for (;;) {
         enum writer_state written = generation_write(g, out);
         if (strbuf_failed(out)) {
@@ -441,5 +477,6 @@ void generation_free(struct generation *g)
     computation_release(g->computation);
     writer_free(g->writer);
     strbuf_free(&g->records);
+    strbuf_free(&g->whole);
     sov_free(g);
 }

@@ -134,3 +134,19 @@ void writer_fail(struct writer *w, const struct api_error *err, struct strbuf *o
     reply_chunk_error(err, out);
     reply_done(out);
 }
+
+const char *writer_ending(const struct writer *w, const struct strbuf *out, size_t *length)
+{
+    *length = out->length - w->head.text.length;
+    return out->data + w->head.text.length;
+}
+
+void writer_take_ending(struct writer *w, const char *ending, size_t length,
+                        const struct engine_usage *usage, struct strbuf *out)
+{
+    w->usage = *usage;
+    /* The head, with room for what follows: it is the answer from now on. */
+    strbuf_append(&w->head.text, ending, length);
+    *out = w->head.text;
+    w->head.text = (struct strbuf){0};
+}

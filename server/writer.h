@@ -50,6 +50,14 @@ enum writer_state writer_take(struct writer *w, const uint8_t **at, const uint8_
 /* Ends a stream with an error event; nothing for other answers. */
 void writer_fail(struct writer *w, const struct api_error *err, struct strbuf *out);
 
+/*
+ * Whole answers that have been made before: what followed the head of an answer that is DONE in out
+ * (and nothing else is), and an answer made of that instead of records.
+ */
+const char *writer_ending(const struct writer *w, const struct strbuf *out, size_t *length);
+void writer_take_ending(struct writer *w, const char *ending, size_t length,
+                        const struct engine_usage *usage, struct strbuf *out);
+
 /* Whether the head was taken: the request was accepted, and its answer will follow. */
 bool writer_begun(const struct writer *w);
 /* Complete when DONE. */
