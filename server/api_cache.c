@@ -7,6 +7,7 @@
 #include <string.h>
 #include <strings.h>
 
+#include "json/json_strict.h"
 #include "server/api_fields.h"
 
 /* RFC 9111, section 1.2.2: what is larger counts as 2^31. */
@@ -33,7 +34,7 @@ static bool api_read_cache_object(const json_t *value, struct api_cache *out, st
         if (is_no_store) {
             if (!json_is_boolean(member))
                 return api_fail(err, where, "'%s' must be true or false, not %s.", where,
-                                api_type_name(member));
+                                json_type_name(member));
             out->no_store = json_is_true(member);
             continue;
         }
@@ -55,7 +56,7 @@ bool api_read_cache(const json_t *object, struct api_cache *out, struct api_erro
         return api_fail(err, "cache",
                         "'cache' must be true or false, or an object of 'no_store' and 'max_age', "
                         "not %s.",
-                        api_type_name(value));
+                        json_type_name(value));
     out->bypass = true;
     return true;
 }
