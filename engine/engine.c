@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The engine's life, its queue and its thread. The thread sleeps while nothing runs and nothing
- * waits; otherwise it goes round: look at the phase, drop what was cancelled, admit from the head
- * of the queue while a slot and the KV pages it is expected to need are there, run one step
+ * waits; otherwise it goes round: look at the phase, drop what was cancelled or is late, admit
+ * from the head of the queue while a slot and the KV pages it is expected to need are there, run one step
  * (step.c).
  *
  * The head is never overtaken, and who is preempted becomes the head again: at any time those that
@@ -108,7 +108,7 @@ void engine_end_job(struct engine *e, struct engine_job *job, enum engine_finish
         e->answer_tokens += ENGINE_ANSWER_WEIGHT * (sequence_generated(s) - e->answer_tokens);
     pthread_mutex_lock(&e->lock);
     if (job->running) e->stats.running--;
-    if (error == SOV_ERR_CANCELLED)
+    if (error == SOV_ERR_CANCELLED || error == SOV_ERR_TIMEOUT)
         e->stats.requests_cancelled_total++;
     else if (error != SOV_OK)
         e->stats.requests_failed_total++;
@@ -134,12 +134,19 @@ void engine_preempt_job(struct engine *e, struct engine_job *job)
     pthread_mutex_unlock(&e->lock);
 }
 
-enum engine_drop { ENGINE_DROP_CANCELLED, ENGINE_DROP_UNSTARTED, ENGINE_DROP_ALL };
+enum engine_drop {
+    ENGINE_DROP_CANCELLED,
+    ENGINE_DROP_LATE, /* beyond their deadline */
+    ENGINE_DROP_UNSTARTED,
+    ENGINE_DROP_ALL
+};
 
-static bool engine_drops(const struct engine_job *job, enum engine_drop which)
+static bool engine_drops(const struct engine *e, const struct engine_job *job,
+                         enum engine_drop which)
 {
     if (which == ENGINE_DROP_ALL) return true;
     if (which == ENGINE_DROP_UNSTARTED) return job->sequence.admitted_ns == 0;
+    if (which == ENGINE_DROP_LATE) return job->deadline_ns <= e->looked_ns;
     return atomic_load_explicit(&job->cancelled, memory_order_acquire);
 }
 
@@ -154,7 +161,7 @@ static void engine_drop_waiting(struct engine *e, enum engine_drop which, enum s
     while (job != NULL) {
         struct engine_job *next = job->next;
         job->next = NULL;
-        if (engine_drops(job, which)) {
+        if (engine_drops(e, job, which)) {
             *dropped_end = job;
             dropped_end = &job->next;
             e->stats.waiting--;
@@ -181,7 +188,7 @@ static void engine_drop_running(struct engine *e, enum engine_drop which, enum s
     int kept = 0;
     for (int i = 0; i < e->running_count; i++) {
         struct engine_job *job = e->running[i];
-        if (engine_drops(job, which))
+        if (engine_drops(e, job, which))
             engine_end_job(e, job, ENGINE_FINISH_ERROR, error, message);
         else
             e->running[kept++] = job;
@@ -239,6 +246,31 @@ static void engine_admit(struct engine *e)
     }
 }
 
+/* With the lock: the earliest deadline of those that wait and run. */
+static int64_t engine_earliest_deadline(const struct engine *e)
+{
+    int64_t earliest = INT64_MAX;
+    for (const struct engine_job *job = e->waiting_first; job != NULL; job = job->next)
+        if (job->deadline_ns < earliest) earliest = job->deadline_ns;
+    for (int i = 0; i < e->running_count; i++)
+        if (e->running[i]->deadline_ns < earliest) earliest = e->running[i]->deadline_ns;
+    return earliest;
+}
+
+static void engine_drop_late(struct engine *e)
+{
+    e->looked_ns = clock_monotonic_ns();
+    pthread_mutex_lock(&e->lock);
+    bool due = e->next_deadline_ns <= e->looked_ns;
+    pthread_mutex_unlock(&e->lock);
+    if (!due) return;
+    engine_drop_waiting(e, ENGINE_DROP_LATE, SOV_ERR_TIMEOUT, "the deadline passed");
+    engine_drop_running(e, ENGINE_DROP_LATE, SOV_ERR_TIMEOUT, "the deadline passed");
+    pthread_mutex_lock(&e->lock);
+    e->next_deadline_ns = engine_earliest_deadline(e);
+    pthread_mutex_unlock(&e->lock);
+}
+
 /* Waits for work and prepares a step. False when the thread is to end. */
 static bool engine_gather(struct engine *e)
 {
@@ -253,6 +285,7 @@ static bool engine_gather(struct engine *e)
         engine_drop_running(e, ENGINE_DROP_CANCELLED, SOV_ERR_CANCELLED,
                             "the request was cancelled");
     }
+    engine_drop_late(e);
     if (phase != ENGINE_ABORTING) engine_admit(e);
     if (phase == ENGINE_DRAINING)
         engine_drop_waiting(e, ENGINE_DROP_UNSTARTED, SOV_ERR_SHUTDOWN, "the server is stopping");
@@ -409,6 +442,7 @@ enum sov_error engine_create(const struct engine_options *options, struct engine
     struct engine *e = sov_calloc(1, sizeof *e);
     if (e == NULL) return sov_fail(err, SOV_ERR_NOMEM, "out of memory for the engine");
     e->options = o;
+    e->next_deadline_ns = INT64_MAX;
     e->vocab = config->vocab;
     e->vocab_padded = config->vocab_padded;
     e->stats.parallel = o.parallel;
@@ -486,6 +520,7 @@ static enum sov_error engine_try_accept(struct engine *e, struct engine_job *job
         else
             e->waiting_first = job;
         e->waiting_last = job;
+        if (job->deadline_ns < e->next_deadline_ns) e->next_deadline_ns = job->deadline_ns;
         e->stats.waiting++;
         e->stats.requests_total++;
         pthread_cond_signal(&e->wake);

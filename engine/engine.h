@@ -114,7 +114,12 @@ struct engine_request {
     int top_logprobs;   /* -1: no logprobs; 0: of the chosen token; up to ENGINE_TOP_LOGPROBS_MAX */
     bool digest_logits; /* BLAKE2b-256 over the raw logits of every generated position */
     bool no_prefix_reuse; /* neither use nor leave shared pages */
-    bool notify_at_end;   /* notify when the last event is there, and not for those before it */
+    /*
+     * By clock_monotonic_ns; 0: none. A request that is not over by then ends within a step, with
+     * SOV_ERR_TIMEOUT and the tokens, usage and digest that it has.
+     */
+    int64_t deadline_ns;
+    bool notify_at_end; /* notify when the last event is there, and not for those before it */
     /*
      * If set, called on the engine thread with the raw logits (vocab float32) that follow each
      * prompt position from logits_from (0 .. prompt_count-1) on, in order. Must not block. Each

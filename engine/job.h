@@ -44,6 +44,7 @@ struct engine_job {
     engine_notify *notify;
     void *user;
     bool notify_at_end;
+    int64_t deadline_ns; /* INT64_MAX: none */
 
     pthread_mutex_t lock;
     pthread_cond_t changed; /* events came, or a callback ended */

@@ -44,7 +44,10 @@ struct engine {
     bool has_ended;
     struct engine_job *waiting_first, *waiting_last;
     struct engine_stats stats;
-    atomic_bool cancels; /* some job was cancelled since the thread last looked */
+    int64_t next_deadline_ns; /* no job's is earlier; INT64_MAX: there is none. With the lock */
+    atomic_bool cancels;      /* some job was cancelled since the thread last looked */
+
+    int64_t looked_ns; /* when the thread last looked at deadlines */
 
     pthread_t thread;
     struct engine_job **running; /* in order of admission; each holds the engine's reference */

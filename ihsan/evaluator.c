@@ -14,9 +14,6 @@
 /* Beyond this, the smaller of the two sums is 0 in double. */
 #define EVALUATOR_LOGIT_MAX 700.0
 
-/* Stands for the answer while the template is rendered; what follows it is the shared part. */
-static const char EVALUATOR_MARK[] = "@@answer@@";
-
 struct evaluator {
     struct engine *engine;
     const struct tokenizer *tokenizer;
@@ -46,7 +43,7 @@ struct evaluation {
     void *user;
     atomic_int pending; /* parts that have not notified, and one while they are being submitted */
     atomic_int_fast64_t over_ns;
-    int64_t submitted_ns;
+    int64_t submitted_ns, deadline_ns;
     struct evaluation_part parts[IHSAN_DIMENSIONS];
 };
 
@@ -81,31 +78,15 @@ double evaluator_probability(double logit, double temperature)
 static enum sov_error evaluator_encode_lead(struct evaluator *e, const char *lead,
                                             struct sov_errbuf *err)
 {
+    if (!e->plain)
+        return chat_template_encode_next(e->chat_template, e->tokenizer, lead, strlen(lead),
+                                         &e->lead, err);
     struct strbuf text = {0};
-    enum sov_error rc = SOV_OK;
-    unsigned flags = 0;
-    const char *tail = NULL;
-    if (e->plain) {
-        strbuf_printf(&text, "\n\n%s\n", lead);
-        tail = strbuf_text(&text);
-    } else {
-        const struct chat_message messages[] = {
-            {"user", "?", 1},
-            {"assistant", EVALUATOR_MARK, strlen(EVALUATOR_MARK)},
-            {"user", lead, strlen(lead)},
-        };
-        flags = TOKENIZER_PARSE_SPECIAL; /* a rubric is the operator's: its text is trusted */
-        rc = chat_template_render(e->chat_template, messages, 3, true, &text, err);
-        if (rc == SOV_OK) tail = strstr(strbuf_text(&text), EVALUATOR_MARK);
-        if (tail != NULL) tail += strlen(EVALUATOR_MARK);
-    }
-    if (rc == SOV_OK && strbuf_failed(&text))
-        rc = sov_fail(err, SOV_ERR_NOMEM, "out of memory for the rubric");
-    else if (rc == SOV_OK && tail == NULL)
-        rc = sov_fail(err, SOV_ERR_INTERNAL, "the chat template %s leaves answers out",
-                      chat_template_name(e->chat_template));
-    else if (rc == SOV_OK)
-        rc = tokenizer_encode(e->tokenizer, tail, strlen(tail), flags, &e->lead, err);
+    strbuf_printf(&text, "\n\n%s\n", lead);
+    enum sov_error rc =
+        strbuf_failed(&text)
+            ? sov_fail(err, SOV_ERR_NOMEM, "out of memory for the rubric")
+            : tokenizer_encode(e->tokenizer, strbuf_text(&text), text.length, 0, &e->lead, err);
     strbuf_free(&text);
     return rc;
 }
@@ -176,6 +157,14 @@ int evaluator_tokens_added(const struct evaluator *e)
     return (int)count;
 }
 
+int evaluator_tokens_longest(const struct evaluator *e)
+{
+    size_t longest = 0;
+    for (int d = 0; d < IHSAN_DIMENSIONS; d++)
+        if (e->questions[d].count > longest) longest = e->questions[d].count;
+    return (int)(e->lead.count + longest);
+}
+
 /* On the engine's thread, before the part's last event. */
 static void evaluation_take_logits(void *user, int position, const float *logits, int vocab)
 {
@@ -212,6 +201,7 @@ static enum sov_error evaluation_submit_part(struct evaluation *e, int dimension
         .sampling = sampling_params_default(),
         .top_logprobs = -1,
         .notify_at_end = true,
+        .deadline_ns = e->deadline_ns,
         .prompt_logits = evaluation_take_logits,
         .prompt_logits_user = part,
     };
@@ -226,10 +216,7 @@ static enum sov_error evaluation_submit_part(struct evaluation *e, int dimension
 static int32_t *evaluation_tokens(const struct evaluator *e, const int32_t *tokens, int count,
                                   int *shared)
 {
-    size_t longest = 0;
-    for (int d = 0; d < IHSAN_DIMENSIONS; d++)
-        if (e->questions[d].count > longest) longest = e->questions[d].count;
-    int32_t *all = sov_alloc((size_t)count + e->lead.count + longest, sizeof *all);
+    int32_t *all = sov_alloc((size_t)count + (size_t)evaluator_tokens_longest(e), sizeof *all);
     if (all == NULL) return NULL;
     memcpy(all, tokens, (size_t)count * sizeof *all);
     memcpy(all + count, e->lead.ids, e->lead.count * sizeof *all);
@@ -240,6 +227,13 @@ static int32_t *evaluation_tokens(const struct evaluator *e, const int32_t *toke
 enum sov_error evaluation_submit(struct evaluator *evaluator, const int32_t *tokens, int count,
                                  engine_notify *notify, void *user, struct evaluation **out,
                                  struct sov_errbuf *err)
+{
+    return evaluation_submit_before(evaluator, tokens, count, 0, notify, user, out, err);
+}
+
+enum sov_error evaluation_submit_before(struct evaluator *evaluator, const int32_t *tokens,
+                                        int count, int64_t deadline_ns, engine_notify *notify,
+                                        void *user, struct evaluation **out, struct sov_errbuf *err)
 {
     *out = NULL;
     struct sov_errbuf why = {""};
@@ -261,6 +255,7 @@ enum sov_error evaluation_submit(struct evaluator *evaluator, const int32_t *tok
     e->notify = notify;
     e->user = user;
     e->submitted_ns = clock_monotonic_ns();
+    e->deadline_ns = deadline_ns;
     atomic_init(&e->pending, IHSAN_DIMENSIONS + 1);
     enum sov_error rc = SOV_OK;
     for (int d = 0; d < IHSAN_DIMENSIONS && rc == SOV_OK; d++)

@@ -43,6 +43,8 @@ enum sov_error evaluator_create(const struct evaluator_options *options, struct 
 void evaluator_free(struct evaluator *evaluator);
 /* Tokens that each evaluation adds after prompt and answer: the shared part and the eight questions. */
 int evaluator_tokens_added(const struct evaluator *evaluator);
+/* Of them, those that follow prompt and answer in the longest of the eight: the context they need. */
+int evaluator_tokens_longest(const struct evaluator *evaluator);
 
 struct ihsan_evaluation {
     float scores[IHSAN_DIMENSIONS];  /* 0 to 1, calibrated by the rubric's temperatures */
@@ -63,6 +65,11 @@ struct evaluation;
 enum sov_error evaluation_submit(struct evaluator *evaluator, const int32_t *tokens, int count,
                                  engine_notify *notify, void *user, struct evaluation **out,
                                  struct sov_errbuf *err);
+/* The same with a deadline (engine.h): SOV_ERR_TIMEOUT is then the result. 0: none. */
+enum sov_error evaluation_submit_before(struct evaluator *evaluator, const int32_t *tokens,
+                                        int count, int64_t deadline_ns, engine_notify *notify,
+                                        void *user, struct evaluation **out,
+                                        struct sov_errbuf *err);
 /* Whether it is over; true whenever it is asked after notify was called. */
 bool evaluation_poll(struct evaluation *e);
 /* Waits until it is over (true) or timeout_ms have passed; -1: without end. */

@@ -8,7 +8,7 @@
 
 static const char *const MODE_NAMES[GATE_MODES] = {"off", "observe", "enforce"};
 static const char *const VERDICT_NAMES[GATE_VERDICTS] = {"off", "pass", "observed", "withheld"};
-static const char *const TEST_NAMES[GATE_TESTS] = {"geometric_mean", "minimum", "belief"};
+static const char *const TEST_NAMES[GATE_TESTS] = {"geometric_mean", "minimum", "belief", "scored"};
 
 const char *gate_mode_name(enum gate_mode mode)
 {
@@ -83,16 +83,22 @@ static void gate_fail(struct gate_result *out, enum gate_test test, const char *
              (double)value, (double)threshold);
 }
 
+static void gate_begin(const struct gate_thresholds *thresholds, bool federated,
+                       struct gate_result *out)
+{
+    out->verdict = GATE_UNJUDGED;
+    out->reason_count = 0;
+    out->belief_threshold = thresholds->belief;
+    if (federated && thresholds->federation_belief > out->belief_threshold)
+        out->belief_threshold = thresholds->federation_belief;
+}
+
 void gate_judge(enum gate_mode mode, const struct gate_thresholds *thresholds,
                 const float scores[IHSAN_DIMENSIONS], const struct ntu *ntu, bool federated,
                 struct gate_result *out)
 {
-    out->verdict = GATE_UNJUDGED;
-    out->reason_count = 0;
+    gate_begin(thresholds, federated, out);
     out->geometric_mean = gate_geometric_mean(scores);
-    out->belief_threshold = thresholds->belief;
-    if (federated && thresholds->federation_belief > out->belief_threshold)
-        out->belief_threshold = thresholds->federation_belief;
     if (mode == GATE_OFF) return;
     if (out->geometric_mean < thresholds->geometric_mean)
         gate_fail(out, GATE_TEST_GEOMETRIC_MEAN, "the geometric mean of the scores",
@@ -112,6 +118,18 @@ void gate_judge(enum gate_mode mode, const struct gate_thresholds *thresholds,
         out->verdict = GATE_PASSED;
     else
         out->verdict = mode == GATE_ENFORCE ? GATE_WITHHELD : GATE_OBSERVED;
+}
+
+void gate_judge_unscored(enum gate_mode mode, const struct gate_thresholds *thresholds,
+                         bool federated, const char *why, struct gate_result *out)
+{
+    gate_begin(thresholds, federated, out);
+    out->geometric_mean = 0;
+    if (mode == GATE_OFF) return;
+    struct gate_reason *reason = &out->reasons[out->reason_count++];
+    reason->test = GATE_TEST_SCORED;
+    snprintf(reason->text, sizeof reason->text, "there are no scores: %s", why);
+    out->verdict = mode == GATE_ENFORCE ? GATE_WITHHELD : GATE_OBSERVED;
 }
 
 void gate_count(struct gate_counters *counters, const struct gate_result *result)

@@ -48,8 +48,14 @@ enum gate_verdict {
 /* "off", "pass", "observed", "withheld" */
 const char *gate_verdict_name(enum gate_verdict verdict);
 
-enum gate_test { GATE_TEST_GEOMETRIC_MEAN, GATE_TEST_MINIMUM, GATE_TEST_BELIEF, GATE_TESTS };
-/* "geometric_mean", "minimum", "belief" */
+enum gate_test {
+    GATE_TEST_GEOMETRIC_MEAN,
+    GATE_TEST_MINIMUM,
+    GATE_TEST_BELIEF,
+    GATE_TEST_SCORED, /* that there are scores at all */
+    GATE_TESTS
+};
+/* "geometric_mean", "minimum", "belief", "scored" */
 const char *gate_test_name(enum gate_test test);
 
 enum {
@@ -75,6 +81,10 @@ float gate_geometric_mean(const float scores[IHSAN_DIMENSIONS]);
 void gate_judge(enum gate_mode mode, const struct gate_thresholds *thresholds,
                 const float scores[IHSAN_DIMENSIONS], const struct ntu *ntu, bool federated,
                 struct gate_result *out);
+
+/* Of an answer that could not be scored: it does not pass. why: "the deadline came before them" */
+void gate_judge_unscored(enum gate_mode mode, const struct gate_thresholds *thresholds,
+                         bool federated, const char *why, struct gate_result *out);
 
 /* Zero-initialised. */
 struct gate_counters {

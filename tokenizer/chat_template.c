@@ -12,6 +12,9 @@
 #include "tokenizer/tokenizer.h"
 #include "tokenizer/unicode_class.h"
 
+/* Stands for an answer whose tokens are known; it begins and ends without what is stripped. */
+static const char CHAT_TEMPLATE_MARK[] = "@@answer@@";
+
 struct prompt {
     struct strbuf *out;
     const struct chat_message *messages;
@@ -518,6 +521,50 @@ enum sov_error chat_template_encode(enum chat_template t, const struct tokenizer
         rc = tokenizer_encode_guarded(tok, strbuf_text(&text), text.length,
                                       TOKENIZER_ADD_SPECIAL | TOKENIZER_PARSE_SPECIAL, p.spans,
                                       p.span_count, out, err);
+    sov_free(p.spans);
+    strbuf_free(&text);
+    return rc;
+}
+
+/* What follows the answer in the rendered text; the spans in it are moved to its beginning. */
+static const char *prompt_after_answer(struct prompt *p)
+{
+    const char *text = strbuf_text(p->out), *mark = strstr(text, CHAT_TEMPLATE_MARK);
+    if (mark == NULL) return NULL;
+    size_t begin = (size_t)(mark - text) + strlen(CHAT_TEMPLATE_MARK), kept = 0;
+    for (size_t i = 0; i < p->span_count; i++)
+        if (p->spans[i].start >= begin)
+            p->spans[kept++] =
+                (struct tokenizer_span){p->spans[i].start - begin, p->spans[i].end - begin};
+    p->span_count = kept;
+    return text + begin;
+}
+
+enum sov_error chat_template_encode_next(enum chat_template t, const struct tokenizer *tok,
+                                         const char *message, size_t length, struct token_list *out,
+                                         struct sov_errbuf *err)
+{
+    /* The mark comes before the message, so a message that has it, too, does no harm. */
+    const struct chat_message messages[] = {
+        {"user", "?", 1},
+        {"assistant", CHAT_TEMPLATE_MARK, strlen(CHAT_TEMPLATE_MARK)},
+        {"user", message, length},
+    };
+    struct strbuf text = {0};
+    struct prompt p = {.out = &text,
+                       .messages = messages,
+                       .count = sizeof messages / sizeof messages[0],
+                       .add_generation_prompt = true,
+                       .want_spans = true,
+                       .err = err};
+    enum sov_error rc = render(t, &p);
+    const char *tail = rc == SOV_OK ? prompt_after_answer(&p) : NULL;
+    if (rc == SOV_OK && tail == NULL)
+        rc = sov_fail(err, SOV_ERR_INTERNAL, "the chat template %s leaves answers out",
+                      chat_template_name(t));
+    if (rc == SOV_OK)
+        rc = tokenizer_encode_guarded(tok, tail, text.length - (size_t)(tail - text.data),
+                                      TOKENIZER_PARSE_SPECIAL, p.spans, p.span_count, out, err);
     sov_free(p.spans);
     strbuf_free(&text);
     return rc;

@@ -91,5 +91,15 @@ enum sov_error chat_template_encode(enum chat_template t, const struct tokenizer
                                     const struct chat_message *messages, size_t count,
                                     bool add_generation_prompt, struct token_list *out,
                                     struct sov_errbuf *err);
+/*
+ * The tokens of the next turn of a conversation that is there as token ids already, up to an
+ * answer's last token (without the one that ended it): the end of that answer, the user's message,
+ * and the opening of the next answer. Appended to those ids it makes a prompt whose KV is known up
+ * to here. The message is data, as in chat_template_encode. What a template would do to earlier
+ * turns because of a later one (taking reasoning out) is not done: they stay as they were read.
+ */
+enum sov_error chat_template_encode_next(enum chat_template t, const struct tokenizer *tok,
+                                         const char *message, size_t length, struct token_list *out,
+                                         struct sov_errbuf *err);
 
 #endif

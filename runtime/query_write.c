@@ -1,0 +1,142 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A query's result as the JSON of docs/query.md. Numbers are the shortest that read back the same. */
+#include <string.h>
+
+#include "base/decimal.h"
+#include "runtime/query.h"
+
+static void put_float(struct strbuf *out, const char *name, float value)
+{
+    char text[DECIMAL_TEXT_MAX];
+    decimal_from_float(value, text);
+    strbuf_printf(out, "\"%s\":%s", name, text);
+}
+
+static void put_ms(struct strbuf *out, const char *name, int64_t ns)
+{
+    strbuf_printf(out, "\"%s\":%.3f", name, (double)ns / 1e6);
+}
+
+void query_write_ihsan(const struct query_scores *scores, struct strbuf *out)
+{
+    if (!scores->there) {
+        strbuf_puts(out, "null");
+        return;
+    }
+    for (int d = 0; d < IHSAN_DIMENSIONS; d++) {
+        strbuf_putc(out, d == 0 ? '{' : ',');
+        put_float(out, ihsan_dimension_name((enum ihsan_dimension)d), scores->ihsan[d]);
+    }
+    strbuf_putc(out, '}');
+}
+
+void query_write_ntu(const struct query_scores *scores, struct strbuf *out)
+{
+    if (!scores->there) {
+        strbuf_puts(out, "null");
+        return;
+    }
+    strbuf_putc(out, '{');
+    put_float(out, "belief", scores->ntu.belief);
+    strbuf_putc(out, ',');
+    put_float(out, "entropy", scores->ntu.entropy);
+    strbuf_putc(out, ',');
+    put_float(out, "potential", scores->ntu.potential);
+    strbuf_putc(out, '}');
+}
+
+void query_write_gate(const struct query_config *config, const struct gate_result *gate,
+                      struct strbuf *out)
+{
+    strbuf_printf(out, "{\"verdict\":\"%s\",\"threshold\":{", gate_verdict_name(gate->verdict));
+    put_float(out, "geometric_mean", config->thresholds.geometric_mean);
+    strbuf_putc(out, ',');
+    put_float(out, "minimum", config->thresholds.minimum);
+    strbuf_putc(out, ',');
+    put_float(out, "belief", gate->belief_threshold);
+    strbuf_puts(out, "},\"reasons\":[");
+    for (int i = 0; i < gate->reason_count; i++) {
+        if (i > 0) strbuf_putc(out, ',');
+        strbuf_put_json_string(out, gate->reasons[i].text, strlen(gate->reasons[i].text));
+    }
+    strbuf_puts(out, "]}");
+}
+
+static void put_scores(const struct query_scores *scores, struct strbuf *out)
+{
+    strbuf_puts(out, ",\"ihsan\":");
+    query_write_ihsan(scores, out);
+    strbuf_puts(out, ",\"ntu\":");
+    query_write_ntu(scores, out);
+}
+
+void query_write_thought(const struct query_thought *thought, bool with_text, struct strbuf *out)
+{
+    strbuf_puts(out, "{\"text\":");
+    if (with_text)
+        strbuf_put_json_string(out, strbuf_text(&thought->text), thought->text.length);
+    else
+        strbuf_puts(out, "null");
+    put_scores(&thought->scores, out);
+    strbuf_putc(out, '}');
+}
+
+static void put_usage(const struct query_result *r, struct strbuf *out)
+{
+    const struct engine_usage *u = &r->usage;
+    strbuf_printf(out,
+                  ",\"usage\":{\"prompt_tokens\":%d,\"completion_tokens\":%d,\"total_tokens\":%d,"
+                  "\"prompt_tokens_details\":{\"cached_tokens\":%d},"
+                  "\"completion_tokens_details\":{\"reasoning_tokens\":%d},"
+                  "\"scoring_tokens\":%d,\"scoring_cached_tokens\":%d}",
+                  u->prompt_tokens, u->completion_tokens, u->prompt_tokens + u->completion_tokens,
+                  u->cached_tokens, r->reasoning_tokens,
+                  r->scoring_rows_computed + r->scoring_rows_reused, r->scoring_rows_reused);
+}
+
+static void put_timings(const struct query_result *r, struct strbuf *out)
+{
+    strbuf_puts(out, ",\"timings\":{");
+    put_ms(out, "queue_ms", r->usage.queue_ns);
+    strbuf_putc(out, ',');
+    put_ms(out, "prefill_ms", r->usage.prefill_ns);
+    strbuf_putc(out, ',');
+    put_ms(out, "decode_ms", r->usage.decode_ns);
+    strbuf_putc(out, ',');
+    put_ms(out, "scoring_ms", r->scoring_ns);
+    strbuf_putc(out, ',');
+    put_ms(out, "cache_ms", 0);
+    strbuf_putc(out, '}');
+}
+
+void query_write(const struct query *q, const char *id, const char *model, struct strbuf *out)
+{
+    struct query_result r;
+    query_result(q, &r);
+    bool shown = r.status != QUERY_WITHHELD;
+    strbuf_printf(out, "{\"id\":\"%s\",\"object\":\"query\",\"model\":", id);
+    strbuf_put_json_string(out, model, strlen(model));
+    strbuf_printf(out, ",\"status\":\"%s\",\"answer\":", query_status_name(r.status));
+    if (shown)
+        strbuf_put_json_string(out, r.answer, r.answer_length);
+    else
+        strbuf_puts(out, "null");
+    strbuf_puts(out, ",\"thoughts\":[");
+    for (int i = 0; i < r.depth_reached; i++) {
+        if (i > 0) strbuf_putc(out, ',');
+        query_write_thought(&r.thoughts[i], shown, out);
+    }
+    strbuf_printf(out, "],\"depth_reached\":%d", r.depth_reached);
+    put_scores(&r.scores, out);
+    strbuf_puts(out, ",\"gate\":");
+    query_write_gate(query_config_of(q), &r.gate, out);
+    strbuf_puts(out,
+                ",\"cache\":{\"status\":\"bypass\",\"key\":null,\"age_ms\":null},\"receipt\":");
+    if (r.receipt != NULL)
+        strbuf_append(out, r.receipt, r.receipt_length);
+    else
+        strbuf_puts(out, "null");
+    put_usage(&r, out);
+    put_timings(&r, out);
+    strbuf_printf(out, ",\"seed\":%llu}", (unsigned long long)query_request_of(q)->sampling.seed);
+}
