@@ -63,7 +63,7 @@ struct query {
 
 const char *query_status_name(enum query_status status)
 {
-    static const char *const NAMES[] = {"complete", "length", "timeout", "withheld"};
+    static const char *const NAMES[QUERY_STATUSES] = {"complete", "length", "timeout", "withheld"};
     return NAMES[status];
 }
 

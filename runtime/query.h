@@ -97,6 +97,7 @@ enum query_status {
     QUERY_LENGTH,   /* max_tokens or the context ended it */
     QUERY_TIMEOUT,  /* the deadline did; the answer may be empty, or not scored */
     QUERY_WITHHELD, /* the gate keeps it back */
+    QUERY_STATUSES
 };
 /* "complete", "length", "timeout", "withheld" */
 const char *query_status_name(enum query_status status);

@@ -24,5 +24,11 @@ bool api_read_cache(const json_t *object, struct api_cache *out, struct api_erro
 /* An array of token ids below vocab, copied to *ids (sov_free). param names the array. */
 bool api_read_ids(const json_t *array, int vocab, const char *param, int32_t **ids, size_t *count,
                   struct api_error *err);
+/*
+ * temperature, top_p, min_p, top_k, the penalties and seed, as far as they are there. *seed_given is
+ * false for a seed of -1, too, which llama.cpp's clients send for "any".
+ */
+bool api_read_sampling(const json_t *root, struct sampling_params *out, bool *temperature_given,
+                       bool *seed_given, struct api_error *err);
 
 #endif

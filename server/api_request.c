@@ -24,9 +24,9 @@ static bool api_out_of_memory(struct api_error *err)
     return api_fail_from(err, SOV_ERR_NOMEM, NULL, "Out of memory while reading the request.");
 }
 
-static bool api_read_sampling(const json_t *root, struct api_request *out, struct api_error *err)
+bool api_read_sampling(const json_t *root, struct sampling_params *s, bool *temperature_given,
+                       bool *seed_given, struct api_error *err)
 {
-    struct sampling_params *s = &out->sampling;
     int64_t top_k = 0, seed = -1;
     if (!api_read_float(root, "temperature", 0, API_TEMPERATURE_MAX, &s->temperature, err) ||
         !api_read_float(root, "top_p", 0, 1, &s->top_p, err) ||
@@ -42,10 +42,10 @@ static bool api_read_sampling(const json_t *root, struct api_request *out, struc
                         &s->frequency_penalty, err) ||
         !api_read_int(root, "seed", INT64_MIN, INT64_MAX, &seed, err))
         return false;
-    out->temperature_given = api_field(root, "temperature") != NULL;
+    *temperature_given = api_field(root, "temperature") != NULL;
     s->top_k = top_k > 0 ? (int)top_k : 0;
     /* llama.cpp's clients send -1 for "any seed". */
-    out->seed_given = seed != -1;
+    *seed_given = seed != -1;
     s->seed = (uint64_t)seed;
     return true;
 }
@@ -188,7 +188,8 @@ static bool api_read_common(const json_t *root, int vocab, struct api_request *o
     const json_t *model = api_field(root, "model");
     if (model != NULL && !json_is_string(model))
         return api_fail(err, "model", "'model' must be a string, not %s.", json_type_name(model));
-    if (!api_refuse_unsupported(root, err) || !api_read_sampling(root, out, err) ||
+    if (!api_refuse_unsupported(root, err) ||
+        !api_read_sampling(root, &out->sampling, &out->temperature_given, &out->seed_given, err) ||
         !api_read_bias(root, vocab, out, err) || !api_read_stops(root, out, err) ||
         !api_read_stream(root, out, err) || !api_read_int(root, "n", 1, API_N_MAX, &n, err) ||
         !api_read_int(root, "best_of", 1, API_N_MAX, &best_of, err) ||

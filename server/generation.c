@@ -9,8 +9,6 @@
 #include "server/record.h"
 #include "server/writer.h"
 
-/* Seeds we draw are below this, so that JavaScript's numbers hold them exactly. */
-static const uint64_t GENERATION_SEED_LIMIT = 1ull << 53;
 /* Of a stream that has more to say at once than its client has taken. */
 enum { GENERATION_OUT_BYTES = 64 << 10 };
 

@@ -26,6 +26,8 @@
 struct generation;
 
 enum { GENERATION_ID_MAX = 40, GENERATION_TENANT_BYTES = 32 };
+/* Seeds we draw are below this, so that JavaScript's numbers hold them exactly. */
+#define GENERATION_SEED_LIMIT (1ull << 53)
 
 /* The answer cache, as generations use it. */
 struct generation_cache {

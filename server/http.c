@@ -28,6 +28,7 @@ struct http_route {
 static const struct http_route HTTP_ROUTES[] = {
     {"/v1/chat/completions", ROUTE_CHAT, true, false},
     {"/v1/completions", ROUTE_COMPLETIONS, true, false},
+    {"/v1/query", ROUTE_QUERY, true, false},
     {"/v1/models", ROUTE_MODELS, false, false},
     {"/tokenize", ROUTE_TOKENIZE, true, false},
     {"/detokenize", ROUTE_DETOKENIZE, true, false},
@@ -497,6 +498,7 @@ void http_on_completed(void *cls, struct MHD_Connection *mhd, void **context,
     if (server->options.access_log) {
         struct generation_stats stats = {0};
         if (r->generation != NULL) generation_stats_read(r->generation, &stats);
+        if (r->query != NULL) query_reply_stats(r->query, &stats);
         /* What was cut short has no usage; its tokens were counted all the same. */
         if (stats.usage.completion_tokens < stats.tokens)
             stats.usage.completion_tokens = stats.tokens;

@@ -29,6 +29,7 @@
 #include "server/generation.h"
 #include "server/listen.h"
 #include "server/metrics.h"
+#include "server/query_reply.h"
 #include "server/server.h"
 
 enum {
@@ -105,7 +106,8 @@ struct request {
     struct request *work_next;
 
     struct generation *generation;
-    struct strbuf out; /* a stream's bytes not yet sent, or a whole answer */
+    struct query_reply *query; /* one of the two, or neither */
+    struct strbuf out;         /* a stream's bytes not yet sent, or a whole answer */
     size_t out_sent;
     uint64_t bytes_sent;
     int status;

@@ -22,6 +22,7 @@ const char *server_route_name(enum server_route route)
     static const char *const NAMES[ROUTES] = {
         "/v1/chat/completions",
         "/v1/completions",
+        "/v1/query",
         "/v1/models",
         "/v1/models/{id}",
         "/tokenize",
@@ -182,6 +183,34 @@ static void metrics_write_engine(struct engine *engine, struct strbuf *out)
     strbuf_printf(out, "sovereign_kv_type_info{type=\"%s\"} 1\n", vec_kv_type_name(s.kv_type));
 }
 
+static void metrics_write_queries(struct query_counters *q, struct strbuf *out)
+{
+    metrics_head(out, "sovereign_queries_total", "counter", "Queries that ended, by their status.");
+    for (int s = 0; s < QUERY_STATUSES; s++)
+        strbuf_printf(out, "sovereign_queries_total{status=\"%s\"} %llu\n",
+                      query_status_name((enum query_status)s),
+                      (unsigned long long)atomic_load(&q->queries[s]));
+    metrics_write_one(out, "sovereign_query_thoughts_total", "counter",
+                      "Steps of thinking in those queries.", (double)atomic_load(&q->thoughts));
+    metrics_write_one(out, "sovereign_query_scoring_seconds_total", "counter",
+                      "Time that those queries waited for the scores of thoughts and answers.",
+                      (double)atomic_load(&q->scoring_ns) * 1e-9);
+    metrics_head(
+        out, "sovereign_gate_verdicts_total", "counter",
+        "What the gate said of answers: off, pass, observed (fell short, was let through), "
+        "withheld.");
+    for (int v = 0; v < GATE_VERDICTS; v++)
+        strbuf_printf(out, "sovereign_gate_verdicts_total{verdict=\"%s\"} %llu\n",
+                      gate_verdict_name((enum gate_verdict)v),
+                      (unsigned long long)atomic_load(&q->gate.verdicts[v]));
+    metrics_head(out, "sovereign_gate_failures_total", "counter",
+                 "Answers that fell short in a test of the gate.");
+    for (int t = 0; t < GATE_TESTS; t++)
+        strbuf_printf(out, "sovereign_gate_failures_total{test=\"%s\"} %llu\n",
+                      gate_test_name((enum gate_test)t),
+                      (unsigned long long)atomic_load(&q->gate.failures[t]));
+}
+
 void metrics_write(struct metrics *m, struct engine *engine, const char *model, const char *isa,
                    struct strbuf *out)
 {
@@ -216,6 +245,7 @@ void metrics_write(struct metrics *m, struct engine *engine, const char *model, 
     metrics_write_histogram(out, "sovereign_request_duration_seconds",
                             "Completion requests, from whole request received to answered.",
                             &m->duration);
+    metrics_write_queries(&m->queries, out);
     if (engine != NULL) metrics_write_engine(engine, out);
 }
 

@@ -14,10 +14,12 @@
 #include "cache/flight.h"
 #include "cache/store.h"
 #include "engine/engine.h"
+#include "runtime/query.h"
 
 enum server_route {
     ROUTE_CHAT,
     ROUTE_COMPLETIONS,
+    ROUTE_QUERY,
     ROUTE_MODELS,
     ROUTE_MODEL,
     ROUTE_TOKENIZE,
@@ -52,6 +54,13 @@ struct metrics_histogram {
     atomic_uint_fast64_t sum_ns;
 };
 
+struct query_counters {
+    atomic_uint_fast64_t queries[QUERY_STATUSES];
+    atomic_uint_fast64_t thoughts;
+    atomic_uint_fast64_t scoring_ns; /* sum over queries */
+    struct gate_counters gate;
+};
+
 struct metrics {
     /* 499 counts requests whose client left before it was answered. */
     atomic_uint_fast64_t requests[ROUTES][METRICS_STATUS_MAX - METRICS_STATUS_MIN + 1];
@@ -61,6 +70,7 @@ struct metrics {
     struct metrics_histogram first_token; /* whole request received to first token */
     struct metrics_histogram per_token;   /* mean time between tokens of one request */
     struct metrics_histogram duration;    /* of completion requests, received to answered */
+    struct query_counters queries;
 };
 
 void metrics_init(struct metrics *m);

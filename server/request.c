@@ -33,6 +33,7 @@ struct request *request_create(struct server *server, struct MHD_Connection *mhd
 void request_free(struct request *r)
 {
     generation_free(r->generation);
+    query_reply_free(r->query);
     strbuf_free(&r->body);
     strbuf_free(&r->out);
     pthread_mutex_destroy(&r->lock);
@@ -186,6 +187,19 @@ static void request_prepare_project(struct request *r)
         request_refuse(r, &err);
 }
 
+static void request_prepare_query(struct request *r, const struct server_model *model)
+{
+    struct api_error err;
+    bool ok = query_reply_create(model, r->body.data, r->body.length, r->id + strlen("req_"),
+                                 &r->query, &err);
+    if (ok && !query_reply_submit(r->query, request_on_notify, r, &err)) {
+        query_reply_free(r->query);
+        r->query = NULL;
+        ok = false;
+    }
+    if (!ok) request_refuse(r, &err);
+}
+
 void request_prepare(struct request *r)
 {
     const struct server_model *model = atomic_load(&r->server->model);
@@ -204,6 +218,8 @@ void request_prepare(struct request *r)
             request_prepare_tokenize(r, model);
         else if (r->route == ROUTE_DETOKENIZE)
             request_prepare_detokenize(r, model);
+        else if (r->route == ROUTE_QUERY)
+            request_prepare_query(r, model);
         else
             request_prepare_generation(r, model);
     }
@@ -214,10 +230,14 @@ static void request_finish_generation(struct request *r, enum generation_state s
 {
     struct metrics *m = &r->server->metrics;
     struct generation_stats stats;
-    generation_stats_read(r->generation, &stats);
+    if (r->query != NULL)
+        query_reply_stats(r->query, &stats);
+    else
+        generation_stats_read(r->generation, &stats);
     r->generation_over = true;
     int64_t now = clock_monotonic_ns();
     if (state != GENERATION_DONE) return;
+    if (r->query != NULL) query_reply_count(r->query, &m->queries);
     metrics_observe(&m->duration, now - r->received_ns);
     if (stats.tokens > 0) metrics_observe(&m->first_token, stats.first_token_ns - r->received_ns);
     if (stats.tokens > 1)
@@ -225,13 +245,25 @@ static void request_finish_generation(struct request *r, enum generation_state s
                         (stats.last_token_ns - stats.first_token_ns) / (stats.tokens - 1));
 }
 
+static bool request_streams(const struct request *r)
+{
+    return r->query != NULL ? query_reply_streams(r->query) : generation_streams(r->generation);
+}
+
+/* Whether what a stream answers with is certain: its status cannot change any more. */
+static bool request_begun(const struct request *r)
+{
+    return r->query != NULL || generation_begun(r->generation);
+}
+
 static void request_fail_shutdown(struct request *r, struct api_error *err)
 {
     api_fail_status(err, 503, "shutting_down", NULL,
                     "The server is shutting down; this request was not finished.");
-    if (generation_streams(r->generation) && atomic_load(&r->streaming)) {
+    if (request_streams(r) && atomic_load(&r->streaming)) {
+        if (r->query != NULL) strbuf_puts(&r->out, "event: error\n");
         reply_chunk_error(err, &r->out);
-        reply_done(&r->out);
+        if (r->query == NULL) reply_done(&r->out);
     }
     r->generation_over = true;
 }
@@ -243,7 +275,8 @@ static bool request_pump(struct request *r, struct api_error *err)
         request_fail_shutdown(r, err);
         return false;
     }
-    enum generation_state state = generation_pump(r->generation, &r->out, err);
+    enum generation_state state = r->query != NULL ? query_reply_pump(r->query, &r->out, err)
+                                                   : generation_pump(r->generation, &r->out, err);
     if (state != GENERATION_RUNNING) request_finish_generation(r, state);
     return state != GENERATION_FAILED;
 }
@@ -307,12 +340,13 @@ enum MHD_Result request_step(struct request *r)
             struct api_error err;
             if (atomic_load(&r->gone)) return MHD_NO;
             if (r->refused) return respond_error(r, &r->refusal);
-            if (r->generation == NULL) return respond_buffer(r, 200, NULL, &r->out);
-            bool streams = generation_streams(r->generation);
-            if (!(streams && generation_begun(r->generation)) && !request_pump(r, &err))
-                return respond_error(r, &err);
-            if (streams && generation_begun(r->generation)) return request_begin_stream(r);
-            if (r->generation_over) return respond_buffer(r, 200, NULL, &r->out);
+            if (r->generation == NULL && r->query == NULL)
+                return respond_buffer(r, 200, NULL, &r->out);
+            bool begins = request_streams(r) && request_begun(r);
+            if (!begins && !request_pump(r, &err)) return respond_error(r, &err);
+            if (request_streams(r) && request_begun(r)) return request_begin_stream(r);
+            int status = r->query != NULL ? query_reply_status(r->query) : 200;
+            if (r->generation_over) return respond_buffer(r, status, NULL, &r->out);
         }
         if (request_suspend(r)) return MHD_YES;
     }

@@ -36,11 +36,17 @@ static void respond_add_cors(struct request *r, struct MHD_Response *response)
     MHD_add_response_header(response, "Access-Control-Expose-Headers", RESPOND_EXPOSED);
 }
 
+static void respond_add_seed(uint64_t seed, struct MHD_Response *response)
+{
+    char number[24];
+    snprintf(number, sizeof number, "%llu", (unsigned long long)seed);
+    MHD_add_response_header(response, "x-sovereign-seed", number);
+}
+
 static void respond_add_generation(const struct generation *g, struct MHD_Response *response)
 {
     char number[24];
-    snprintf(number, sizeof number, "%llu", (unsigned long long)generation_seed(g));
-    MHD_add_response_header(response, "x-sovereign-seed", number);
+    respond_add_seed(generation_seed(g), response);
     enum metrics_cached cached = generation_cached(g);
     MHD_add_response_header(response, "x-sovereign-cache", metrics_cached_name(cached));
     if (cached != METRICS_CACHE_HIT || generation_age_ms(g) == INT64_MAX) return;
@@ -61,6 +67,7 @@ static enum MHD_Result respond_queue(struct request *r, int status, const char *
     MHD_add_response_header(response, "x-request-id", r->id);
     MHD_add_response_header(response, "X-Content-Type-Options", "nosniff");
     if (r->generation != NULL) respond_add_generation(r->generation, response);
+    if (r->query != NULL) respond_add_seed(query_reply_seed(r->query), response);
     respond_add_cors(r, response);
     if (atomic_load(&r->server->draining))
         MHD_add_response_header(response, MHD_HTTP_HEADER_CONNECTION, "close");

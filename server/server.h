@@ -37,6 +37,7 @@
 #include "engine/engine.h"
 #include "ihsan/projector.h"
 #include "model/model.h"
+#include "runtime/query.h"
 #include "tokenizer/chat_template.h"
 #include "tokenizer/tokenizer.h"
 
@@ -85,6 +86,7 @@ struct server_model {
      * message only, and temperature 0 where a request names none.
      */
     bool guide;
+    const struct query_config *query; /* of /v1/query; NULL: there are none */
 };
 
 enum {
