@@ -1,0 +1,414 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* run-tests: seconds=300 */
+/* /v1/query on the wire: bodies, the object, the events, the gate, deadlines, clients that leave. */
+#include "tests/server_fixture.h"
+
+#include <math.h>
+
+#include "runtime/query.h"
+
+static struct fixture f;
+static struct evaluator *evaluator;
+static struct query_config config;
+
+static int load(void **state)
+{
+    (void)state;
+    fixture_load(&f);
+    return 0;
+}
+
+static int unload(void **state)
+{
+    (void)state;
+    fixture_unload(&f);
+    return 0;
+}
+
+/* The model's vocabulary spells words by letters, so the rubric asks for single ones. */
+static void make_config(void)
+{
+    static struct rubric r;
+    struct sov_errbuf err = {""};
+    rubric_default(&r);
+    for (int d = 0; d < IHSAN_DIMENSIONS; d++) {
+        snprintf(r.dimensions[d].yes.words[0], sizeof r.dimensions[d].yes.words[0], "y");
+        snprintf(r.dimensions[d].no.words[0], sizeof r.dimensions[d].no.words[0], "n");
+    }
+    struct evaluator_options options = {.engine = f.engine,
+                                        .tokenizer = f.tokenizer,
+                                        .chat_template = CHAT_TEMPLATE_CHATML,
+                                        .rubric = &r};
+    FIXTURE_OK(evaluator_create(&options, &evaluator, &err));
+    config = (struct query_config){.engine = f.engine,
+                                   .tokenizer = f.tokenizer,
+                                   .chat_template = CHAT_TEMPLATE_CHATML,
+                                   .kv_type = KV_TYPE_F16,
+                                   .evaluator = evaluator,
+                                   .thresholds = gate_thresholds_default()};
+    projector_init(&config.projector, kern_isa_best());
+    f.served.query = &config;
+}
+
+static int start(void **state)
+{
+    (void)state;
+    fixture_start_engine(&f, 8, 64);
+    make_config();
+    fixture_start_server(&f, NULL, true);
+    return 0;
+}
+
+static int stop(void **state)
+{
+    (void)state;
+    server_free(f.server);
+    evaluator_free(evaluator);
+    engine_free(f.engine);
+    f.server = NULL;
+    f.engine = NULL;
+    return 0;
+}
+
+static double number(const json_t *object, const char *name)
+{
+    const json_t *value = json_object_get(object, name);
+    if (!json_is_number(value)) fail_msg("%s is no number", name);
+    return json_number_value(value);
+}
+
+static const char *text(const json_t *object, const char *name)
+{
+    const char *value = json_string_value(json_object_get(object, name));
+    if (value == NULL) fail_msg("%s is no string", name);
+    return value;
+}
+
+static void expect_scores(const json_t *object)
+{
+    const json_t *ihsan = json_object_get(object, "ihsan"), *ntu = json_object_get(object, "ntu");
+    assert_int_equal(json_object_size(ihsan), IHSAN_DIMENSIONS);
+    for (int d = 0; d < IHSAN_DIMENSIONS; d++) {
+        double score = number(ihsan, ihsan_dimension_name((enum ihsan_dimension)d));
+        assert_true(score >= 0 && score <= 1);
+    }
+    assert_true(number(ntu, "belief") >= 0 && number(ntu, "belief") <= 1);
+    assert_true(number(ntu, "entropy") >= 0 && number(ntu, "entropy") <= 5);
+    assert_true(number(ntu, "potential") >= -1 && number(ntu, "potential") <= 1);
+}
+
+#define ASK "{\"content\":\"Why is the sky blue?\",\"max_tokens\":12,\"seed\":4"
+
+static void the_object_has_everything(void **state)
+{
+    (void)state;
+    json_t *r = post(f.port, "/v1/query", ASK "}", 200);
+    assert_int_equal(strncmp(text(r, "id"), "query-", 6), 0);
+    assert_string_equal(text(r, "model"), "tiny");
+    assert_true(strcmp(text(r, "status"), "complete") == 0 ||
+                strcmp(text(r, "status"), "length") == 0);
+    assert_true(strlen(text(r, "answer")) > 0);
+    assert_int_equal(number(r, "depth_reached"), 2);
+    const json_t *thoughts = json_object_get(r, "thoughts");
+    assert_int_equal(json_array_size(thoughts), 2);
+    for (size_t i = 0; i < 2; i++) {
+        assert_true(strlen(text(json_array_get(thoughts, i), "text")) > 0);
+        expect_scores(json_array_get(thoughts, i));
+    }
+    expect_scores(r);
+    const json_t *gate = json_object_get(r, "gate");
+    assert_string_equal(text(gate, "verdict"), "off");
+    assert_true(fabs(number(json_object_get(gate, "threshold"), "belief") - 0.6) < 1e-9);
+    assert_int_equal(json_array_size(json_object_get(gate, "reasons")), 0);
+    assert_string_equal(text(json_object_get(r, "cache"), "status"), "bypass");
+    assert_true(json_is_null(json_object_get(r, "receipt")));
+    const json_t *usage = json_object_get(r, "usage"), *timings = json_object_get(r, "timings");
+    assert_true(number(usage, "completion_tokens") >
+                number(json_object_get(usage, "completion_tokens_details"), "reasoning_tokens"));
+    assert_true(number(json_object_get(usage, "prompt_tokens_details"), "cached_tokens") > 0);
+    assert_true(number(usage, "scoring_tokens") > 0);
+    static const char *const PARTS[] = {"queue_ms", "prefill_ms", "decode_ms", "scoring_ms",
+                                        "cache_ms"};
+    for (size_t i = 0; i < 5; i++) assert_true(number(timings, PARTS[i]) >= 0);
+    assert_true(number(timings, "scoring_ms") > 0);
+    assert_int_equal(number(r, "seed"), 4);
+    json_decref(r);
+    await_idle(f.port);
+}
+
+/* The answer of a query that does not think is that of a chat with the same message. */
+static void without_reasoning_it_answers_as_a_chat(void **state)
+{
+    (void)state;
+    json_t *chat = post(f.port, "/v1/chat/completions",
+                        "{\"messages\":[{\"role\":\"user\",\"content\":\"Why is the sky blue?\"}],"
+                        "\"max_tokens\":12,\"seed\":4}",
+                        200);
+    const json_t *message =
+        json_object_get(json_array_get(json_object_get(chat, "choices"), 0), "message");
+    static const char *const BODIES[] = {ASK ",\"require_reasoning\":false}",
+                                         ASK ",\"max_depth\":0,\"require_reasoning\":null}"};
+    for (size_t i = 0; i < 2; i++) {
+        json_t *r = post(f.port, "/v1/query", BODIES[i], 200);
+        assert_string_equal(text(r, "answer"), text(message, "content"));
+        assert_int_equal(number(r, "depth_reached"), 0);
+        json_decref(r);
+    }
+    json_decref(chat);
+}
+
+static void wrong_bodies_name_the_field(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *body, *param, *part;
+    } ROWS[] = {
+        {"{}", "content", "missing"},
+        {"{\"content\":null}", "content", "missing"},
+        {"{\"content\":7}", "content", "string"},
+        {"{\"content\":\"\"}", "content", "empty"},
+        {"{\"content\":\" \\n\"}", "content", "empty"},
+        {"{\"content\":\"a\",\"depth\":1}", "depth", "depth"},
+        {"{\"content\":\"a\",\"max_depth\":9}", "max_depth", "0 to 8"},
+        {"{\"content\":\"a\",\"max_depth\":-1}", "max_depth", "0 to 8"},
+        {"{\"content\":\"a\",\"max_depth\":\"2\"}", "max_depth", "integer"},
+        {"{\"content\":\"a\",\"max_depth\":1.5}", "max_depth", "integer"},
+        {"{\"content\":\"a\",\"require_reasoning\":1}", "require_reasoning", "true or false"},
+        {"{\"content\":\"a\",\"stream\":\"yes\"}", "stream", "true or false"},
+        {"{\"content\":\"a\",\"receipt\":{}}", "receipt", "true or false"},
+        {"{\"content\":\"a\",\"federated\":[]}", "federated", "true or false"},
+        {"{\"content\":\"a\",\"max_tokens\":0}", "max_tokens", "integer"},
+        {"{\"content\":\"a\",\"timeout_ms\":-1}", "timeout_ms", "integer"},
+        {"{\"content\":\"a\",\"temperature\":3}", "temperature", "0 to 2"},
+        {"{\"content\":\"a\",\"top_p\":\"x\"}", "top_p", "number"},
+        {"{\"content\":\"a\",\"seed\":0.5}", "seed", "integer"},
+        {"{\"content\":\"a\",\"model\":1}", "model", "string"},
+        {"{\"content\":\"a\",\"messages\":[]}", "messages", "messages"},
+    };
+    for (size_t i = 0; i < sizeof ROWS / sizeof ROWS[0]; i++) {
+        json_t *r = post(f.port, "/v1/query", ROWS[i].body, 400);
+        const json_t *error = json_object_get(r, "error");
+        if (strcmp(text(error, "param"), ROWS[i].param) != 0 ||
+            strstr(text(error, "message"), ROWS[i].part) == NULL)
+            fail_msg("%s: %s: %s", ROWS[i].body, text(error, "param"), text(error, "message"));
+        json_decref(r);
+    }
+    static const char *const BROKEN[] = {"",
+                                         "[]",
+                                         "{\"content\":\"a\"",
+                                         "{\"content\":\"\xff\"}",
+                                         "{\"content\":\"a\",\"content\":\"b\"}",
+                                         "{\"content\":\"a\",\"temperature\":NaN}",
+                                         "{\"content\":\"a\"}{}"};
+    for (size_t i = 0; i < sizeof BROKEN / sizeof BROKEN[0]; i++) {
+        struct response broken = http(f.port, "POST", "/v1/query", "", BROKEN[i]);
+        expect_error(&broken, 400, "invalid_json", "JSON");
+    }
+    struct response r = http(f.port, "GET", "/v1/query", "", NULL);
+    expect_error(&r, 405, "method_not_allowed", "GET");
+    struct strbuf body = {0};
+    strbuf_puts(&body, "{\"content\":\"");
+    for (int i = 0; i < FIXTURE_CONTEXT; i++) strbuf_putc(&body, 'q');
+    strbuf_puts(&body, "\"}");
+    r = http(f.port, "POST", "/v1/query", "", body.data);
+    expect_error(&r, 400, "context_length_exceeded", "8192");
+    strbuf_free(&body);
+}
+
+/* One event at text; returns what follows it, or NULL at the end. */
+static const char *read_event(const char *at, char name[16], json_t **data)
+{
+    if (strncmp(at, "event: ", 7) != 0) return NULL;
+    at += 7;
+    size_t length = strcspn(at, "\n");
+    assert_true(length < 16);
+    memcpy(name, at, length);
+    name[length] = '\0';
+    at += length + 1;
+    assert_int_equal(strncmp(at, "data: ", 6), 0);
+    at += 6;
+    length = strcspn(at, "\n");
+    *data = parse_json(at, length);
+    assert_int_equal(strncmp(at + length, "\n\n", 2), 0);
+    return at + length + 2;
+}
+
+static void events_come_in_order_and_say_the_same(void **state)
+{
+    (void)state;
+    json_t *whole = post(f.port, "/v1/query", ASK "}", 200);
+    struct response r = http(f.port, "POST", "/v1/query", "", ASK ",\"stream\":true}");
+    assert_int_equal(r.status, 200);
+    assert_string_equal(response_header(&r, "Content-Type"), "text/event-stream");
+    assert_string_equal(response_header(&r, "x-sovereign-seed"), "4");
+    struct strbuf order = {0}, answer = {0};
+    char name[16];
+    json_t *data;
+    for (const char *at = strbuf_text(&r.body); (at = read_event(at, name, &data)) != NULL;) {
+        char letter = name[0];
+        if (order.length == 0 || letter != 'a' || order.data[order.length - 1] != 'a')
+            strbuf_putc(&order, letter);
+        if (letter == 't') {
+            size_t index = (size_t)number(data, "index");
+            const json_t *thought = json_array_get(json_object_get(whole, "thoughts"), index);
+            assert_true(json_equal(json_object_get(data, "thought"), thought));
+        } else if (letter == 'a') {
+            strbuf_puts(&answer, text(data, "delta"));
+        } else if (letter == 's') {
+            assert_true(
+                json_equal(json_object_get(data, "ihsan"), json_object_get(whole, "ihsan")));
+            assert_true(json_equal(json_object_get(data, "gate"), json_object_get(whole, "gate")));
+        } else {
+            static const char *const SAME[] = {"answer", "thoughts", "ihsan", "ntu",
+                                               "gate",   "status",   "seed"};
+            for (size_t i = 0; i < sizeof SAME / sizeof SAME[0]; i++)
+                assert_true(
+                    json_equal(json_object_get(data, SAME[i]), json_object_get(whole, SAME[i])));
+        }
+        json_decref(data);
+    }
+    assert_string_equal(order.data, "ttasd");
+    assert_string_equal(strbuf_text(&answer), text(whole, "answer"));
+    strbuf_free(&order);
+    strbuf_free(&answer);
+    response_free(&r);
+    json_decref(whole);
+}
+
+static void what_is_withheld_is_403_with_reasons(void **state)
+{
+    (void)state;
+    config.gate = GATE_ENFORCE;
+    config.thresholds = (struct gate_thresholds){1, 1, 1, 1};
+    json_t *r = post(f.port, "/v1/query", ASK "}", 403);
+    const json_t *error = json_object_get(r, "error");
+    assert_string_equal(text(error, "code"), "answer_withheld");
+    assert_non_null(strstr(text(error, "message"), "at least 1"));
+    assert_string_equal(text(r, "status"), "withheld");
+    assert_true(json_is_null(json_object_get(r, "answer")));
+    assert_true(json_array_size(json_object_get(json_object_get(r, "gate"), "reasons")) > 0);
+    expect_scores(r);
+    json_decref(r);
+    struct response stream = http(f.port, "POST", "/v1/query", "", ASK ",\"stream\":true}");
+    assert_int_equal(stream.status, 200);
+    assert_null(strstr(strbuf_text(&stream.body), "event: answer"));
+    assert_null(strstr(strbuf_text(&stream.body), "event: thought"));
+    assert_non_null(strstr(strbuf_text(&stream.body), "event: done\n"));
+    assert_non_null(strstr(strbuf_text(&stream.body), "\"answer\":null"));
+    response_free(&stream);
+    assert_true(metric(f.port, "sovereign_queries_total{status=\"withheld\"}") == 2);
+    assert_true(metric(f.port, "sovereign_gate_verdicts_total{verdict=\"withheld\"}") == 2);
+    assert_true(metric(f.port, "sovereign_gate_failures_total{test=\"geometric_mean\"}") == 2);
+    assert_true(metric(f.port, "sovereign_query_thoughts_total") == 4);
+    assert_true(metric(f.port, "sovereign_query_scoring_seconds_total") > 0);
+    config.gate = GATE_OBSERVE;
+    r = post(f.port, "/v1/query", ASK "}", 200);
+    assert_string_equal(text(json_object_get(r, "gate"), "verdict"), "observed");
+    assert_true(strlen(text(r, "answer")) > 0);
+    json_decref(r);
+}
+
+static void a_deadline_ends_it_with_what_there_is(void **state)
+{
+    (void)state;
+    /* 8000 tokens take far longer than this. */
+    json_t *r = post(f.port, "/v1/query",
+                     "{\"content\":\"a\",\"max_depth\":0,\"max_tokens\":7000,\"temperature\":0,"
+                     "\"timeout_ms\":150}",
+                     200);
+    assert_string_equal(text(r, "status"), "timeout");
+    assert_true(json_is_null(json_object_get(r, "ihsan")));
+    assert_true(number(json_object_get(r, "usage"), "completion_tokens") < 7000);
+    json_decref(r);
+    await_idle(f.port);
+    assert_true(metric(f.port, "sovereign_queries_total{status=\"timeout\"}") == 1);
+}
+
+static void a_client_that_leaves_frees_the_sequence(void **state)
+{
+    (void)state;
+    static const char *const STREAMS[] = {"true", "false"};
+    for (int i = 0; i < 2; i++) {
+        char body[200];
+        snprintf(body, sizeof body,
+                 "{\"content\":\"a\",\"max_depth\":3,\"max_tokens\":7000,\"stream\":%s}",
+                 STREAMS[i]);
+        struct client c = client_open(f.port);
+        assert_true(client_request(&c, "POST", "/v1/query", "", body));
+        await_metric(f.port, "sovereign_requests_running", 1);
+        client_close(&c);
+        await_idle(f.port);
+    }
+}
+
+/* Chats and queries at once; each query gets what it gets alone. */
+static void load_beside_changes_nothing(void **state)
+{
+    (void)state;
+    enum { CLIENTS = 6 };
+    json_t *alone = post(f.port, "/v1/query", ASK "}", 200);
+    struct client clients[CLIENTS];
+    for (int i = 0; i < CLIENTS; i++) {
+        clients[i] = client_open(f.port);
+        if (i % 2 == 0)
+            client_request(&clients[i], "POST", "/v1/query", "", ASK "}");
+        else
+            client_request(&clients[i], "POST", "/v1/completions", "",
+                           "{\"prompt\":\"Once upon a time\",\"max_tokens\":60}");
+    }
+    for (int i = 0; i < CLIENTS; i++) {
+        struct response r = client_read(&clients[i], true);
+        assert_int_equal(r.status, 200);
+        if (i % 2 == 0) {
+            json_t *beside = parse_json(r.body.data, r.body.length);
+            static const char *const SAME[] = {"answer", "thoughts", "ihsan", "ntu", "status"};
+            for (size_t k = 0; k < sizeof SAME / sizeof SAME[0]; k++)
+                assert_true(
+                    json_equal(json_object_get(beside, SAME[k]), json_object_get(alone, SAME[k])));
+            json_decref(beside);
+        }
+        response_free(&r);
+        client_close(&clients[i]);
+    }
+    json_decref(alone);
+}
+
+static void a_server_that_stops_says_so(void **state)
+{
+    (void)state;
+    struct client c = client_open(f.port);
+    assert_true(client_request(&c, "POST", "/v1/query", "",
+                               "{\"content\":\"a\",\"max_tokens\":7000,\"stream\":true}"));
+    await_metric(f.port, "sovereign_requests_running", 1);
+    server_stop(f.server, 0);
+    struct response r = client_read(&c, true);
+    assert_non_null(strstr(strbuf_text(&r.body), "event: error\ndata: {\"error\":"));
+    response_free(&r);
+    client_close(&c);
+}
+
+static void a_server_without_them_says_so(void **state)
+{
+    (void)state;
+    fixture_start(&f, NULL);
+    struct response r = http(f.port, "POST", "/v1/query", "", ASK "}");
+    expect_error(&r, 501, "not_configured", "queries");
+    fixture_stop(&f);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(the_object_has_everything, start, stop),
+        cmocka_unit_test_setup_teardown(without_reasoning_it_answers_as_a_chat, start, stop),
+        cmocka_unit_test_setup_teardown(wrong_bodies_name_the_field, start, stop),
+        cmocka_unit_test_setup_teardown(events_come_in_order_and_say_the_same, start, stop),
+        cmocka_unit_test_setup_teardown(what_is_withheld_is_403_with_reasons, start, stop),
+        cmocka_unit_test_setup_teardown(a_deadline_ends_it_with_what_there_is, start, stop),
+        cmocka_unit_test_setup_teardown(a_client_that_leaves_frees_the_sequence, start, stop),
+        cmocka_unit_test_setup_teardown(load_beside_changes_nothing, start, stop),
+        cmocka_unit_test_setup_teardown(a_server_that_stops_says_so, start, stop),
+        cmocka_unit_test(a_server_without_them_says_so),
+    };
+    return cmocka_run_group_tests(tests, load, unload);
+}
