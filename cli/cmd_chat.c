@@ -365,6 +365,7 @@ static void chat_declare(struct args *args, struct chat *chat)
                      "0 always takes the likeliest token; 1 samples as trained. Default 0.7, and 0 "
                      "for the guide.",
                      "Where the random numbers begin. Default: by chance; /stats shows it.");
+    cli_sampling_add_stops(args, &chat->sampling);
     args_heading(args, "Computing");
     cli_runtime_flags_add_engine(args, &chat->flags);
     args->examples = "  sovereign chat\n"

@@ -330,6 +330,7 @@ static void generate_declare(struct args *args, struct generate *g)
         args, &g->sampling,
         "0, the default, always takes the likeliest token; 1 samples as trained.",
         "Where the random numbers begin. The same seed gives the same answer. Default 0.");
+    cli_sampling_add_stops(args, &g->sampling);
     args_heading(args, "Computing");
     cli_runtime_flags_add_engine(args, &g->flags);
     cli_runtime_flags_add_parallel(args, &g->flags);

@@ -18,6 +18,7 @@
 #include "base/log.h"
 #include "cli/args.h"
 #include "cli/cli.h"
+#include "cli/query_setup.h"
 #include "cli/runtime_load.h"
 #include "cli/serve_cache.h"
 #include "cli/text.h"
@@ -39,9 +40,9 @@ struct serve {
     struct cli_runtime_flags flags;
     struct server_options options;
     struct server *server;
+    struct cli_query_setup queries;
+    struct identity *identity; /* with --data-dir */
     const char *model_name;
-    const char *ihsan_weights;
-    struct projector projector;
     struct serve_cache cache;
     const char *log_level;
     const char *log_format;
@@ -90,20 +91,13 @@ static int serve_catch_signals(const struct serve *s)
     return CLI_OK;
 }
 
-static int serve_prepare_data_dir(const char *path)
+/* The folder, and the node's key in it. */
+static int serve_prepare_data_dir(struct serve *s)
 {
     struct sov_errbuf err = {""};
-    if (data_dir_prepare(path, &err) == SOV_OK) return CLI_OK;
-    return cli_error("--data-dir %s", err.message);
-}
-
-static int serve_load_weights(struct serve *s)
-{
-    struct sov_errbuf err = {""};
-    if (projector_load(&s->projector, kern_isa_best(), s->ihsan_weights, &err) != SOV_OK)
-        return cli_error("--ihsan-weights: %s", err.message);
-    s->options.projector = &s->projector;
-    return CLI_OK;
+    enum sov_error rc = data_dir_prepare(s->cache.data_dir, &err);
+    if (rc == SOV_OK) rc = identity_open(s->cache.data_dir, &s->identity, &err);
+    return rc == SOV_OK ? CLI_OK : cli_error("--data-dir %s", err.message);
 }
 
 static int serve_check_log(const struct serve *s)
@@ -141,6 +135,7 @@ static int serve_publish(struct serve *s, struct cli_runtime *rt)
         .chat_template = rt->chat_template,
         .isa = kern_isa_name(rt->isa),
         .guide = rt->builtin,
+        .query = &s->queries.config,
     };
     int status = serve_cache_publish(&s->cache, s->server, SERVE_DIGEST_WAIT_MS);
     if (status != CLI_OK) return status;
@@ -202,6 +197,7 @@ static int serve_run(struct serve *s, struct cli_runtime *rt)
     status = cli_runtime_open(rt, &s->flags);
     if (status == CLI_OK) status = serve_cache_open(&s->cache, s->flags.model);
     if (status == CLI_OK) status = cli_runtime_load(rt, &s->flags);
+    if (status == CLI_OK) status = cli_query_setup_open(&s->queries, rt, s->identity, s->cache.digest);
     serve_loading = 0;
     if (status == CLI_OK) status = serve_publish(s, rt);
     if (status == CLI_OK) {
@@ -222,15 +218,16 @@ static void serve_declare(struct args *args, struct serve *s)
 {
     args_init(args, "serve", "[--model FILE] [--host H] [--port P] [flags]",
               "Serves a model over HTTP by the API of OpenAI: /v1/chat/completions, "
-              "/v1/completions, /v1/models, and "
+              "/v1/completions, /v1/query, /v1/models, and "
               "/tokenize, /detokenize, /health, /metrics, and a page to chat on at /.");
     cli_runtime_flags_add_model(args, &s->flags);
     args_text(args, "--model-name", "NAME", &s->model_name,
               "The model's id in the API. Default: its name in the file.");
     cli_runtime_flags_add_template(args, &s->flags);
     args_text(args, "--data-dir", "DIR", &s->cache.data_dir,
-              "Folder for what is to outlive the process, such as the answer cache; created if "
-              "absent. One server at a time uses it.");
+              "Folder for what is to outlive the process: the answer cache, and the node's key, "
+              "which signs receipts and is made at the first start. Created if absent. One server "
+              "at a time uses it.");
     args_heading(args, "Network");
     args_text(args, "--host", "H", &s->options.host,
               "Address to listen on. Default 127.0.0.1: this machine only. 0.0.0.0: every machine "
@@ -266,9 +263,9 @@ static void serve_declare(struct args *args, struct serve *s)
              "they are read in smaller pieces. Default 0: pieces of --prefill-chunk.");
     args_switch(args, "--no-prefix-reuse", &s->flags.no_prefix_reuse,
                 "Compute equal beginnings of prompts every time. The answers do not depend on it.");
-    args_text(args, "--ihsan-weights", "FILE", &s->ihsan_weights,
-              "Weights of the Ihsan projector (docs/ihsan.md). Default: the built-in ones.");
     serve_cache_declare(args, &s->cache);
+    args_heading(args, "Queries");
+    cli_query_setup_add(args, &s->queries);
     args_heading(args, "Running");
     args_text(args, "--log-level", "LEVEL", &s->log_level,
               "error, warn, info or debug. Default info.");
@@ -300,6 +297,7 @@ int cmd_serve(int argc, char **argv)
     cli_runtime_flags_init(&s.flags, CLI_PARALLEL_DEFAULT);
     server_options_default(&s.options);
     serve_cache_init(&s.cache);
+    cli_query_setup_init(&s.queries);
     serve_declare(&args, &s);
     if (!args_parse(&args, argc, argv, &status)) return status;
     s.options.request_timeout_ms = s.request_timeout_s * 1000;
@@ -309,10 +307,12 @@ int cmd_serve(int argc, char **argv)
     if (status == CLI_OK) status = serve_cache_check(&s.cache);
     if (status != CLI_OK) return status;
     status = cli_runtime_prepare(&rt, &s.flags, "serve");
-    if (status == CLI_OK && s.ihsan_weights != NULL) status = serve_load_weights(&s);
-    if (status == CLI_OK && s.cache.data_dir != NULL)
-        status = serve_prepare_data_dir(s.cache.data_dir);
+    if (status == CLI_OK) status = cli_query_setup_prepare(&s.queries, "serve", rt.isa);
+    s.options.projector = &s.queries.config.projector;
+    if (status == CLI_OK && s.cache.data_dir != NULL) status = serve_prepare_data_dir(&s);
     if (status == CLI_OK) status = serve_run(&s, &rt);
+    cli_query_setup_close(&s.queries);
     cli_runtime_close(&rt);
+    identity_close(s.identity);
     return status;
 }

@@ -13,6 +13,7 @@ static const struct {
 } COMMANDS[] = {
     {"serve", cmd_serve, "Serve a model over HTTP, by the API of OpenAI"},
     {"chat", cmd_chat, "Talk to a model in the terminal"},
+    {"query", cmd_query, "Think about a question, answer it, and score the answer"},
     {"generate", cmd_generate, "Continue a prompt and print the answer"},
     {"tokenize", cmd_tokenize, "Print the token ids of a text"},
     {"inspect", cmd_inspect, "Show what is in a GGUF file and whether it runs"},

@@ -52,24 +52,36 @@ int cli_receipt_open(struct cli_receipt *receipt, const char *model)
 }
 
 /* A file is replaced as a whole; into what is there and is no file (a pipe, a device) is written. */
-static int write_file(const char *path, const struct strbuf *text)
+static int write_file(const char *path, const char *text, size_t length)
 {
     struct stat st;
     struct sov_errbuf err = {""};
     if (stat(path, &st) != 0 || S_ISREG(st.st_mode)) {
-        if (file_replace(path, text->data, text->length, &err) == SOV_OK) return CLI_OK;
+        if (file_replace(path, text, length, &err) == SOV_OK) return CLI_OK;
         return cli_error("--receipt %s", err.message);
     }
     FILE *file = fopen(path, "wbe");
     if (file == NULL)
         return cli_error("--receipt %s: cannot be opened for writing (%s)", path, strerror(errno));
-    bool ok = fwrite(text->data, 1, text->length, file) == text->length;
+    bool ok = fwrite(text, 1, length, file) == length;
     int why = errno;
     if (fclose(file) != 0 && ok) {
         ok = false;
         why = errno;
     }
     return ok ? CLI_OK : cli_error("--receipt %s: cannot be written (%s)", path, strerror(why));
+}
+
+int cli_receipt_save(const struct cli_receipt *receipt, const char *text, size_t length, bool quiet)
+{
+    int status = write_file(receipt->path, text, length);
+    if (status == CLI_OK && !quiet) {
+        char node[IDENTITY_PUBLIC_BYTES * 2 + 1];
+        sodium_bin2hex(node, sizeof node, identity_public(receipt->identity),
+                       IDENTITY_PUBLIC_BYTES);
+        fprintf(stderr, "%s: a receipt signed by node %s\n", receipt->path, node);
+    }
+    return status;
 }
 
 int cli_receipt_write(struct cli_receipt *receipt, struct receipt_answer *answer, bool quiet)
@@ -79,14 +91,8 @@ int cli_receipt_write(struct cli_receipt *receipt, struct receipt_answer *answer
     answer->time_ms = clock_wall_ms();
     enum sov_error rc = model_digest_wait(receipt->digest, -1, answer->model_digest, &err);
     if (rc == SOV_OK) rc = receipt_write(answer, receipt->identity, &text, &err);
-    int status = rc == SOV_OK ? write_file(receipt->path, &text)
+    int status = rc == SOV_OK ? cli_receipt_save(receipt, text.data, text.length, quiet)
                               : cli_error("--receipt %s: %s", receipt->path, err.message);
-    if (status == CLI_OK && !quiet) {
-        char node[IDENTITY_PUBLIC_BYTES * 2 + 1];
-        sodium_bin2hex(node, sizeof node, identity_public(receipt->identity),
-                       IDENTITY_PUBLIC_BYTES);
-        fprintf(stderr, "%s: a receipt signed by node %s\n", receipt->path, node);
-    }
     strbuf_free(&text);
     return status;
 }

@@ -24,6 +24,9 @@ void cli_receipt_add(struct args *args, struct cli_receipt *receipt);
 int cli_receipt_open(struct cli_receipt *receipt, const char *model);
 /* Waits for the digest, fills it and the time in, signs, and writes the file. */
 int cli_receipt_write(struct cli_receipt *receipt, struct receipt_answer *answer, bool quiet);
+/* A receipt that is there already goes to the file. */
+int cli_receipt_save(const struct cli_receipt *receipt, const char *text, size_t length,
+                     bool quiet);
 void cli_receipt_close(struct cli_receipt *receipt);
 
 /* Of a file, or with NULL of the built-in model. data_dir: NULL, or where digests are remembered. */

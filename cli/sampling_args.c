@@ -12,7 +12,6 @@ void cli_sampling_add(struct args *args, struct cli_sampling *sampling,
                       const char *temperature_help, const char *seed_help)
 {
     struct sampling_params *p = &sampling->params;
-    sampling->stops.max = ENGINE_STOPS_MAX;
     args_float(args, "--temperature", "T", &p->temperature, 0, SAMPLING_TEMPERATURE_MAX,
                temperature_help);
     args_int(args, "--top-k", "K", &p->top_k, 0, INT_MAX,
@@ -34,6 +33,11 @@ void cli_sampling_add(struct args *args, struct cli_sampling *sampling,
         args, "--penalty-window", "N", &p->penalty_window, -1, PENALTY_WINDOW_MAX,
         "Tokens that --repetition-penalty looks back on, prompt included; -1: all. Default 64.");
     args_uint64(args, "--seed", "S", &p->seed, seed_help);
+}
+
+void cli_sampling_add_stops(struct args *args, struct cli_sampling *sampling)
+{
+    sampling->stops.max = ENGINE_STOPS_MAX;
     args_texts(args, "--stop", "TEXT", &sampling->stops,
                "End the answer before this text; may be given up to 16 times.");
 }

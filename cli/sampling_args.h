@@ -16,6 +16,8 @@ struct cli_sampling {
 /* params must hold the command's defaults; help speaks of temperature_default. */
 void cli_sampling_add(struct args *args, struct cli_sampling *sampling,
                       const char *temperature_help, const char *seed_help);
+/* --stop, for commands whose answers stop strings may end. */
+void cli_sampling_add_stops(struct args *args, struct cli_sampling *sampling);
 /* After parsing: checks the stop strings and fills the request's fields. Returns an exit status. */
 int cli_sampling_apply(struct cli_sampling *sampling, const char *command,
                        struct engine_request *request);

@@ -6,7 +6,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "cli/cli.h"
-#include "cli/guide.h"
+#include "cli/receipt_file.h"
 #include "cli/runtime_load.h"
 #include "kernels/isa.h"
 
@@ -59,8 +59,7 @@ int serve_cache_check(struct serve_cache *c)
     return CLI_OK;
 }
 
-static enum sov_error serve_cache_create(struct serve_cache *c, const char *model,
-                                         struct sov_errbuf *err)
+static enum sov_error serve_cache_create(struct serve_cache *c, struct sov_errbuf *err)
 {
     struct cache_config config = {
         .entries_max = (size_t)c->entries,
@@ -73,10 +72,8 @@ static enum sov_error serve_cache_create(struct serve_cache *c, const char *mode
         c->dir != NULL ? datadir_secret(c->dir, "cache.secret", &c->secret, sizeof c->secret, err)
                        : cache_secret_make(&c->secret, err);
     if (rc == SOV_OK) rc = cache_create(&config, &c->cache, err);
-    if (rc != SOV_OK) return rc;
-    c->pending = true;
-    return model != NULL ? model_digest_start(model, c->data_dir, &c->digest, err)
-                         : model_digest_of_memory(sov_guide_start, guide_bytes(), &c->digest, err);
+    c->pending = rc == SOV_OK;
+    return rc;
 }
 
 int serve_cache_open(struct serve_cache *c, const char *model)
@@ -85,8 +82,12 @@ int serve_cache_open(struct serve_cache *c, const char *model)
     enum sov_error rc = SOV_OK;
     if (c->data_dir != NULL) rc = datadir_open(c->data_dir, &c->dir, &err);
     if (rc != SOV_OK) return cli_error("--data-dir: %s", err.message);
-    if (strcmp(c->mode, "off") == 0) return CLI_OK;
-    rc = serve_cache_create(c, model, &err);
+    bool on = strcmp(c->mode, "off") != 0;
+    if (on || c->dir != NULL) {
+        int status = cli_model_digest_start(model, c->data_dir, &c->digest);
+        if (status != CLI_OK) return status;
+    }
+    if (on) rc = serve_cache_create(c, &err);
     return rc == SOV_OK ? CLI_OK : cli_error("%s", err.message);
 }
 

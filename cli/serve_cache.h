@@ -32,7 +32,7 @@ struct serve_cache {
     struct cache_secret secret;
     struct cache *cache; /* NULL: off */
     struct cache_store *store;
-    struct model_digest *digest;
+    struct model_digest *digest; /* where there is a cache or a data directory */
     bool pending; /* the digest is not known yet */
 };
 

@@ -373,7 +373,7 @@ static enum sov_error query_sign(struct query *q, struct sov_errbuf *err)
         .finish = q->finish == ENGINE_FINISH_STOP     ? RECEIPT_STOP
                   : q->finish == ENGINE_FINISH_LENGTH ? RECEIPT_LENGTH
                                                       : RECEIPT_TIMEOUT,
-        .answer_ns = q->answer_usage.prefill_ns + q->answer_usage.decode_ns,
+        .answer_ns = q->usage.prefill_ns + q->usage.decode_ns, /* of its thoughts, too */
         .time_ms = clock_wall_ms(),
     };
     memcpy(a.logits_digest, q->logits_digest, sizeof a.logits_digest);

@@ -178,6 +178,10 @@ void query_write_gate(const struct query_config *config, const struct gate_resul
                       struct strbuf *out);
 /* {"text":"...","ihsan":...,"ntu":...}; with_text false: null for the text */
 void query_write_thought(const struct query_thought *thought, bool with_text, struct strbuf *out);
+/* "thought", "answer", "scores", "done": of an event that has data; and the data. */
+const char *query_event_name(enum query_event_kind kind);
+void query_write_event(const struct query *q, const struct query_event *event, const char *id,
+                       const char *model, struct strbuf *out);
 /* The whole object of docs/query.md, of a query that is over. id: with its prefix. */
 void query_write(const struct query *q, const char *id, const char *model, struct strbuf *out);
 

@@ -140,3 +140,47 @@ void query_write(const struct query *q, const char *id, const char *model, struc
     put_timings(&r, out);
     strbuf_printf(out, ",\"seed\":%llu}", (unsigned long long)query_request_of(q)->sampling.seed);
 }
+
+const char *query_event_name(enum query_event_kind kind)
+{
+    switch (kind) {
+    case QUERY_EVENT_THOUGHT: return "thought";
+    case QUERY_EVENT_ANSWER: return "answer";
+    case QUERY_EVENT_SCORES: return "scores";
+    case QUERY_EVENT_END: return "done";
+    case QUERY_EVENT_NONE:
+    case QUERY_EVENT_FAILED: break;
+    }
+    return NULL;
+}
+
+void query_write_event(const struct query *q, const struct query_event *event, const char *id,
+                       const char *model, struct strbuf *out)
+{
+    struct query_result r;
+    query_result(q, &r);
+    switch (event->kind) {
+    case QUERY_EVENT_THOUGHT:
+        strbuf_printf(out, "{\"index\":%d,\"thought\":", event->thought);
+        query_write_thought(&r.thoughts[event->thought], true, out);
+        strbuf_putc(out, '}');
+        break;
+    case QUERY_EVENT_ANSWER:
+        strbuf_puts(out, "{\"delta\":");
+        strbuf_put_json_string(out, event->text, event->length);
+        strbuf_putc(out, '}');
+        break;
+    case QUERY_EVENT_SCORES:
+        strbuf_puts(out, "{\"ihsan\":");
+        query_write_ihsan(&r.scores, out);
+        strbuf_puts(out, ",\"ntu\":");
+        query_write_ntu(&r.scores, out);
+        strbuf_puts(out, ",\"gate\":");
+        query_write_gate(query_config_of(q), &r.gate, out);
+        strbuf_putc(out, '}');
+        break;
+    case QUERY_EVENT_END: query_write(q, id, model, out); break;
+    case QUERY_EVENT_NONE:
+    case QUERY_EVENT_FAILED: break;
+    }
+}

@@ -112,36 +112,11 @@ static void query_reply_put_whole(const struct query_reply *r, struct strbuf *ou
 static void query_reply_put_event(const struct query_reply *r, const struct query_event *event,
                                   struct strbuf *out)
 {
-    struct query_result result;
-    query_result(r->query, &result);
-    switch (event->kind) {
-    case QUERY_EVENT_THOUGHT:
-        strbuf_printf(out, "event: thought\ndata: {\"index\":%d,\"thought\":", event->thought);
-        query_write_thought(&result.thoughts[event->thought], true, out);
-        strbuf_puts(out, "}\n\n");
-        break;
-    case QUERY_EVENT_ANSWER:
-        strbuf_puts(out, "event: answer\ndata: {\"delta\":");
-        strbuf_put_json_string(out, event->text, event->length);
-        strbuf_puts(out, "}\n\n");
-        break;
-    case QUERY_EVENT_SCORES:
-        strbuf_puts(out, "event: scores\ndata: {\"ihsan\":");
-        query_write_ihsan(&result.scores, out);
-        strbuf_puts(out, ",\"ntu\":");
-        query_write_ntu(&result.scores, out);
-        strbuf_puts(out, ",\"gate\":");
-        query_write_gate(query_config_of(r->query), &result.gate, out);
-        strbuf_puts(out, "}\n\n");
-        break;
-    case QUERY_EVENT_END:
-        strbuf_puts(out, "event: done\ndata: ");
-        query_write(r->query, r->id, r->model, out);
-        strbuf_puts(out, "\n\n");
-        break;
-    case QUERY_EVENT_NONE:
-    case QUERY_EVENT_FAILED: break;
-    }
+    const char *name = query_event_name(event->kind);
+    if (name == NULL) return;
+    strbuf_printf(out, "event: %s\ndata: ", name);
+    query_write_event(r->query, event, r->id, r->model, out);
+    strbuf_puts(out, "\n\n");
 }
 
 static enum generation_state query_reply_fail(struct query_reply *r, struct strbuf *out,
