@@ -8,7 +8,7 @@ cd "$(dirname "$0")/../.." || exit 1
 # flags_in FILE: the long flags named in a text, one per line.
 flags_in() { grep -oE -- '--[a-z][a-z-]+' "$1" | sort -u; }
 
-for command in serve chat generate tokenize logits inspect verify canonical-json ihsan; do
+for command in serve query chat generate tokenize logits inspect ihsan verify canonical-json; do
     "$SOVEREIGN" "$command" --help >"$TMPDIR/$command.help"
 done
 cat "$TMPDIR"/*.help >"$TMPDIR/all.help"
@@ -20,13 +20,13 @@ documented() {
     local flag missing=''
     awk -v name="## $1" '/^## /{on = $0 == name} on' docs/cli.md >"$TMPDIR/section"
     grep -E "^\| .*\| [a-z, ]*(\b$1\b|all)[a-z, ]*\|" docs/cli.md >>"$TMPDIR/section"
-    case $1 in chat | generate) awk '/^## /{on = /^## Sampling/} on' docs/cli.md >>"$TMPDIR/section" ;; esac
+    case $1 in chat | generate | query) awk '/^## /{on = /^## Sampling/} on' docs/cli.md >>"$TMPDIR/section" ;; esac
     for flag in $(sed -n '/^Flags/,/^Examples/p' "$TMPDIR/$1.help" | grep -oE -- '^  (-., )?--[a-z-]+' | grep -oE -- '--.*'); do
         [ "$flag" = --help ] || grep -q -- "$flag\b" "$TMPDIR/section" || missing+=" $flag"
     done
     equal "$missing" ''
 }
-for command in serve chat generate tokenize logits inspect verify canonical-json ihsan; do
+for command in serve query chat generate tokenize logits inspect ihsan verify canonical-json; do
     check "every flag of $command is told of" documented "$command"
 done
 commands() {
