@@ -150,6 +150,8 @@ static int query_run(struct query_command *c, struct cli_runtime *rt)
         .federated = c->federated,
         .receipt = c->receipt.path != NULL,
         .stream = !c->json,
+        .seed_given = true,
+        .cache_max_age_ms = CACHE_ANY_AGE,
     };
     unsigned char digest[MODEL_DIGEST_BYTES];
     if (request.receipt && model_digest_wait(c->receipt.digest, -1, digest, &err) != SOV_OK)

@@ -14,7 +14,10 @@
 #include "base/mem.h"
 
 static pthread_once_t json_once = PTHREAD_ONCE_INIT;
-/* jansson reports most failed allocations as bad syntax; so the allocator takes note of them. */
+/*
+ * jansson reports most failed allocations as bad syntax, and leaves a byte out of a text after some;
+ * so the allocator takes note of them.
+ */
 static _Thread_local bool json_refused;
 
 static void *json_strict_alloc(size_t size)
@@ -78,7 +81,8 @@ json_t *json_strict_parse(const char *text, size_t length, struct json_problem *
     json_refused = false;
     json_t *root =
         json_loadb(text, length, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL | JSON_DECODE_ANY, &error);
-    if (root != NULL) return root;
+    if (root != NULL && !json_refused) return root;
+    json_decref(root);
     why->fault = json_refused ? JSON_FAULT_NOMEM : JSON_FAULT_SYNTAX;
     why->line = error.line;
     why->column = error.column;

@@ -4,9 +4,12 @@
 #include <stdio.h>
 #include <string.h>
 
+#include <sodium.h>
+
 #include "base/clock.h"
 #include "base/mem.h"
 #include "base/utf8.h"
+#include "runtime/query_cache.h"
 #include "runtime/query_text.h"
 #include "runtime/receipt.h"
 
@@ -53,6 +56,11 @@ struct query {
     struct engine_usage usage, answer_usage;
     int reasoning_tokens, scoring_rows_computed, scoring_rows_reused;
     int64_t scoring_ns, first_token_ns;
+
+    enum query_cached cached;
+    struct cache_encoder *key; /* of a miss that is to be kept */
+    struct cache_hash cache_key;
+    int64_t cache_age_ms, cache_ns;
 
     int thoughts_given; /* to the reader */
     size_t answer_given;
@@ -168,6 +176,158 @@ static enum sov_error query_encode(struct query *q, struct sov_errbuf *err)
     return rc;
 }
 
+void query_free(struct query *q)
+{
+    if (q == NULL) return;
+    engine_job_release(q->job);
+    evaluation_release(q->evaluation);
+    token_list_free(&q->tokens);
+    token_list_free(&q->next);
+    token_list_free(&q->answer);
+    strbuf_free(&q->text);
+    strbuf_free(&q->receipt);
+    for (int i = 0; i < QUERY_DEPTH_MAX; i++) strbuf_free(&q->thoughts[i].text);
+    if (q->key != NULL) cache_encoder_free(q->key);
+    sov_free(q->key);
+    sov_free(q->content);
+    sov_free(q);
+}
+
+static void query_judge(struct query *q)
+{
+    const struct query_config *c = q->config;
+    if (q->scores.there)
+        gate_judge(c->gate, &c->thresholds, q->scores.ihsan, &q->scores.ntu, q->request.federated,
+                   &q->gate);
+    else
+        gate_judge_unscored(c->gate, &c->thresholds, q->request.federated,
+                            "the deadline came before them", &q->gate);
+    q->judged = true;
+}
+
+/* ---- the cache ---- */
+
+const char *query_cached_name(enum query_cached cached)
+{
+    static const char *const NAMES[] = {"bypass", "miss", "hit"};
+    return NAMES[cached];
+}
+
+void query_rubric_digest(const struct rubric *rubric, unsigned char out[MODEL_DIGEST_BYTES])
+{
+    struct strbuf text = {0};
+    rubric_write(rubric, &text);
+    crypto_generichash(out, MODEL_DIGEST_BYTES, (const unsigned char *)strbuf_text(&text),
+                       text.length, NULL, 0);
+    strbuf_free(&text);
+}
+
+static bool query_restore_scores(const struct query *q, struct query_scores *to,
+                                 const struct query_scores *from)
+{
+    *to = *from;
+    return !to->there ||
+           projector_project(&q->config->projector, to->ihsan, &to->ntu, NULL) == SOV_OK;
+}
+
+/* The query is over with what the record says. False, and the query as it was, if it cannot be. */
+static bool query_restore(struct query *q, const struct query_record *r)
+{
+    bool ok = strbuf_append(&q->text, r->answer, r->answer_length) &&
+              query_restore_scores(q, &q->scores, &r->scores);
+    for (int i = 0; i < r->thought_count && ok; i++) {
+        struct query_thought *t = &q->thoughts[i];
+        t->done = r->thoughts[i].done;
+        ok = strbuf_append(&t->text, r->thoughts[i].text, r->thoughts[i].length) &&
+             query_restore_scores(q, &t->scores, &r->thoughts[i].scores);
+    }
+    if (!ok) {
+        strbuf_free(&q->text);
+        for (int i = 0; i < QUERY_DEPTH_MAX; i++) strbuf_free(&q->thoughts[i].text);
+        q->scores.there = false;
+        return false;
+    }
+    q->thought_count = r->thought_count;
+    q->finish = r->stopped ? ENGINE_FINISH_STOP : ENGINE_FINISH_LENGTH;
+    q->usage = r->usage;
+    q->reasoning_tokens = r->reasoning_tokens;
+    q->scoring_rows_computed = r->scoring_rows_computed;
+    q->scoring_rows_reused = r->scoring_rows_reused;
+    q->answered = true;
+    q->phase = QUERY_PHASE_OVER;
+    query_judge(q);
+    return true;
+}
+
+/*
+ * True when an equal query's answer was found: the query is over. What goes wrong with the cache is
+ * no error of the query, which is then computed.
+ */
+static bool query_look_up(struct query *q)
+{
+    const struct query_config *c = q->config;
+    struct cache_key key;
+    struct cache_value *value = NULL;
+    struct query_record record;
+    if (!query_may_be_cached(c, &q->request)) return false;
+    int64_t begin = clock_monotonic_ns();
+    q->key = sov_alloc(1, sizeof *q->key);
+    if (q->key == NULL) return false;
+    cache_encoder_init(q->key);
+    if (query_key_encode(c, &q->request, q->key, NULL) != SOV_OK ||
+        cache_key_finish(q->key, c->cache_secret, &key, NULL) != SOV_OK) {
+        cache_encoder_free(q->key);
+        sov_free(q->key);
+        q->key = NULL;
+        return false;
+    }
+    q->cached = QUERY_CACHE_MISS;
+    q->cache_key = key.hash;
+    bool found = cache_lookup(c->cache, &key, q->request.cache_max_age_ms, cache_now_read(), &value,
+                              &q->cache_age_ms);
+    if (found) {
+        found = query_record_read(&record, cache_value_bytes(value), value->length);
+        if (found) {
+            found = query_restore(q, &record);
+            query_record_free(&record);
+        }
+        cache_value_release(value);
+    }
+    if (found) q->cached = QUERY_CACHE_HIT;
+    q->cache_ns = clock_monotonic_ns() - begin;
+    return found;
+}
+
+static void query_keep(struct query *q)
+{
+    const struct query_config *c = q->config;
+    struct cache_key key;
+    struct strbuf text = {0};
+    if (q->key == NULL || q->timed_out || q->request.cache_no_store ||
+        q->scores.there != (c->evaluator != NULL))
+        return;
+    struct query_record r = {.answer = strbuf_text(&q->text),
+                             .answer_length = q->text.length,
+                             .stopped = q->finish == ENGINE_FINISH_STOP,
+                             .scores = q->scores,
+                             .thought_count = q->thought_count,
+                             .usage = q->usage,
+                             .reasoning_tokens = q->reasoning_tokens,
+                             .scoring_rows_computed = q->scoring_rows_computed,
+                             .scoring_rows_reused = q->scoring_rows_reused};
+    for (int i = 0; i < q->thought_count; i++) {
+        r.thoughts[i].text = strbuf_text(&q->thoughts[i].text);
+        r.thoughts[i].length = q->thoughts[i].text.length;
+        r.thoughts[i].done = q->thoughts[i].done;
+        r.thoughts[i].scores = q->thoughts[i].scores;
+    }
+    query_record_write(&r, &text);
+    /* What does not fit is counted by the cache, and computed again. */
+    if (!strbuf_failed(&text) && cache_key_finish(q->key, c->cache_secret, &key, NULL) == SOV_OK)
+        (void)cache_insert(c->cache, &key, text.data, text.length, cache_now_read(), NULL, NULL);
+    strbuf_free(&text);
+}
+
 enum sov_error query_create(const struct query_config *config, const struct query_request *request,
                             struct query **out, struct sov_errbuf *err)
 {
@@ -186,28 +346,14 @@ enum sov_error query_create(const struct query_config *config, const struct quer
     q->config = config;
     q->request = *request;
     q->request.content = q->content = content;
-    rc = query_encode(q, err);
+    if (!query_look_up(q)) rc = query_encode(q, err);
+    q->request.tenant = NULL;
     if (rc != SOV_OK) {
         query_free(q);
         return rc;
     }
     *out = q;
     return SOV_OK;
-}
-
-void query_free(struct query *q)
-{
-    if (q == NULL) return;
-    engine_job_release(q->job);
-    evaluation_release(q->evaluation);
-    token_list_free(&q->tokens);
-    token_list_free(&q->next);
-    token_list_free(&q->answer);
-    strbuf_free(&q->text);
-    strbuf_free(&q->receipt);
-    for (int i = 0; i < QUERY_DEPTH_MAX; i++) strbuf_free(&q->thoughts[i].text);
-    sov_free(q->content);
-    sov_free(q);
 }
 
 /* ---- the steps ---- */
@@ -241,6 +387,7 @@ enum sov_error query_submit(struct query *q, engine_notify *notify, void *user,
 {
     q->notify = notify;
     q->user = user;
+    if (q->phase == QUERY_PHASE_OVER) return SOV_OK; /* it was found */
     if (q->request.timeout_ms > 0)
         q->deadline_ns = clock_monotonic_ns() + (int64_t)q->request.timeout_ms * 1000000;
     return query_begin_step(q, q->thinks ? QUERY_PHASE_THINKING : QUERY_PHASE_ANSWERING, err);
@@ -336,18 +483,6 @@ static enum sov_error query_flush_text(struct query *q, struct sov_errbuf *err)
     return ok ? SOV_OK : sov_fail(err, SOV_ERR_NOMEM, "out of memory for the answer");
 }
 
-static void query_judge(struct query *q)
-{
-    const struct query_config *c = q->config;
-    if (q->scores.there)
-        gate_judge(c->gate, &c->thresholds, q->scores.ihsan, &q->scores.ntu, q->request.federated,
-                   &q->gate);
-    else
-        gate_judge_unscored(c->gate, &c->thresholds, q->request.federated,
-                            "the deadline came before them", &q->gate);
-    q->judged = true;
-}
-
 static enum sov_error query_sign(struct query *q, struct sov_errbuf *err)
 {
     const struct query_config *c = q->config;
@@ -407,8 +542,10 @@ static enum sov_error query_end(struct query *q, struct sov_errbuf *err)
     if (q->gate.verdict != GATE_WITHHELD && answering && (int)q->tokens.count > q->prompt_count &&
         q->request.receipt && q->config->identity != NULL)
         rc = query_sign(q, err);
-    if (rc == SOV_OK) q->phase = QUERY_PHASE_OVER;
-    return rc;
+    if (rc != SOV_OK) return rc;
+    query_keep(q);
+    q->phase = QUERY_PHASE_OVER;
+    return SOV_OK;
 }
 
 /* The deadline passed while a step was running. */
@@ -577,6 +714,10 @@ void query_result(const struct query *q, struct query_result *out)
                   : q->timed_out                      ? QUERY_TIMEOUT
                   : q->finish == ENGINE_FINISH_LENGTH ? QUERY_LENGTH
                                                       : QUERY_COMPLETE,
+        .cached = q->cached,
+        .cache_key = q->cache_key,
+        .cache_age_ms = q->cache_age_ms,
+        .cache_ns = q->cache_ns,
         .thoughts = q->thoughts,
         .depth_reached = q->thought_count,
         .answer = strbuf_text(&q->text),

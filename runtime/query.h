@@ -27,6 +27,7 @@
 #include <stdint.h>
 
 #include "base/strbuf.h"
+#include "cache/cache.h"
 #include "engine/engine.h"
 #include "ihsan/evaluator.h"
 #include "ihsan/gate.h"
@@ -64,7 +65,15 @@ struct query_config {
     /* For receipts: both, or neither. */
     const struct identity *identity;
     struct model_digest *digest;
+    /*
+     * Where queries that are over are kept and found again, with its secret; NULL: nowhere. It wants
+     * digest, and what query_rubric_digest says of the evaluator's rubric.
+     */
+    struct cache *cache;
+    const struct cache_secret *cache_secret;
+    unsigned char rubric_digest[MODEL_DIGEST_BYTES];
 };
+void query_rubric_digest(const struct rubric *rubric, unsigned char out[MODEL_DIGEST_BYTES]);
 
 struct query_request {
     const char *content; /* UTF-8, at least one byte that is no white space; copied */
@@ -77,6 +86,12 @@ struct query_request {
     bool federated;                  /* the gate asks for what sharing asks for */
     bool receipt;                    /* a signed one, if the configuration can */
     bool stream;                     /* notify at every token of the answer */
+    bool seed_given;                 /* the client's, so that the same query has the same answer */
+    /* Of the cache: neither look nor keep; do not keep; the oldest that is wanted; who shares. */
+    bool cache_bypass, cache_no_store;
+    int64_t cache_max_age_ms; /* CACHE_ANY_AGE: any */
+    const void *tenant;       /* until query_create returns */
+    size_t tenant_length;
 };
 
 struct query_scores {
@@ -102,8 +117,20 @@ enum query_status {
 /* "complete", "length", "timeout", "withheld" */
 const char *query_status_name(enum query_status status);
 
+enum query_cached {
+    QUERY_CACHE_BYPASS, /* not looked for: no cache, left to chance, a receipt, or not wanted */
+    QUERY_CACHE_MISS,
+    QUERY_CACHE_HIT,
+};
+/* "bypass", "miss", "hit" */
+const char *query_cached_name(enum query_cached cached);
+
 struct query_result {
     enum query_status status;
+    enum query_cached cached;
+    struct cache_hash cache_key; /* unless it was bypassed */
+    int64_t cache_age_ms;        /* of a hit; INT64_MAX: not known */
+    int64_t cache_ns;            /* that looking took */
     const struct query_thought *thoughts;
     int depth_reached; /* how many they are */
     const char *answer;
@@ -120,7 +147,8 @@ struct query_result {
     int scoring_rows_computed, scoring_rows_reused;
     int64_t scoring_ns;
     int64_t first_token_ns; /* by clock_monotonic_ns, of any step; 0: none */
-    const int32_t *tokens;  /* the whole of it: prompt, thoughts, what was asked, answer */
+    /* Not of a hit: */
+    const int32_t *tokens; /* the whole of it: prompt, thoughts, what was asked, answer */
     int token_count, answer_begin;
 };
 

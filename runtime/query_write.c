@@ -94,6 +94,20 @@ static void put_usage(const struct query_result *r, struct strbuf *out)
                   r->scoring_rows_computed + r->scoring_rows_reused, r->scoring_rows_reused);
 }
 
+static void put_cache(const struct query_result *r, struct strbuf *out)
+{
+    strbuf_printf(out, ",\"cache\":{\"status\":\"%s\",\"key\":", query_cached_name(r->cached));
+    if (r->cached == QUERY_CACHE_BYPASS)
+        strbuf_puts(out, "null");
+    else
+        strbuf_printf(out, "\"%016llx%016llx\"", (unsigned long long)r->cache_key.high,
+                      (unsigned long long)r->cache_key.low);
+    if (r->cached == QUERY_CACHE_HIT && r->cache_age_ms != INT64_MAX)
+        strbuf_printf(out, ",\"age_ms\":%lld}", (long long)r->cache_age_ms);
+    else
+        strbuf_puts(out, ",\"age_ms\":null}");
+}
+
 static void put_timings(const struct query_result *r, struct strbuf *out)
 {
     strbuf_puts(out, ",\"timings\":{");
@@ -105,7 +119,7 @@ static void put_timings(const struct query_result *r, struct strbuf *out)
     strbuf_putc(out, ',');
     put_ms(out, "scoring_ms", r->scoring_ns);
     strbuf_putc(out, ',');
-    put_ms(out, "cache_ms", 0);
+    put_ms(out, "cache_ms", r->cache_ns);
     strbuf_putc(out, '}');
 }
 
@@ -130,8 +144,8 @@ void query_write(const struct query *q, const char *id, const char *model, struc
     put_scores(&r.scores, out);
     strbuf_puts(out, ",\"gate\":");
     query_write_gate(query_config_of(q), &r.gate, out);
-    strbuf_puts(out,
-                ",\"cache\":{\"status\":\"bypass\",\"key\":null,\"age_ms\":null},\"receipt\":");
+    put_cache(&r, out);
+    strbuf_puts(out, ",\"receipt\":");
     if (r.receipt != NULL)
         strbuf_append(out, r.receipt, r.receipt_length);
     else

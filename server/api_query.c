@@ -30,6 +30,7 @@ static bool api_query_check_names(const json_t *root, struct api_error *err)
         "frequency_penalty",
         "seed",
         "repeat_penalty",
+        "cache",
     };
     const char *key;
     json_t *value;
@@ -65,6 +66,7 @@ static bool api_query_read(struct api_query *out, struct api_error *err)
 {
     const json_t *root = out->root;
     struct query_request *r = &out->request;
+    bool cache = true;
     int64_t depth = QUERY_DEPTH_DEFAULT, tokens = QUERY_TOKENS_DEFAULT, timeout_ms = 0;
     if (!api_query_check_names(root, err) || !api_query_read_content(root, out, err) ||
         !api_read_int(root, "max_depth", 0, QUERY_DEPTH_MAX, &depth, err) ||
@@ -74,8 +76,11 @@ static bool api_query_read(struct api_query *out, struct api_error *err)
         !api_read_bool(root, "stream", &r->stream, err) ||
         !api_read_bool(root, "federated", &r->federated, err) ||
         !api_read_bool(root, "receipt", &r->receipt, err) ||
-        !api_read_sampling(root, &r->sampling, &out->temperature_given, &out->seed_given, err))
+        !api_read_sampling(root, &r->sampling, &out->temperature_given, &r->seed_given, err) ||
+        !api_read_bool(root, "cache", &cache, err))
         return false;
+    r->cache_bypass = !cache;
+    r->cache_max_age_ms = CACHE_ANY_AGE;
     r->max_depth = (int)depth;
     r->max_tokens = (int)tokens;
     r->timeout_ms = (int)timeout_ms;

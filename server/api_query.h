@@ -9,7 +9,6 @@
 struct api_query {
     struct query_request request; /* content points into root */
     bool temperature_given;
-    bool seed_given;
     json_t *root;
 };
 

@@ -22,7 +22,7 @@ static bool query_reply_read(struct query_reply *r, const struct server_model *m
     struct query_request *request = &parsed->request;
     struct sov_errbuf why = {""};
     if (model->guide && !parsed->temperature_given) request->sampling.temperature = 0;
-    if (!parsed->seed_given) {
+    if (!request->seed_given) {
         randombytes_buf(&request->sampling.seed, sizeof request->sampling.seed);
         request->sampling.seed %= GENERATION_SEED_LIMIT;
     }
@@ -35,13 +35,15 @@ static bool query_reply_read(struct query_reply *r, const struct server_model *m
 }
 
 bool query_reply_create(const struct server_model *model, const char *body, size_t length,
-                        const char *id, struct query_reply **out, struct api_error *err)
+                        const char *id, bool may_cache, struct query_reply **out,
+                        struct api_error *err)
 {
     struct api_query parsed;
     *out = NULL;
     if (model->query == NULL)
         return api_fail_status(err, 501, "not_configured", NULL, "This server takes no queries.");
     if (!api_query_parse(body, length, &parsed, err)) return false;
+    if (!may_cache) parsed.request.cache_bypass = true;
     struct query_reply *r = sov_calloc(1, sizeof *r);
     bool ok = r != NULL ? query_reply_read(r, model, &parsed, err)
                         : api_fail_from(err, SOV_ERR_NOMEM, NULL, "Out of memory for the query.");

@@ -15,9 +15,13 @@
 
 struct query_reply;
 
-/* Parses and tokenizes; id as in generation_create. The model must outlive it. False with err. */
+/*
+ * Parses, and tokenizes what the cache does not have; id as in generation_create. The model must
+ * outlive it. may_cache false: the cache is left alone, whatever the body says. False with err.
+ */
 bool query_reply_create(const struct server_model *model, const char *body, size_t length,
-                        const char *id, struct query_reply **out, struct api_error *err);
+                        const char *id, bool may_cache, struct query_reply **out,
+                        struct api_error *err);
 /* Begins; on false, err says why. */
 bool query_reply_submit(struct query_reply *r, engine_notify *notify, void *user,
                         struct api_error *err);

@@ -191,7 +191,8 @@ static void request_prepare_query(struct request *r, const struct server_model *
 {
     struct api_error err;
     bool ok = query_reply_create(model, r->body.data, r->body.length, r->id + strlen("req_"),
-                                 &r->query, &err);
+                                 /* Clients with keys of their own do not share answers. */
+                                 r->server->auth == NULL, &r->query, &err);
     if (ok && !query_reply_submit(r->query, request_on_notify, r, &err)) {
         query_reply_free(r->query);
         r->query = NULL;

@@ -10,6 +10,7 @@
 
 #include "base/clock.h"
 #include "runtime/query.h"
+#include "runtime/query_cache.h"
 #include "runtime/query_text.h"
 #include "runtime/receipt_verify.h"
 
@@ -78,6 +79,8 @@ static struct query_request ask(int depth)
                               .max_tokens = ANSWER,
                               .sampling = sampling_params_default()};
     r.sampling.seed = 11;
+    r.seed_given = true;
+    r.cache_max_age_ms = CACHE_ANY_AGE;
     return r;
 }
 
@@ -756,6 +759,239 @@ static void receipts_are_of_the_answer(void **state)
     rmdir(folder);
 }
 
+/* ---- found again ---- */
+
+static void open_cache(struct world *w)
+{
+    static const struct cache_secret SECRET = {{4, 5, 6}};
+    static const struct cache_config BOUNDS = {.entries_max = 1000, .bytes_max = 16 << 20};
+    struct sov_errbuf err;
+    struct rubric rubric;
+    assert_int_equal(cache_create(&BOUNDS, &w->config.cache, &err), SOV_OK);
+    assert_int_equal(model_digest_of_memory("a model", 7, &w->config.digest, &err), SOV_OK);
+    w->config.cache_secret = &SECRET;
+    rubric_default(&rubric);
+    query_rubric_digest(&rubric, w->config.rubric_digest);
+}
+
+static void close_cache(struct world *w)
+{
+    cache_free(w->config.cache);
+    model_digest_free(w->config.digest);
+}
+
+static enum query_cached cached(struct world *w, const struct query_request *request)
+{
+    struct query_result r;
+    struct query *q = run(&w->config, request, &r);
+    enum query_cached how = r.cached;
+    query_free(q);
+    return how;
+}
+
+/* With the engine gone: what is found needs neither it nor the tokenizer. */
+static void an_equal_query_is_found_without_the_engine(void **state)
+{
+    struct world *w = *state;
+    struct query_request request = ask(2);
+    struct query_result first, again;
+    open_world(w);
+    open_cache(w);
+    struct query *q = run(&w->config, &request, &first);
+    assert_int_equal(first.cached, QUERY_CACHE_MISS);
+    engine_shutdown(w->engine, 0);
+    for (int enforce = 0; enforce < 2; enforce++) {
+        w->config.gate = enforce ? GATE_ENFORCE : GATE_OFF;
+        request.stream = enforce != 0;
+        struct query *found = run(&w->config, &request, &again);
+        assert_int_equal(again.cached, QUERY_CACHE_HIT);
+        assert_true(again.cache_age_ms >= 0 && again.cache_ns > 0);
+        assert_true(cache_hash_equal(again.cache_key, first.cache_key));
+        assert_int_equal(again.status, first.status);
+        assert_int_equal(again.depth_reached, first.depth_reached);
+        assert_int_equal(again.answer_length, first.answer_length);
+        assert_memory_equal(again.answer, first.answer, first.answer_length);
+        assert_memory_equal(&again.scores, &first.scores, sizeof first.scores);
+        assert_int_equal(again.usage.completion_tokens, first.usage.completion_tokens);
+        for (int i = 0; i < first.depth_reached; i++) {
+            assert_string_equal(strbuf_text(&again.thoughts[i].text),
+                                strbuf_text(&first.thoughts[i].text));
+            assert_memory_equal(&again.thoughts[i].scores, &first.thoughts[i].scores,
+                                sizeof first.thoughts[i].scores);
+        }
+        json_t *root = as_json(found);
+        const json_t *cache = json_object_get(root, "cache");
+        assert_string_equal(json_string_value(json_object_get(cache, "status")), "hit");
+        assert_int_equal(json_string_length(json_object_get(cache, "key")), 32);
+        json_decref(root);
+        query_free(found);
+    }
+    /* The gate judges anew. */
+    w->config.thresholds = (struct gate_thresholds){1, 1, 1, 1};
+    struct query *withheld = run(&w->config, &request, &again);
+    assert_int_equal(again.cached, QUERY_CACHE_HIT);
+    assert_int_equal(again.status, QUERY_WITHHELD);
+    query_free(withheld);
+    query_free(q);
+    close_cache(w);
+    close_world(w);
+}
+
+static void whatever_decides_the_answer_is_in_the_key(void **state)
+{
+    struct world *w = *state;
+    enum { ROWS = 16 };
+    struct query_request rows[ROWS];
+    open_world(w);
+    open_cache(w);
+    for (int i = 0; i < ROWS; i++) {
+        rows[i] = ask(0);
+        rows[i].max_tokens = 2;
+    }
+    rows[1].content = "Why does a mirror swap left and right, but not up and down";
+    rows[1].length--;
+    rows[2].max_depth = 1;
+    rows[3].max_tokens = 3;
+    rows[4].sampling.seed = 12;
+    rows[5].sampling.temperature = 0.5f;
+    rows[6].sampling.top_k = 3;
+    rows[7].sampling.top_p = 0.5f;
+    rows[8].sampling.min_p = 0.1f;
+    rows[9].sampling.repetition_penalty = 1.5f;
+    rows[10].sampling.presence_penalty = 1;
+    rows[11].sampling.frequency_penalty = 1;
+    rows[12].sampling.penalty_window = 3;
+    rows[13].tenant = "a";
+    rows[13].tenant_length = 1;
+    rows[14].tenant = "b";
+    rows[14].tenant_length = 1;
+    rows[15].sampling.temperature = 0;
+    for (int i = 0; i < ROWS; i++) {
+        if (cached(w, &rows[i]) != QUERY_CACHE_MISS) fail_msg("row %d", i);
+        if (cached(w, &rows[i]) != QUERY_CACHE_HIT) fail_msg("row %d", i);
+    }
+    /* Depth without reasoning, and a seed where there is no chance, decide nothing. */
+    struct query_request same = rows[0];
+    same.max_depth = 5;
+    same.require_reasoning = false;
+    assert_int_equal(cached(w, &same), QUERY_CACHE_HIT);
+    same = rows[15];
+    same.sampling.seed = 99;
+    same.seed_given = false;
+    assert_int_equal(cached(w, &same), QUERY_CACHE_HIT);
+    /* What is configured. */
+    w->config.rubric_digest[0] ^= 1;
+    assert_int_equal(cached(w, &rows[0]), QUERY_CACHE_MISS);
+    w->config.stop_belief = 0.5f;
+    assert_int_equal(cached(w, &rows[0]), QUERY_CACHE_MISS);
+    w->config.projector.weights.bias[2] += 0.25f;
+    assert_int_equal(cached(w, &rows[0]), QUERY_CACHE_MISS);
+    w->config.guide = true;
+    assert_int_equal(cached(w, &rows[0]), QUERY_CACHE_MISS);
+    assert_int_equal(cached(w, &rows[0]), QUERY_CACHE_HIT);
+    close_cache(w);
+    close_world(w);
+}
+
+static void what_is_not_to_be_kept_is_not(void **state)
+{
+    struct world *w = *state;
+    struct query_request request = ask(0);
+    request.max_tokens = 2;
+    open_world(w);
+    open_cache(w);
+    struct query_request r = request;
+    r.seed_given = false; /* left to chance */
+    for (int i = 0; i < 2; i++) assert_int_equal(cached(w, &r), QUERY_CACHE_BYPASS);
+    r = request;
+    r.cache_bypass = true;
+    for (int i = 0; i < 2; i++) assert_int_equal(cached(w, &r), QUERY_CACHE_BYPASS);
+    r = request;
+    r.cache_no_store = true;
+    for (int i = 0; i < 2; i++) assert_int_equal(cached(w, &r), QUERY_CACHE_MISS);
+    struct fixture_gate gate; /* one that the deadline cuts off */
+    r = request;
+    r.timeout_ms = 1;
+    fixture_gate_close(&gate, w->engine);
+    struct query *q = begin(&w->config, &r);
+    wait_until(clock_monotonic_ns() + 2000000);
+    fixture_gate_open(&gate);
+    struct query_result late;
+    finish(q, &late);
+    assert_int_equal(late.status, QUERY_TIMEOUT);
+    query_free(q);
+    assert_int_equal(cached(w, &request), QUERY_CACHE_MISS);
+    assert_int_equal(cached(w, &request), QUERY_CACHE_HIT);
+    request.receipt = true;
+    assert_int_equal(cached(w, &request), QUERY_CACHE_BYPASS);
+    close_cache(w);
+    close_world(w);
+}
+
+/* A record is believed only as a whole; what is not one is a miss. */
+static void damaged_records_are_misses(void **state)
+{
+    struct world *w = *state;
+    struct query_request request = ask(1);
+    struct strbuf text = {0};
+    struct query_record record, back;
+    static const struct query_scores SCORES = {
+        .there = true, .ihsan = {0, 1, 0.1f, 0.33333334f, 1e-30f, 0.99999994f, 0.5f, 0.7f}};
+    record = (struct query_record){.answer = "a\0\"b\xc3\xa9",
+                                   .answer_length = 6,
+                                   .stopped = true,
+                                   .scores = SCORES,
+                                   .thought_count = 1};
+    record.thoughts[0].text = "so";
+    record.thoughts[0].length = 2;
+    query_record_write(&record, &text);
+    assert_true(query_record_read(&back, text.data, text.length));
+    assert_int_equal(back.answer_length, 6);
+    assert_memory_equal(back.answer, record.answer, 6);
+    assert_memory_equal(back.scores.ihsan, SCORES.ihsan, sizeof SCORES.ihsan);
+    assert_true(back.stopped && back.thought_count == 1 && !back.thoughts[0].scores.there);
+    query_record_free(&back);
+    for (size_t cut = 0; cut < text.length; cut++)
+        assert_false(query_record_read(&back, text.data, cut));
+    strbuf_free(&text);
+    static const char *const BAD[] = {
+        "[]",
+        "{}",
+        "{\"answer\":1,\"stopped\":true,\"scores\":null,\"thoughts\":[],\"counts\":[0,0,0,0,0,0]}",
+        "{\"answer\":\"\",\"stopped\":1,\"scores\":null,\"thoughts\":[],\"counts\":[0,0,0,0,0,0]}",
+        "{\"answer\":\"\",\"stopped\":true,\"scores\":[1],\"thoughts\":[],\"counts\":[0,0,0,0,0,0]"
+        "}",
+        "{\"answer\":\"\",\"stopped\":true,\"scores\":[0,0,0,0,0,0,0,2],\"thoughts\":[],"
+        "\"counts\":[0,0,0,0,0,0]}",
+        "{\"answer\":\"\",\"stopped\":true,\"scores\":null,\"thoughts\":[1,2,3,4,5,6,7,8,9],"
+        "\"counts\":[0,0,0,0,0,0]}",
+        "{\"answer\":\"\",\"stopped\":true,\"scores\":null,\"thoughts\":[],\"counts\":[0,0,0,0,0]}",
+        "{\"answer\":\"\",\"stopped\":true,\"scores\":null,\"thoughts\":[],\"counts\":[0,0,0,0,0,-"
+        "1]}",
+    };
+    open_world(w);
+    open_cache(w);
+    struct cache_encoder encoder;
+    struct cache_key key;
+    struct sov_errbuf err;
+    for (size_t i = 0; i < sizeof BAD / sizeof BAD[0]; i++) {
+        assert_false(query_record_read(&back, BAD[i], strlen(BAD[i])));
+        request.sampling.seed = 100 + i;
+        request.max_tokens = 2;
+        cache_encoder_init(&encoder);
+        assert_int_equal(query_key_encode(&w->config, &request, &encoder, &err), SOV_OK);
+        assert_int_equal(cache_key_finish(&encoder, w->config.cache_secret, &key, &err), SOV_OK);
+        assert_int_equal(cache_insert(w->config.cache, &key, BAD[i], strlen(BAD[i]),
+                                      cache_now_read(), NULL, &err),
+                         SOV_OK);
+        cache_encoder_free(&encoder);
+        assert_int_equal(cached(w, &request), QUERY_CACHE_MISS);
+        assert_int_equal(cached(w, &request), QUERY_CACHE_HIT); /* mended */
+    }
+    close_cache(w);
+    close_world(w);
+}
+
 /* ---- a lack of memory ---- */
 
 static void every_lack_of_memory_ends_it(void **state)
@@ -764,7 +1000,9 @@ static void every_lack_of_memory_ends_it(void **state)
     struct query_request request = ask(1);
     struct query_result want, r;
     request.max_tokens = 6;
+    request.cache_no_store = true; /* with keys and look-ups; what is found is told below */
     open_world(w);
+    open_cache(w);
     struct query *whole = run(&w->config, &request, &want);
     int failed = 0, made = 0;
     for (long i = 0; i < 260; i++) {
@@ -792,8 +1030,28 @@ static void every_lack_of_memory_ends_it(void **state)
     }
     assert_true(failed > 20);
     assert_true(made > 0);
+    request.cache_no_store = false;
+    assert_int_equal(cached(w, &request), QUERY_CACHE_MISS);
+    for (long i = 0; i < 120; i++) { /* of a hit: it is one, or the query is computed */
+        struct query *q = NULL;
+        struct sov_errbuf err = {""};
+        (void)sov_mem_fail_after(i, false);
+        enum sov_error rc = query_create(&w->config, &request, &q, &err);
+        (void)sov_mem_fail_after(-1, false);
+        if (rc == SOV_OK) rc = query_submit(q, NULL, NULL, &err);
+        if (rc == SOV_OK) {
+            finish(q, &r);
+            assert_int_equal(r.answer_length, want.answer_length);
+            assert_memory_equal(r.answer, want.answer, want.answer_length);
+            assert_memory_equal(&r.scores, &want.scores, sizeof want.scores);
+        } else {
+            assert_int_equal(rc, SOV_ERR_NOMEM);
+        }
+        query_free(q);
+    }
     expect_idle(w->engine);
     query_free(whole);
+    close_cache(w);
     close_world(w);
 }
 
@@ -831,6 +1089,10 @@ int main(void)
         cmocka_unit_test(a_stopping_engine_fails_the_query),
         cmocka_unit_test(wrong_requests_are_named),
         cmocka_unit_test(receipts_are_of_the_answer),
+        cmocka_unit_test(an_equal_query_is_found_without_the_engine),
+        cmocka_unit_test(whatever_decides_the_answer_is_in_the_key),
+        cmocka_unit_test(what_is_not_to_be_kept_is_not),
+        cmocka_unit_test(damaged_records_are_misses),
         cmocka_unit_test(every_lack_of_memory_ends_it),
     };
     return cmocka_run_group_tests(tests, setup, teardown);

@@ -183,6 +183,7 @@ static void wrong_bodies_name_the_field(void **state)
         {"{\"content\":\"a\",\"top_p\":\"x\"}", "top_p", "number"},
         {"{\"content\":\"a\",\"seed\":0.5}", "seed", "integer"},
         {"{\"content\":\"a\",\"model\":1}", "model", "string"},
+        {"{\"content\":\"a\",\"cache\":1}", "cache", "true or false"},
         {"{\"content\":\"a\",\"messages\":[]}", "messages", "messages"},
     };
     for (size_t i = 0; i < sizeof ROWS / sizeof ROWS[0]; i++) {
@@ -341,6 +342,43 @@ static void a_client_that_leaves_frees_the_sequence(void **state)
     }
 }
 
+static void an_equal_query_is_a_hit(void **state)
+{
+    (void)state;
+    static const struct cache_secret SECRET = {{7}};
+    static const struct cache_config BOUNDS = {.entries_max = 100, .bytes_max = 1 << 20};
+    struct sov_errbuf err = {""};
+    FIXTURE_OK(cache_create(&BOUNDS, &config.cache, &err));
+    FIXTURE_OK(model_digest_of_memory("a model", 7, &config.digest, &err));
+    config.cache_secret = &SECRET;
+    json_t *first = post(f.port, "/v1/query", ASK "}", 200);
+    assert_string_equal(text(json_object_get(first, "cache"), "status"), "miss");
+    double sequences = metric(f.port, "sovereign_sequences_total");
+    json_t *again = post(f.port, "/v1/query", ASK ",\"timeout_ms\":1}", 200);
+    const json_t *cache = json_object_get(again, "cache");
+    assert_string_equal(text(cache, "status"), "hit");
+    assert_string_equal(text(cache, "key"), text(json_object_get(first, "cache"), "key"));
+    assert_true(number(cache, "age_ms") >= 0);
+    static const char *const SAME[] = {"answer", "thoughts", "ihsan", "ntu", "status", "usage"};
+    for (size_t i = 0; i < sizeof SAME / sizeof SAME[0]; i++)
+        assert_true(json_equal(json_object_get(again, SAME[i]), json_object_get(first, SAME[i])));
+    assert_string_not_equal(text(again, "id"), text(first, "id"));
+    struct response r = http(f.port, "POST", "/v1/query", "", ASK ",\"stream\":true}");
+    assert_non_null(strstr(strbuf_text(&r.body), "event: thought\n"));
+    assert_non_null(strstr(strbuf_text(&r.body), "event: answer\n"));
+    assert_non_null(strstr(strbuf_text(&r.body), "\"status\":\"hit\""));
+    response_free(&r);
+    assert_true(metric(f.port, "sovereign_sequences_total") == sequences);
+    json_t *other = post(f.port, "/v1/query", ASK ",\"cache\":false}", 200);
+    assert_string_equal(text(json_object_get(other, "cache"), "status"), "bypass");
+    json_decref(first);
+    json_decref(again);
+    json_decref(other);
+    server_stop(f.server, 1000);
+    cache_free(config.cache);
+    model_digest_free(config.digest);
+}
+
 /* Chats and queries at once; each query gets what it gets alone. */
 static void load_beside_changes_nothing(void **state)
 {
@@ -406,6 +444,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(what_is_withheld_is_403_with_reasons, start, stop),
         cmocka_unit_test_setup_teardown(a_deadline_ends_it_with_what_there_is, start, stop),
         cmocka_unit_test_setup_teardown(a_client_that_leaves_frees_the_sequence, start, stop),
+        cmocka_unit_test_setup_teardown(an_equal_query_is_a_hit, start, stop),
         cmocka_unit_test_setup_teardown(load_beside_changes_nothing, start, stop),
         cmocka_unit_test_setup_teardown(a_server_that_stops_says_so, start, stop),
         cmocka_unit_test(a_server_without_them_says_so),
