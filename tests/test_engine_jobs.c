@@ -274,6 +274,64 @@ static void test_a_waiting_job_can_be_cancelled(void **state)
     engine_free(engine);
 }
 
+static void test_a_late_job_ends_within_a_step_and_others_do_not(void **state)
+{
+    (void)state;
+    struct engine *engine = start_engine(2, 8);
+    static struct fixture_result r;
+    struct fixture_gate gate;
+    struct engine_job *late, *waiting, *in_time, *endless;
+    int32_t prompt[40];
+    fixture_prompt(prompt, 40, 5);
+    struct engine_request request = fixture_request(prompt, 40, 400);
+    fixture_gate_close(&gate, engine);
+    int64_t soon = clock_monotonic_ns() + 1000000;
+    request.deadline_ns = soon;
+    late = fixture_submit(engine, &request);
+    waiting = fixture_submit(engine, &request);
+    request.max_tokens = 3;
+    request.deadline_ns = INT64_MAX - 1;
+    in_time = fixture_submit(engine, &request);
+    request.deadline_ns = 0;
+    endless = fixture_submit(engine, &request);
+    while (clock_monotonic_ns() <= soon) continue;
+    fixture_gate_open(&gate);
+    struct engine_job *const ends[2] = {late, waiting};
+    for (int i = 0; i < 2; i++) {
+        fixture_finish(ends[i], &r);
+        assert_int_equal(r.finish, ENGINE_FINISH_ERROR);
+        assert_int_equal(r.error, SOV_ERR_TIMEOUT);
+        assert_string_equal(r.message, "the deadline passed");
+        assert_int_equal(r.usage.completion_tokens, 0);
+    }
+    struct engine_job *const whole[2] = {in_time, endless};
+    for (int i = 0; i < 2; i++) {
+        fixture_finish(whole[i], &r);
+        assert_int_equal(r.finish, ENGINE_FINISH_LENGTH);
+        assert_int_equal(r.count, 3);
+    }
+    /* One that runs: it has what it has, and a digest of that. */
+    struct engine_event event;
+    request.max_tokens = 450;
+    request.deadline_ns = clock_monotonic_ns() + 1000000;
+    struct engine_job *job = fixture_submit(engine, &request);
+    int tokens = 0;
+    do {
+        assert_true(engine_job_wait(job, FIXTURE_WAIT_MS));
+        assert_true(engine_job_next(job, &event));
+        tokens += event.token >= 0;
+        if (event.finish == ENGINE_FINISH_NONE) engine_event_free(&event);
+    } while (event.finish == ENGINE_FINISH_NONE);
+    if (event.finish == ENGINE_FINISH_ERROR) assert_int_equal(event.error, SOV_ERR_TIMEOUT);
+    assert_int_equal(event.usage.completion_tokens, tokens);
+    engine_event_free(&event);
+    engine_job_release(job);
+    struct engine_stats stats = read_stats(engine);
+    assert_int_equal(stats.running + stats.waiting, 0);
+    assert_int_equal(stats.requests_failed_total, 0);
+    engine_free(engine);
+}
+
 static void test_a_released_job_is_cancelled_and_not_notified_again(void **state)
 {
     (void)state;
@@ -546,6 +604,7 @@ int main(void)
         cmocka_unit_test(test_a_slow_reader_finds_everything_in_order),
         cmocka_unit_test(test_a_cancelled_job_ends_within_a_step),
         cmocka_unit_test(test_a_waiting_job_can_be_cancelled),
+        cmocka_unit_test(test_a_late_job_ends_within_a_step_and_others_do_not),
         cmocka_unit_test(test_a_released_job_is_cancelled_and_not_notified_again),
         cmocka_unit_test(test_a_released_job_gets_no_more_prompt_logits),
         cmocka_unit_test(test_a_full_queue_refuses_and_recovers),

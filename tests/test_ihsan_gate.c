@@ -153,6 +153,27 @@ static void names_are_those_of_the_flag(void **state)
     assert_false(gate_mode_parse("", &mode));
 }
 
+static void without_scores_nothing_passes(void **state)
+{
+    (void)state;
+    struct gate_thresholds t = gate_thresholds_default();
+    struct gate_counters c = {0};
+    static const enum gate_verdict WANT[GATE_MODES] = {GATE_UNJUDGED, GATE_OBSERVED, GATE_WITHHELD};
+    for (int mode = 0; mode < GATE_MODES; mode++) {
+        struct gate_result r;
+        gate_judge_unscored((enum gate_mode)mode, &t, true, "it was late", &r);
+        assert_int_equal(r.verdict, WANT[mode]);
+        assert_int_equal(r.reason_count, mode == GATE_OFF ? 0 : 1);
+        if (mode != GATE_OFF)
+            assert_string_equal(r.reasons[0].text, "there are no scores: it was late");
+        assert_true(r.belief_threshold == GATE_FEDERATION_BELIEF_DEFAULT);
+        gate_count(&c, &r);
+    }
+    assert_int_equal(atomic_load(&c.failures[GATE_TEST_SCORED]), 2);
+    assert_int_equal(atomic_load(&c.failures[GATE_TEST_MINIMUM]), 0);
+    assert_string_equal(gate_test_name(GATE_TEST_SCORED), "scored");
+}
+
 static void verdicts_are_counted(void **state)
 {
     (void)state;
@@ -181,6 +202,7 @@ int main(void)
         cmocka_unit_test(the_geometric_mean_is_right),
         cmocka_unit_test(thresholds_are_checked),
         cmocka_unit_test(names_are_those_of_the_flag),
+        cmocka_unit_test(without_scores_nothing_passes),
         cmocka_unit_test(verdicts_are_counted),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
