@@ -65,7 +65,7 @@ check 'an unknown mode of the gate' fails 2 'off, observe or enforce' "$SOVEREIG
 check 'a threshold above 1' fails 2 '--gate-mean 2: must be' "$SOVEREIGN" query x --gate-mean 2
 check 'two forms at once' fails 2 'not both' "$SOVEREIGN" query x --json --stream
 echo '{"weights": [[1]], "bias": [0, 0, 0]}' >"$TMPDIR/weights.json"
-check 'weights that are not 3 x 8' fails 1 "$TMPDIR/weights.json" "$SOVEREIGN" query x --projector "$TMPDIR/weights.json"
+check 'weights that are not 3 x 8' fails 1 "$TMPDIR/weights.json" "$SOVEREIGN" query x --ihsan-weights "$TMPDIR/weights.json"
 echo '{"dimensions": {}}' >"$TMPDIR/rubric.json"
 check 'a rubric without a dimension' fails 1 'truthfulness' "$SOVEREIGN" query x --rubric "$TMPDIR/rubric.json"
 check 'no such rubric' fails 1 "$TMPDIR/none.json" "$SOVEREIGN" query x --rubric "$TMPDIR/none.json"
