@@ -62,7 +62,7 @@ struct query_config {
     enum gate_mode gate;
     struct gate_thresholds thresholds;
     float stop_belief; /* a thought with this belief is the last; 0: none is because of it */
-    /* For receipts: both, or neither. */
+    /* For receipts both. */
     const struct identity *identity;
     struct model_digest *digest;
     /*

@@ -81,6 +81,15 @@ static inline bool api_cache_is_default(const struct api_cache *cache)
 {
     return !cache->bypass && !cache->no_store && cache->max_age_ms == INT64_MAX;
 }
+/* What body and headers say together: what either of them rules out is ruled out. */
+static inline struct api_cache api_cache_both(const struct api_cache *a, const struct api_cache *b)
+{
+    return (struct api_cache){
+        .bypass = a->bypass || b->bypass,
+        .no_store = a->no_store || b->no_store,
+        .max_age_ms = a->max_age_ms < b->max_age_ms ? a->max_age_ms : b->max_age_ms,
+    };
+}
 /* Adds what one Cache-Control header of a request says (RFC 9111, section 5.2.1). */
 void api_cache_control(const char *value, struct api_cache *cache);
 

@@ -7,8 +7,8 @@
 #include <string.h>
 #include <strings.h>
 
-#include "json/json_strict.h"
 #include "server/api_fields.h"
+#include "json/json_strict.h"
 
 /* RFC 9111, section 1.2.2: what is larger counts as 2^31. */
 #define API_CACHE_SECONDS_MAX (1ll << 31)

@@ -66,7 +66,6 @@ static bool api_query_read(struct api_query *out, struct api_error *err)
 {
     const json_t *root = out->root;
     struct query_request *r = &out->request;
-    bool cache = true;
     int64_t depth = QUERY_DEPTH_DEFAULT, tokens = QUERY_TOKENS_DEFAULT, timeout_ms = 0;
     if (!api_query_check_names(root, err) || !api_query_read_content(root, out, err) ||
         !api_read_int(root, "max_depth", 0, QUERY_DEPTH_MAX, &depth, err) ||
@@ -77,10 +76,8 @@ static bool api_query_read(struct api_query *out, struct api_error *err)
         !api_read_bool(root, "federated", &r->federated, err) ||
         !api_read_bool(root, "receipt", &r->receipt, err) ||
         !api_read_sampling(root, &r->sampling, &out->temperature_given, &r->seed_given, err) ||
-        !api_read_bool(root, "cache", &cache, err))
+        !api_read_cache(root, &out->wanted_cache, err))
         return false;
-    r->cache_bypass = !cache;
-    r->cache_max_age_ms = CACHE_ANY_AGE;
     r->max_depth = (int)depth;
     r->max_tokens = (int)tokens;
     r->timeout_ms = (int)timeout_ms;
@@ -89,7 +86,8 @@ static bool api_query_read(struct api_query *out, struct api_error *err)
 
 bool api_query_parse(const char *body, size_t length, struct api_query *out, struct api_error *err)
 {
-    *out = (struct api_query){.request = {.require_reasoning = true}};
+    *out = (struct api_query){.request = {.require_reasoning = true},
+                              .wanted_cache = api_cache_default()};
     out->request.sampling = sampling_params_default();
     out->root = api_json_parse(body, length, err);
     if (out->root == NULL) return false;

@@ -8,6 +8,7 @@
 
 struct api_query {
     struct query_request request; /* content points into root */
+    struct api_cache wanted_cache;
     bool temperature_given;
     json_t *root;
 };

@@ -163,16 +163,6 @@ static bool generation_ask(struct generation *g, const struct generation_setup *
     return generation_compute_alone(g, setup, request, err);
 }
 
-/* What either of both rules out is ruled out. */
-static struct api_cache generation_wanted(const struct api_cache *a, const struct api_cache *b)
-{
-    return (struct api_cache){
-        .bypass = a->bypass || b->bypass,
-        .no_store = a->no_store || b->no_store,
-        .max_age_ms = a->max_age_ms < b->max_age_ms ? a->max_age_ms : b->max_age_ms,
-    };
-}
-
 static bool generation_is_cacheable(const struct generation_setup *setup,
                                     const struct api_request *request)
 {
@@ -192,7 +182,7 @@ static bool generation_find_records(struct generation *g, const struct generatio
                                     struct api_request *request, const char *body, size_t length,
                                     struct api_error *err)
 {
-    struct api_cache wanted = generation_wanted(&setup->wanted, &request->cache);
+    struct api_cache wanted = api_cache_both(&setup->wanted, &request->cache);
     if (wanted.bypass || !generation_is_cacheable(setup, request))
         return generation_compute_alone(g, setup, request, err);
     struct cache_encoder encoder;

@@ -389,7 +389,8 @@ static enum MHD_Result http_on_received(struct request *r)
     r->received_ns = clock_monotonic_ns();
     http_set_phase(r, CONN_ANSWERING);
     if (r->refused) return respond_error(r, &r->refusal);
-    if (r->route == ROUTE_CHAT || r->route == ROUTE_COMPLETIONS) http_read_cache_headers(r);
+    if (r->route == ROUTE_CHAT || r->route == ROUTE_COMPLETIONS || r->route == ROUTE_QUERY)
+        http_read_cache_headers(r);
     if (r->body.length >= HTTP_WORKER_BYTES_MIN) {
         request_watch(r);
         worker_push(r);

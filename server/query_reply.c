@@ -34,16 +34,27 @@ static bool query_reply_read(struct query_reply *r, const struct server_model *m
                          why.message);
 }
 
-bool query_reply_create(const struct server_model *model, const char *body, size_t length,
-                        const char *id, bool may_cache, struct query_reply **out,
-                        struct api_error *err)
+static void query_reply_want_cache(const struct query_reply_setup *setup, struct api_query *parsed)
 {
+    struct api_cache wanted = api_cache_both(&parsed->wanted_cache, &setup->wanted);
+    struct query_request *r = &parsed->request;
+    r->cache_bypass = !setup->use_cache || wanted.bypass;
+    r->cache_no_store = wanted.no_store;
+    r->cache_max_age_ms = wanted.max_age_ms;
+    r->tenant = setup->tenant;
+    r->tenant_length = setup->tenant_length;
+}
+
+bool query_reply_create(const struct query_reply_setup *setup, const char *body, size_t length,
+                        struct query_reply **out, struct api_error *err)
+{
+    const struct server_model *model = setup->model;
     struct api_query parsed;
     *out = NULL;
     if (model->query == NULL)
         return api_fail_status(err, 501, "not_configured", NULL, "This server takes no queries.");
     if (!api_query_parse(body, length, &parsed, err)) return false;
-    if (!may_cache) parsed.request.cache_bypass = true;
+    query_reply_want_cache(setup, &parsed);
     struct query_reply *r = sov_calloc(1, sizeof *r);
     bool ok = r != NULL ? query_reply_read(r, model, &parsed, err)
                         : api_fail_from(err, SOV_ERR_NOMEM, NULL, "Out of memory for the query.");
@@ -52,7 +63,7 @@ bool query_reply_create(const struct server_model *model, const char *body, size
         query_reply_free(r);
         return false;
     }
-    snprintf(r->id, sizeof r->id, "query-%s", id);
+    snprintf(r->id, sizeof r->id, "query-%s", setup->id);
     *out = r;
     return true;
 }

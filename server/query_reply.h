@@ -15,13 +15,19 @@
 
 struct query_reply;
 
-/*
- * Parses, and tokenizes what the cache does not have; id as in generation_create. The model must
- * outlive it. may_cache false: the cache is left alone, whatever the body says. False with err.
- */
-bool query_reply_create(const struct server_model *model, const char *body, size_t length,
-                        const char *id, bool may_cache, struct query_reply **out,
-                        struct api_error *err);
+/* What a query is, beside its body. */
+struct query_reply_setup {
+    const struct server_model *model; /* outlives the reply */
+    const char *id;                   /* as in generation_create */
+    bool use_cache;                   /* false: it is left alone, whatever the body says */
+    struct api_cache wanted;          /* by headers */
+    const void *tenant;               /* until query_reply_create returns */
+    size_t tenant_length;
+};
+
+/* Parses, and tokenizes what the cache does not have. False with err. */
+bool query_reply_create(const struct query_reply_setup *setup, const char *body, size_t length,
+                        struct query_reply **out, struct api_error *err);
 /* Begins; on false, err says why. */
 bool query_reply_submit(struct query_reply *r, engine_notify *notify, void *user,
                         struct api_error *err);

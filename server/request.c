@@ -190,9 +190,15 @@ static void request_prepare_project(struct request *r)
 static void request_prepare_query(struct request *r, const struct server_model *model)
 {
     struct api_error err;
-    bool ok = query_reply_create(model, r->body.data, r->body.length, r->id + strlen("req_"),
-                                 /* Clients with keys of their own do not share answers. */
-                                 r->server->auth == NULL, &r->query, &err);
+    struct query_reply_setup setup = {
+        .model = model,
+        .id = r->id + strlen("req_"),
+        .use_cache = atomic_load(&r->server->cache) != NULL,
+        .wanted = r->wanted_cache,
+        .tenant = r->tenant,
+        .tenant_length = r->tenant_length,
+    };
+    bool ok = query_reply_create(&setup, r->body.data, r->body.length, &r->query, &err);
     if (ok && !query_reply_submit(r->query, request_on_notify, r, &err)) {
         query_reply_free(r->query);
         r->query = NULL;

@@ -351,6 +351,8 @@ static void an_equal_query_is_a_hit(void **state)
     FIXTURE_OK(cache_create(&BOUNDS, &config.cache, &err));
     FIXTURE_OK(model_digest_of_memory("a model", 7, &config.digest, &err));
     config.cache_secret = &SECRET;
+    struct server_cache shared = {.cache = config.cache, .secret = &SECRET, .model_digest = {7}};
+    server_set_cache(f.server, &shared);
     json_t *first = post(f.port, "/v1/query", ASK "}", 200);
     assert_string_equal(text(json_object_get(first, "cache"), "status"), "miss");
     double sequences = metric(f.port, "sovereign_sequences_total");
@@ -371,9 +373,13 @@ static void an_equal_query_is_a_hit(void **state)
     assert_true(metric(f.port, "sovereign_sequences_total") == sequences);
     json_t *other = post(f.port, "/v1/query", ASK ",\"cache\":false}", 200);
     assert_string_equal(text(json_object_get(other, "cache"), "status"), "bypass");
+    json_t *fresh =
+        post(f.port, "/v1/query", ASK ",\"cache\":{\"max_age\":0,\"no_store\":true}}", 200);
+    assert_string_equal(text(json_object_get(fresh, "cache"), "status"), "miss");
     json_decref(first);
     json_decref(again);
     json_decref(other);
+    json_decref(fresh);
     server_stop(f.server, 1000);
     cache_free(config.cache);
     model_digest_free(config.digest);
