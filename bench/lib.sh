@@ -153,12 +153,12 @@ fi
 # server_start ENGINE MODEL SLOTS CONTEXT: context is in tokens per slot. Sets server and port; waits until it is ready.
 # llama-server keeps continuous batching and prompt reuse between requests of a slot, which it has by default, and
 # flash attention where it finds it useful; its copies of idle slots in memory are off (-cram 0), since they cost memory
-# and time and none of our prompts comes again.
+# and time and none of our prompts comes again. For the same reason ours has no answer cache.
 server_start() {
     port=$((20000 + (RANDOM * 7 + $$) % 12000)) # below those that the system hands out
     if [ "$1" = sovereign ]; then
         "$BUILD/sovereign" serve --model "$2" --port "$port" --threads "$threads" --parallel "$3" --ctx "$4" \
-            >"$out/server-$1.log" 2>&1 &
+            --cache off >"$out/server-$1.log" 2>&1 &
     else
         "$peer_server" -m "$2" --host 127.0.0.1 --port "$port" -t "$threads" -np "$3" -c $(($3 * $4)) -cram 0 \
             --no-webui >"$out/server-$1.log" 2>&1 &
