@@ -33,7 +33,7 @@ struct serve_cache {
     struct cache *cache; /* NULL: off */
     struct cache_store *store;
     struct model_digest *digest; /* where there is a cache or a data directory */
-    bool pending; /* the digest is not known yet */
+    bool pending;                /* the digest is not known yet */
 };
 
 /* Functions return an exit status (enum cli_exit) and have said what went wrong. */

@@ -224,8 +224,8 @@ step '--data-dir is created, for its owner only' data_dir
 : >"$TMPDIR/file"
 check '--data-dir that is a file' fails 1 "--data-dir $TMPDIR/file" \
     "$SOVEREIGN" serve --port 0 --model "$model" --data-dir "$TMPDIR/file"
-ask() { # ask [CURL FLAGS]: one answer that can be cached, without its id; its headers are in $TMPDIR/head
-    get -D "$TMPDIR/head" -H 'Content-Type: application/json' "$@" "$url/v1/completions" \
+ask() { # ask: one answer that can be cached, without its id; its headers are in $TMPDIR/head
+    get -D "$TMPDIR/head" -H 'Content-Type: application/json' "$url/v1/completions" \
         -d '{"prompt":"Once","max_tokens":8,"temperature":0,"ignore_eos":true}' | sed 's/^.*"choices"/"choices"/'
 }
 way() { sed -n 's/^x-sovereign-cache: \([a-z]*\).*/\1/p' "$TMPDIR/head"; }
