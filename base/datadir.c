@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,10 +12,11 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/file.h"
 #include "base/mem.h"
 #include "base/random.h"
 
-enum { PID_TEXT_MAX = 24, SECRET_NAME_MAX = 64 };
+enum { PID_TEXT_MAX = 24, SECRET_NAME_MAX = 64, DATADIR_MODE = 0700 };
 
 struct datadir {
     char *path;
@@ -53,6 +55,43 @@ static enum sov_error take_lock(struct datadir *d, struct sov_errbuf *err)
     return SOV_OK;
 }
 
+enum sov_error datadir_make(const char *path, struct sov_errbuf *err)
+{
+    char part[PATH_MAX];
+    size_t length = strlen(path);
+    if (length == 0 || length >= sizeof part)
+        return sov_fail(err, SOV_ERR_INVALID, "must be a path of 1 to %d bytes", PATH_MAX - 1);
+    memcpy(part, path, length + 1);
+    for (size_t i = 1; i <= length; i++) {
+        if (part[i] != '/' && part[i] != '\0') continue;
+        char kept = part[i];
+        part[i] = '\0';
+        if (mkdir(part, DATADIR_MODE) != 0 && errno != EEXIST)
+            return sov_fail(err, SOV_ERR_IO, "%s: %s cannot be created (%s)", path, part,
+                            strerror(errno));
+        part[i] = kept;
+    }
+    struct stat st;
+    if (stat(path, &st) != 0) return sov_fail(err, SOV_ERR_IO, "%s: %s", path, strerror(errno));
+    if (!S_ISDIR(st.st_mode)) return sov_fail(err, SOV_ERR_INVALID, "%s: is not a folder", path);
+    if (access(path, R_OK | W_OK | X_OK) != 0)
+        return sov_fail(err, SOV_ERR_IO, "%s: cannot be written to (%s)", path, strerror(errno));
+    return SOV_OK;
+}
+
+enum sov_error datadir_default(char *path, size_t size, struct sov_errbuf *err)
+{
+    const char *state = getenv("XDG_STATE_HOME"), *home = getenv("HOME");
+    int length = -1;
+    if (state != NULL && state[0] == '/') {
+        length = snprintf(path, size, "%s/sovereign", state);
+    } else if (home != NULL && home[0] == '/') {
+        length = snprintf(path, size, "%s/.local/state/sovereign", home);
+    }
+    if (length >= 0 && (size_t)length < size) return SOV_OK;
+    return sov_fail(err, SOV_ERR_NOT_FOUND, "there is no home folder to keep data in");
+}
+
 enum sov_error datadir_open(const char *path, struct datadir **out, struct sov_errbuf *err)
 {
     enum sov_error error;
@@ -65,11 +104,8 @@ enum sov_error datadir_open(const char *path, struct datadir **out, struct sov_e
         error = sov_fail(err, SOV_ERR_NOMEM, "data directory %s: out of memory", path);
         goto failed;
     }
-    if (mkdir(path, 0700) != 0 && errno != EEXIST) {
-        error = sov_fail(err, SOV_ERR_IO, "data directory %s: cannot make it: %s", path,
-                         strerror(errno));
-        goto failed;
-    }
+    error = datadir_make(path, err);
+    if (error != SOV_OK) goto failed;
     d->dir = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (d->dir < 0) {
         error = sov_fail(err, SOV_ERR_IO, "data directory %s: cannot open it: %s", path,
@@ -100,18 +136,6 @@ const char *datadir_path(const struct datadir *dir)
     return dir->path;
 }
 
-static bool write_all(int file, const unsigned char *bytes, size_t length)
-{
-    while (length > 0) {
-        ssize_t n = write(file, bytes, length);
-        if (n < 0 && errno == EINTR) continue;
-        if (n <= 0) return false;
-        bytes += n;
-        length -= (size_t)n;
-    }
-    return true;
-}
-
 /* Under another name first: a crash leaves a whole file or none. */
 static enum sov_error secret_make(const struct datadir *dir, const char *name, void *bytes,
                                   size_t length, struct sov_errbuf *err)
@@ -122,7 +146,7 @@ static enum sov_error secret_make(const struct datadir *dir, const char *name, v
     snprintf(temporary, sizeof temporary, "%s.new", name);
     (void)unlinkat(dir->dir, temporary, 0);
     int file = openat(dir->dir, temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-    bool made = file >= 0 && write_all(file, bytes, length) && fsync(file) == 0;
+    bool made = file >= 0 && file_write_all(file, bytes, length);
     int why = errno;
     if (file >= 0) close(file);
     if (made) {

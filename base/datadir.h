@@ -16,9 +16,21 @@
 struct datadir;
 
 /*
- * Makes the directory (0700; its parent must exist) if there is none, and takes the lock.
- * SOV_ERR_BUSY: another process has it, the message says which. SOV_ERR_IO: it cannot be made,
- * written or locked. SOV_ERR_NOMEM.
+ * Makes the folder and those above it where they are not there, for their owner only, and checks that
+ * files can be made in it. SOV_ERR_INVALID for a path that is empty, too long or not a folder,
+ * SOV_ERR_IO. Messages name the path.
+ */
+enum sov_error datadir_make(const char *path, struct sov_errbuf *err);
+/*
+ * $XDG_STATE_HOME/sovereign, or ~/.local/state/sovereign. SOV_ERR_NOT_FOUND when there is no home or
+ * its path has no room in size bytes.
+ */
+enum sov_error datadir_default(char *path, size_t size, struct sov_errbuf *err);
+
+/*
+ * datadir_make, and takes the lock.
+ * SOV_ERR_BUSY: another process has it, the message says which. SOV_ERR_IO: it cannot be locked.
+ * SOV_ERR_NOMEM.
  */
 enum sov_error datadir_open(const char *path, struct datadir **out, struct sov_errbuf *err);
 void datadir_close(struct datadir *dir);

@@ -3,7 +3,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -40,20 +39,20 @@ enum sov_error file_read(const char *path, size_t max, struct strbuf *out, struc
     return rc;
 }
 
-static bool file_write_all(int fd, const char *bytes, size_t length)
+bool file_write_all(int fd, const void *bytes, size_t length)
 {
+    const char *at = bytes;
     while (length > 0) {
-        ssize_t n = write(fd, bytes, length);
+        ssize_t n = write(fd, at, length);
         if (n < 0 && errno == EINTR) continue;
         if (n < 0) return false;
-        bytes += n;
+        at += n;
         length -= (size_t)n;
     }
     return fsync(fd) == 0;
 }
 
-/* A new file beside path; a name that is taken (by a process that was killed) is passed over. */
-static int file_create_beside(const char *path, char temporary[PATH_MAX])
+int file_create_beside(const char *path, mode_t mode, char temporary[PATH_MAX])
 {
     for (int i = 0; i < FILE_NAMES_MAX; i++) {
         int n = snprintf(temporary, PATH_MAX, "%s.%ld-%d.tmp", path, (long)getpid(), i);
@@ -61,7 +60,7 @@ static int file_create_beside(const char *path, char temporary[PATH_MAX])
             errno = ENAMETOOLONG;
             return -1;
         }
-        int fd = open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, FILE_MODE);
+        int fd = open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, mode);
         if (fd >= 0 || errno != EEXIST) return fd;
     }
     return -1;
@@ -71,7 +70,7 @@ enum sov_error file_replace(const char *path, const void *bytes, size_t length,
                             struct sov_errbuf *err)
 {
     char temporary[PATH_MAX];
-    int fd = file_create_beside(path, temporary);
+    int fd = file_create_beside(path, FILE_MODE, temporary);
     if (fd < 0)
         return sov_fail(err, SOV_ERR_IO, "%s: cannot be written (%s)", path, strerror(errno));
     bool ok = file_write_all(fd, bytes, length);

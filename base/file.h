@@ -3,7 +3,10 @@
 #ifndef SOV_BASE_FILE_H
 #define SOV_BASE_FILE_H
 
+#include <limits.h>
+#include <stdbool.h>
 #include <stddef.h>
+#include <sys/types.h>
 
 #include "base/error.h"
 #include "base/strbuf.h"
@@ -19,5 +22,15 @@ enum sov_error file_read(const char *path, size_t max, struct strbuf *out, struc
  */
 enum sov_error file_replace(const char *path, const void *bytes, size_t length,
                             struct sov_errbuf *err);
+
+/* For files that need more care than file_replace takes: */
+
+/* Writes all and has it on disk; false with errno. */
+bool file_write_all(int fd, const void *bytes, size_t length);
+/*
+ * Makes a new file beside path, for writing, and passes over names that killed processes may have
+ * left; -1 with errno.
+ */
+int file_create_beside(const char *path, mode_t mode, char temporary[PATH_MAX]);
 
 #endif

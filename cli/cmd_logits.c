@@ -58,22 +58,7 @@ static enum sov_error logits_compute(struct cli_runtime *rt, const struct token_
         .prompt_logits = logits_take,
         .prompt_logits_user = sink,
     };
-    struct engine_job *job = NULL;
-    enum sov_error rc = engine_submit(rt->engine, &request, NULL, NULL, &job, err);
-    if (rc != SOV_OK) return rc;
-    bool finished = false;
-    while (!finished) {
-        engine_job_wait(job, -1);
-        struct engine_event event;
-        while (engine_job_next(job, &event)) {
-            if (event.finish == ENGINE_FINISH_ERROR)
-                rc = sov_fail(err, event.error, "%s", event.message);
-            finished = finished || event.finish != ENGINE_FINISH_NONE;
-            engine_event_free(&event);
-        }
-    }
-    engine_job_release(job);
-    return rc;
+    return engine_run(rt->engine, &request, err);
 }
 
 static int logits_write(const struct logits *l, struct cli_runtime *rt,

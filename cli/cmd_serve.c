@@ -22,7 +22,6 @@
 #include "cli/runtime_load.h"
 #include "cli/serve_cache.h"
 #include "cli/text.h"
-#include "runtime/data_dir.h"
 #include "server/server.h"
 
 enum {
@@ -91,12 +90,11 @@ static int serve_catch_signals(const struct serve *s)
     return CLI_OK;
 }
 
-/* The folder, and the node's key in it. */
-static int serve_prepare_data_dir(struct serve *s)
+/* The node's key, and the folder for it. */
+static int serve_open_identity(struct serve *s)
 {
     struct sov_errbuf err = {""};
-    enum sov_error rc = data_dir_prepare(s->cache.data_dir, &err);
-    if (rc == SOV_OK) rc = identity_open(s->cache.data_dir, &s->identity, &err);
+    enum sov_error rc = identity_open(s->cache.data_dir, &s->identity, &err);
     return rc == SOV_OK ? CLI_OK : cli_error("--data-dir %s", err.message);
 }
 
@@ -312,7 +310,7 @@ int cmd_serve(int argc, char **argv)
     status = cli_runtime_prepare(&rt, &s.flags, "serve");
     if (status == CLI_OK) status = cli_query_setup_prepare(&s.queries, "serve", rt.isa);
     s.options.projector = &s.queries.config.projector;
-    if (status == CLI_OK && s.cache.data_dir != NULL) status = serve_prepare_data_dir(&s);
+    if (status == CLI_OK && s.cache.data_dir != NULL) status = serve_open_identity(&s);
     if (status == CLI_OK) status = serve_run(&s, &rt);
     cli_query_setup_close(&s.queries);
     cli_runtime_close(&rt);

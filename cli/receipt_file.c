@@ -10,10 +10,10 @@
 #include <sodium.h>
 
 #include "base/clock.h"
+#include "base/datadir.h"
 #include "base/file.h"
 #include "cli/cli.h"
 #include "cli/guide.h"
-#include "runtime/data_dir.h"
 
 void cli_receipt_add(struct args *args, struct cli_receipt *receipt)
 {
@@ -42,7 +42,7 @@ int cli_receipt_open(struct cli_receipt *receipt, const char *model)
     struct sov_errbuf err = {""};
     enum sov_error rc = SOV_OK;
     if (folder == NULL) {
-        rc = data_dir_default(usual, sizeof usual, &err);
+        rc = datadir_default(usual, sizeof usual, &err);
         if (rc != SOV_OK) return cli_error("--receipt: %s; --data-dir DIR names one", err.message);
         folder = usual;
     }

@@ -117,14 +117,15 @@ int serve_cache_publish(struct serve_cache *c, struct server *server, int wait_m
         return CLI_OK;
     }
     if (c->dir != NULL && serve_cache_open_store(c, shared.model_digest, &err) != SOV_OK) {
-        return cli_error("--data-dir %s: %s", c->data_dir, err.message);
+        if (wait_ms > 0) return cli_error("--data-dir %s: %s", c->data_dir, err.message);
+        log_error("answers are kept in memory only: --data-dir %s: %s", c->data_dir, err.message);
     }
     shared.store = c->store;
     server_set_cache(server, &shared);
     char bytes[CLI_BYTES_TEXT_MAX];
     log_info("answer cache: up to %d answers, %s%s%s", c->entries,
-             cli_bytes_text((double)c->bytes, bytes), c->dir != NULL ? ", also in " : "",
-             c->dir != NULL ? c->data_dir : "");
+             cli_bytes_text((double)c->bytes, bytes), c->store != NULL ? ", also in " : "",
+             c->store != NULL ? c->data_dir : "");
     return CLI_OK;
 }
 

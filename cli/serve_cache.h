@@ -43,7 +43,11 @@ void serve_cache_declare(struct args *args, struct serve_cache *c);
 int serve_cache_check(struct serve_cache *c);
 /* Takes the data directory, and begins with the digest of the model (NULL: the built-in guide). */
 int serve_cache_open(struct serve_cache *c, const char *model);
-/* Gives the cache to the server once the digest is known, for which it waits; else stays pending. */
+/*
+ * Gives the cache to the server once the digest is known, for which it waits; else stays pending. A
+ * data directory that fails is an error at start (wait_ms above 0); of a server that serves, it only
+ * loses its copy on disk.
+ */
 int serve_cache_publish(struct serve_cache *c, struct server *server, int wait_ms);
 /* After server_stop. */
 void serve_cache_close(struct serve_cache *c);

@@ -218,6 +218,13 @@ void engine_job_cancel(struct engine_job *job);
  */
 void engine_job_release(struct engine_job *job);
 
+/*
+ * Submits a request of which only the callbacks matter, waits for its end and lets its text go. The
+ * error is engine_submit's or that of the last event. For callers that have nothing else to do.
+ */
+enum sov_error engine_run(struct engine *engine, const struct engine_request *request,
+                          struct sov_errbuf *err);
+
 /* A snapshot for /metrics and /health. */
 struct engine_stats {
     int running;

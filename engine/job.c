@@ -309,3 +309,23 @@ bool engine_job_ended(struct engine_job *job)
     pthread_mutex_unlock(&job->lock);
     return ended;
 }
+
+enum sov_error engine_run(struct engine *engine, const struct engine_request *request,
+                          struct sov_errbuf *err)
+{
+    struct engine_job *job = NULL;
+    enum sov_error rc = engine_submit(engine, request, NULL, NULL, &job, err);
+    if (rc != SOV_OK) return rc;
+    for (bool finished = false; !finished;) {
+        struct engine_event event;
+        engine_job_wait(job, -1);
+        while (engine_job_next(job, &event)) {
+            if (event.finish == ENGINE_FINISH_ERROR)
+                rc = sov_fail(err, event.error, "%s", event.message);
+            finished = finished || event.finish != ENGINE_FINISH_NONE;
+            engine_event_free(&event);
+        }
+    }
+    engine_job_release(job);
+    return rc;
+}

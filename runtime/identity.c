@@ -11,8 +11,9 @@
 
 #include <sodium.h>
 
+#include "base/datadir.h"
+#include "base/file.h"
 #include "base/mem.h"
-#include "runtime/data_dir.h"
 
 struct identity {
     unsigned char public_key[crypto_sign_PUBLICKEYBYTES];
@@ -31,7 +32,6 @@ enum {
     KEY_MODE = 0600,
     OTHERS_WRITE = 022,
     OTHERS_ANY = 077,
-    NAMES_MAX = 16, /* of temporary files that a killed process may have left */
 };
 
 static enum sov_error check_folder(const char *folder, struct sov_errbuf *err)
@@ -133,18 +133,6 @@ static enum sov_error load_key(const char *path, struct identity *id, struct sov
     return rc;
 }
 
-static bool write_all(int fd, const char *bytes, size_t length)
-{
-    while (length > 0) {
-        ssize_t n = write(fd, bytes, length);
-        if (n < 0 && errno == EINTR) continue;
-        if (n < 0) return false;
-        bytes += n;
-        length -= (size_t)n;
-    }
-    return fsync(fd) == 0;
-}
-
 /* The name is on disk, not only the file. */
 static bool sync_folder(const char *folder)
 {
@@ -153,21 +141,6 @@ static bool sync_folder(const char *folder)
     bool ok = fsync(fd) == 0;
     close(fd);
     return ok;
-}
-
-/* A new file beside path, for this user only; -1 with errno. */
-static int create_beside(const char *path, char temporary[PATH_MAX])
-{
-    for (int i = 0; i < NAMES_MAX; i++) {
-        int n = snprintf(temporary, PATH_MAX, "%s.%ld-%d.tmp", path, (long)getpid(), i);
-        if (n < 0 || n >= PATH_MAX) {
-            errno = ENAMETOOLONG;
-            return -1;
-        }
-        int fd = open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, KEY_MODE);
-        if (fd >= 0 || errno != EEXIST) return fd;
-    }
-    return -1;
 }
 
 /*
@@ -179,11 +152,11 @@ static enum sov_error make_key(const char *folder, const char *path, struct iden
 {
     char temporary[PATH_MAX], line[LINE_BYTES + 1];
     *lost = false;
-    int fd = create_beside(path, temporary);
+    int fd = file_create_beside(path, KEY_MODE, temporary);
     if (fd < 0) return sov_fail(err, SOV_ERR_IO, "%s: cannot be made (%s)", path, strerror(errno));
     crypto_sign_keypair(id->public_key, id->secret);
     write_line(id, line);
-    bool ok = fchmod(fd, KEY_MODE) == 0 && write_all(fd, line, LINE_BYTES);
+    bool ok = fchmod(fd, KEY_MODE) == 0 && file_write_all(fd, line, LINE_BYTES);
     int why = errno;
     sodium_memzero(line, sizeof line);
     if (close(fd) != 0 && ok) {
@@ -222,7 +195,7 @@ enum sov_error identity_open(const char *data_dir, struct identity **out, struct
     *out = NULL;
     if (sodium_init() < 0)
         return sov_fail(err, SOV_ERR_INTERNAL, "the cryptographic library cannot be started");
-    enum sov_error rc = data_dir_prepare(data_dir, err);
+    enum sov_error rc = datadir_make(data_dir, err);
     if (rc == SOV_OK) rc = check_folder(data_dir, err);
     if (rc != SOV_OK) return rc;
     struct identity *id = sov_calloc(1, sizeof *id);

@@ -285,24 +285,11 @@ static enum sov_error replay_pass(struct replay *replay, struct engine *engine, 
         .sampling = sampling_params_default(),
         .top_logprobs = -1,
         .no_prefix_reuse = true,
+        .logits_from = replay->receipt->request.prompt_count - 1,
         .prompt_logits = replay_take,
         .prompt_logits_user = replay,
     };
-    struct engine_job *job = NULL;
-    enum sov_error rc = engine_submit(engine, &request, NULL, NULL, &job, err);
-    if (rc != SOV_OK) return rc;
-    for (bool finished = false; !finished;) {
-        engine_job_wait(job, -1);
-        struct engine_event event;
-        while (engine_job_next(job, &event)) {
-            if (event.finish == ENGINE_FINISH_ERROR)
-                rc = sov_fail(err, event.error, "%s", event.message);
-            finished = finished || event.finish != ENGINE_FINISH_NONE;
-            engine_event_free(&event);
-        }
-    }
-    engine_job_release(job);
-    return rc;
+    return engine_run(engine, &request, err);
 }
 
 static enum receipt_verdict replay_judge(struct replay *replay, struct sov_errbuf *err)

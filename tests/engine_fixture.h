@@ -99,6 +99,20 @@ static inline void fixture_model_free(struct fixture_model *m)
     gguf_close(m->gguf);
 }
 
+/* For groups of tests: *state is one model, computed by two threads. */
+static inline int fixture_model_setup(void **state)
+{
+    static struct fixture_model m;
+    fixture_model_make(&m, 2);
+    *state = &m;
+    return 0;
+}
+static inline int fixture_model_teardown(void **state)
+{
+    fixture_model_free(*state);
+    return 0;
+}
+
 static inline struct engine_options fixture_options(const struct fixture_model *m)
 {
     return (struct engine_options){.model = m->model,

@@ -143,20 +143,6 @@ static void a_position_outside_of_the_prompt_is_refused(void **state)
     engine_free(engine);
 }
 
-static int setup(void **state)
-{
-    static struct fixture_model m;
-    fixture_model_make(&m, 2);
-    *state = &m;
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    fixture_model_free(*state);
-    return 0;
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -165,5 +151,5 @@ int main(void)
         cmocka_unit_test(an_answer_may_follow_the_lines),
         cmocka_unit_test(a_position_outside_of_the_prompt_is_refused),
     };
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return cmocka_run_group_tests(tests, fixture_model_setup, fixture_model_teardown);
 }

@@ -481,20 +481,6 @@ static void creating_and_scoring_survive_every_lack_of_memory(void **state)
     engine_free(engine);
 }
 
-static int setup(void **state)
-{
-    static struct fixture_model m;
-    fixture_model_make(&m, 2);
-    *state = &m;
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    fixture_model_free(*state);
-    return 0;
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -510,5 +496,5 @@ int main(void)
         cmocka_unit_test(extreme_logits_stay_scores),
         cmocka_unit_test(creating_and_scoring_survive_every_lack_of_memory),
     };
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return cmocka_run_group_tests(tests, fixture_model_setup, fixture_model_teardown);
 }

@@ -22,8 +22,8 @@
 #include <cmocka.h>
 #include <sodium.h>
 
+#include "base/datadir.h"
 #include "base/mem.h"
-#include "runtime/data_dir.h"
 #include "runtime/identity.h"
 
 static char parent[220], folder[256], path[512];
@@ -249,7 +249,7 @@ static void test_what_is_no_folder_is_refused(void **state)
     close(fd);
     assert_refused(SOV_ERR_INVALID, "is not a folder");
     unlink(folder);
-    assert_int_equal(data_dir_prepare("", NULL), SOV_ERR_INVALID);
+    assert_int_equal(datadir_make("", NULL), SOV_ERR_INVALID);
 }
 
 static void test_processes_that_start_together_have_one_key(void **state)
@@ -329,15 +329,15 @@ static void test_the_usual_folder(void **state)
     char out[64];
     setenv("XDG_STATE_HOME", "/state", 1);
     setenv("HOME", "/home/me", 1);
-    assert_int_equal(data_dir_default(out, sizeof out, NULL), SOV_OK);
+    assert_int_equal(datadir_default(out, sizeof out, NULL), SOV_OK);
     assert_string_equal(out, "/state/sovereign");
     setenv("XDG_STATE_HOME", "not/absolute", 1);
-    assert_int_equal(data_dir_default(out, sizeof out, NULL), SOV_OK);
+    assert_int_equal(datadir_default(out, sizeof out, NULL), SOV_OK);
     assert_string_equal(out, "/home/me/.local/state/sovereign");
-    assert_int_equal(data_dir_default(out, 8, NULL), SOV_ERR_NOT_FOUND);
+    assert_int_equal(datadir_default(out, 8, NULL), SOV_ERR_NOT_FOUND);
     unsetenv("XDG_STATE_HOME");
     unsetenv("HOME");
-    assert_int_equal(data_dir_default(out, sizeof out, NULL), SOV_ERR_NOT_FOUND);
+    assert_int_equal(datadir_default(out, sizeof out, NULL), SOV_ERR_NOT_FOUND);
 }
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
