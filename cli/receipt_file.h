@@ -3,8 +3,8 @@
 #ifndef SOV_CLI_RECEIPT_FILE_H
 #define SOV_CLI_RECEIPT_FILE_H
 
+#include "base/identity.h"
 #include "cli/runtime_load.h"
-#include "runtime/identity.h"
 #include "runtime/model_digest.h"
 #include "runtime/receipt.h"
 

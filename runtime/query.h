@@ -26,13 +26,13 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/identity.h"
 #include "base/strbuf.h"
 #include "cache/cache.h"
 #include "engine/engine.h"
 #include "ihsan/evaluator.h"
 #include "ihsan/gate.h"
 #include "ihsan/projector.h"
-#include "runtime/identity.h"
 #include "runtime/model_digest.h"
 #include "tokenizer/chat_template.h"
 

@@ -20,9 +20,9 @@
 #include <stdint.h>
 
 #include "base/error.h"
+#include "base/identity.h"
 #include "base/strbuf.h"
 #include "engine/engine.h"
-#include "runtime/identity.h"
 #include "tokenizer/chat_template.h"
 
 enum {

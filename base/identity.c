@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "runtime/identity.h"
+#include "base/identity.h"
 
 #include <errno.h>
 #include <fcntl.h>

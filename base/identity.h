@@ -19,8 +19,8 @@
  *
  * Threads: an open identity is immutable.
  */
-#ifndef SOV_RUNTIME_IDENTITY_H
-#define SOV_RUNTIME_IDENTITY_H
+#ifndef SOV_BASE_IDENTITY_H
+#define SOV_BASE_IDENTITY_H
 
 #include <stdbool.h>
 #include <stddef.h>

@@ -23,8 +23,8 @@
 #include <sodium.h>
 
 #include "base/datadir.h"
+#include "base/identity.h"
 #include "base/mem.h"
-#include "runtime/identity.h"
 
 static char parent[220], folder[256], path[512];
 
