@@ -267,6 +267,8 @@ static void serve_declare(struct args *args, struct serve *s)
     serve_cache_declare(args, &s->cache);
     args_heading(args, "Queries");
     cli_query_setup_add(args, &s->queries);
+    args_switch(args, "--gate-all", &s->queries.gate_all,
+                "The gate judges chats and completions, too, whether they ask for scores or not.");
     args_heading(args, "Running");
     args_text(args, "--log-level", "LEVEL", &s->log_level,
               "error, warn, info or debug. Default info.");

@@ -43,6 +43,7 @@ int cli_query_setup_prepare(struct cli_query_setup *setup, const char *command, 
     if (!gate_mode_parse(setup->gate, &c->gate))
         return cli_usage_error(command, "--gate %s: must be off, observe or enforce", setup->gate);
     c->thresholds = setup->thresholds;
+    c->gate_all = setup->gate_all;
     c->stop_belief = setup->stop_belief;
     setup->questions = sov_alloc(1, sizeof *setup->questions);
     if (setup->questions == NULL) return cli_error("no memory for the rubric");

@@ -15,6 +15,7 @@
 struct cli_query_setup {
     /* The flags. */
     const char *gate;
+    bool gate_all;       /* serve only */
     const char *rubric;  /* a file, or NULL */
     const char *weights; /* of the projector: a file, or NULL */
     struct gate_thresholds thresholds;

@@ -60,6 +60,8 @@ struct query_config {
     struct evaluator *evaluator;
     struct projector projector;
     enum gate_mode gate;
+    /* For the server: chats and completions are scored and judged like queries, asked or not. */
+    bool gate_all;
     struct gate_thresholds thresholds;
     float stop_belief; /* a thought with this belief is the last; 0: none is because of it */
     /* For receipts both. */

@@ -39,6 +39,7 @@ enum answer_field {
     ANSWER_BIASES = 31, /* a list of ANSWER_TOKEN, ANSWER_BIAS, ... */
     ANSWER_TOKEN = 32,
     ANSWER_BIAS = 33,
+    ANSWER_RUBRIC = 34, /* of an answer with scores only */
 };
 
 bool answer_is_determined(const struct api_request *request)
@@ -122,4 +123,7 @@ void answer_key_encode(struct cache_encoder *e, const struct answer_scope *scope
     for (int i = 0; i < r->stop_count; i++)
         cache_encode_bytes(e, ANSWER_TEXT, r->stops[i], r->stop_lengths[i]);
     answer_encode_sampling(e, r);
+    /* The projector and the gate are not in it: what is found is projected and judged anew. */
+    if (r->ihsan.wanted)
+        cache_encode_bytes(e, ANSWER_RUBRIC, scope->rubric_digest, sizeof scope->rubric_digest);
 }

@@ -18,7 +18,8 @@ struct answer_scope {
     enum kv_type kv_type;
     enum chat_template chat_template;
     bool guide;
-    int context; /* it ends answers, too */
+    int context;                                     /* it ends answers, too */
+    unsigned char rubric_digest[MODEL_DIGEST_BYTES]; /* scores are by it */
 };
 
 /* Whether the same request has the same answer every time. */

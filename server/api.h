@@ -93,6 +93,12 @@ static inline struct api_cache api_cache_both(const struct api_cache *a, const s
 /* Adds what one Cache-Control header of a request says (RFC 9111, section 5.2.1). */
 void api_cache_control(const char *value, struct api_cache *cache);
 
+/* What a client wants of scores: by the field `ihsan`. */
+struct api_scoring {
+    bool wanted;
+    bool federated; /* the gate asks for what sharing asks for */
+};
+
 struct api_prompt {
     const char *text; /* NULL when given as token ids */
     size_t length;
@@ -118,6 +124,7 @@ struct api_request {
     size_t stop_lengths[ENGINE_STOPS_MAX];
     int stop_count;
     struct api_cache cache;
+    struct api_scoring ihsan;
     struct chat_message *messages; /* chat */
     size_t message_count;
     struct api_prompt *prompts; /* completions */

@@ -180,6 +180,33 @@ static bool api_refuse_unsupported(const json_t *root, struct api_error *err)
                            json_string_value(type));
 }
 
+/* true, false, or {"federated":bool}, which asks for scores, too. */
+static bool api_read_ihsan(const json_t *root, struct api_scoring *out, struct api_error *err)
+{
+    json_t *value = api_field(root, "ihsan");
+    if (value == NULL) return true;
+    out->wanted = !json_is_false(value);
+    if (json_is_boolean(value)) return true;
+    if (!json_is_object(value))
+        return api_fail(err, "ihsan",
+                        "'ihsan' must be true or false, or an object with 'federated', not %s.",
+                        json_type_name(value));
+    const char *key;
+    json_t *member;
+    json_object_foreach(value, key, member)
+    {
+        char where[API_PARAM_MAX];
+        snprintf(where, sizeof where, "ihsan.%.64s", key);
+        if (strcmp(key, "federated") != 0)
+            return api_fail(err, where, "'%s' is not known; 'ihsan' has 'federated'.", where);
+        if (!json_is_boolean(member) && !json_is_null(member))
+            return api_fail(err, where, "'%s' must be true or false, not %s.", where,
+                            json_type_name(member));
+        out->federated = json_is_true(member);
+    }
+    return true;
+}
+
 static bool api_read_common(const json_t *root, int vocab, struct api_request *out,
                             struct api_error *err)
 {
@@ -197,7 +224,7 @@ static bool api_read_common(const json_t *root, int vocab, struct api_request *o
         !api_read_int(root, "max_completion_tokens", min_tokens, API_CONTEXT_MAX, &max_tokens,
                       err) ||
         !api_read_bool(root, "ignore_eos", &out->ignore_eos, err) ||
-        !api_read_cache(root, &out->cache, err))
+        !api_read_ihsan(root, &out->ihsan, err) || !api_read_cache(root, &out->cache, err))
         return false;
     if (best_of != -1 && best_of != n)
         return api_fail_status(err, 400, "unsupported", "best_of",

@@ -16,6 +16,8 @@ struct generation {
     bool chat;
     bool stream;
     struct body_form form;
+    struct api_scoring ihsan; /* what is wanted of scores, or by the gate's scope */
+    bool shows_scores;
     uint64_t seed;
     enum metrics_cached cached;
     int64_t age_ms;
@@ -48,6 +50,9 @@ static bool generation_make_writer(struct generation *g, const struct generation
         .stream = g->form.stream,
         .include_usage = g->form.include_usage,
         .logprobs = g->form.logprobs,
+        .judge = g->ihsan.wanted ? setup->model->query : NULL,
+        .shows_scores = g->shows_scores,
+        .federated = g->ihsan.federated,
         .choices = g->form.choices,
         .id = setup->id,
         .created_s = clock_wall_ms() / 1000,
@@ -106,8 +111,10 @@ static bool generation_use_value(struct generation *g, const struct generation_s
                                  struct cache_value *value, int64_t age_ms)
 {
     const uint8_t *bytes = cache_value_bytes(value);
-    if (!record_check(g->form.choices, g->form.logprobs,
-                      tokenizer_vocab_size(setup->model->tokenizer), bytes, value->length)) {
+    unsigned features =
+        (g->form.logprobs ? RECORD_LOGPROBS : 0) | (g->ihsan.wanted ? RECORD_SCORED : 0);
+    if (!record_check(g->form.choices, features, tokenizer_vocab_size(setup->model->tokenizer),
+                      bytes, value->length)) {
         cache_value_release(value);
         return false;
     }
@@ -189,7 +196,8 @@ static bool generation_find_records(struct generation *g, const struct generatio
     struct cache_key key;
     cache_encoder_init(&encoder);
     answer_key_encode(&encoder, &setup->cache->scope, request, setup->tenant, setup->tenant_length);
-    bool plain = api_cache_is_default(&request->cache);
+    /* What is scored is judged each time, so its JSON is not kept. */
+    bool plain = api_cache_is_default(&request->cache) && !request->ihsan.wanted;
     bool ok = cache_key_finish(&encoder, setup->cache->shared.secret, &key, NULL) == SOV_OK
                   ? generation_ask(g, setup, request, &key, &wanted, err)
                   : generation_out_of_memory(err);
@@ -224,10 +232,25 @@ static struct generation *generation_new(const struct generation_setup *setup,
     return g;
 }
 
+/* Whoever asked gets scores; with gate_all everybody is judged by them. */
+static bool generation_want_scores(const struct generation_setup *setup,
+                                   struct api_request *request, struct api_error *err)
+{
+    const struct query_config *query = setup->model->query;
+    bool may = producer_may_score(setup->model);
+    if (request->ihsan.wanted && !may)
+        return api_fail_status(err, 400, "unsupported", "ihsan",
+                               "'ihsan' is not supported: this server's model gives no scores.");
+    if (may && query->gate_all && query->gate != GATE_OFF) request->ihsan.wanted = true;
+    return true;
+}
+
 static bool generation_create_parsed(const struct generation_setup *setup,
                                      struct api_request *request, const char *body, size_t length,
                                      struct generation **out, struct api_error *err)
 {
+    bool shows_scores = request->ihsan.wanted;
+    if (!generation_want_scores(setup, request, err)) return false;
     if (setup->model->guide && !request->temperature_given) request->sampling.temperature = 0;
     if (!request->seed_given) request->sampling.seed = generation_draw_seed();
     size_t prompts = request->chat ? 1 : request->prompt_count;
@@ -241,6 +264,8 @@ static bool generation_create_parsed(const struct generation_setup *setup,
     };
     struct generation *g = generation_new(setup, &form);
     if (g == NULL) return generation_out_of_memory(err);
+    g->ihsan = request->ihsan;
+    g->shows_scores = shows_scores;
     if (!generation_make_writer(g, setup, err) ||
         !generation_find_records(g, setup, request, body, length, err)) {
         generation_free(g);
@@ -346,6 +371,16 @@ enum metrics_cached generation_cached(const struct generation *g)
 int64_t generation_age_ms(const struct generation *g)
 {
     return g->age_ms;
+}
+
+int generation_status(const struct generation *g)
+{
+    return !g->stream && writer_withheld(g->writer) ? 403 : 200;
+}
+
+void generation_count_verdicts(const struct generation *g, struct gate_counters *counters)
+{
+    writer_count_verdicts(g->writer, counters);
 }
 
 bool generation_begun(const struct generation *g)

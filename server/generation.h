@@ -84,6 +84,11 @@ enum generation_state generation_pump(struct generation *g, struct strbuf *out,
  */
 bool generation_begun(const struct generation *g);
 
+/* Of one that is DONE: 200, or 403 when the gate withholds all of it and it is not a stream. */
+int generation_status(const struct generation *g);
+/* Of one that is DONE: the gate's verdicts on its choices, if they were scored. */
+void generation_count_verdicts(const struct generation *g, struct gate_counters *counters);
+
 struct generation_stats {
     struct engine_usage usage; /* complete when DONE */
     /* Of what was computed for this request; 0: nothing was, or nothing has come yet. */

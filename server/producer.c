@@ -13,6 +13,7 @@
 
 #include "base/mem.h"
 #include "engine/sampler.h"
+#include "ihsan/evaluator.h"
 #include "kernels/isa.h"
 #include "server/record.h"
 
@@ -33,6 +34,8 @@ struct producer_choice {
     int index;
     bool begun; /* its first record was made */
     enum engine_finish finish;
+    struct token_list picked;       /* of one that is to be scored */
+    struct evaluation *evaluation;  /* of one that is being scored */
     size_t emitted;                 /* bytes of text received, without the echo */
     struct detokenizer detokenizer; /* as the engine's, to know how much text a token makes */
     size_t made;                    /* bytes of text of all tokens received */
@@ -73,6 +76,25 @@ static bool producer_has_logprobs(const struct producer *p)
     return p->request.top_logprobs >= 0;
 }
 
+bool producer_may_score(const struct server_model *model)
+{
+    return model->query != NULL && model->query->evaluator != NULL;
+}
+
+/* The most tokens of a prompt and its answer: what scores them comes behind. */
+static int producer_room(const struct producer *p)
+{
+    int context = engine_context(p->model->engine);
+    if (!p->request.ihsan.wanted) return context;
+    return context - 1 - evaluator_tokens_longest(p->model->query->evaluator);
+}
+
+/* Whether prompts are needed after they were submitted. */
+static bool producer_keeps_prompts(const struct producer *p)
+{
+    return p->request.ihsan.wanted || (p->request.echo && producer_has_logprobs(p));
+}
+
 /* ---- preparing ---- */
 
 static enum sov_error producer_encode(struct producer *p, size_t i, struct sov_errbuf *err)
@@ -98,13 +120,14 @@ static enum sov_error producer_encode(struct producer *p, size_t i, struct sov_e
     if (list->count == 0)
         return sov_fail(err, SOV_ERR_INVALID, "'%s' is empty: it has no tokens to begin from.",
                         field);
-    int context = engine_context(m->engine);
-    if (list->count >= (size_t)context)
+    int room = producer_room(p);
+    if (room < 0 || list->count >= (size_t)room)
         return sov_fail(
             err, SOV_ERR_LIMIT,
             "This model's maximum context length is %d tokens, but '%s' has %zu tokens, which "
-            "leaves no room for an answer.",
-            context, field, list->count);
+            "leaves no room for an answer%s.",
+            engine_context(m->engine), field, list->count,
+            p->request.ihsan.wanted ? " and its scoring" : "");
     return SOV_OK;
 }
 
@@ -222,13 +245,30 @@ static void producer_on_notify(void *user)
     l->notify(l->user, job == NULL || engine_job_ended(job));
 }
 
+/* Engine thread: a choice has its scores. */
+static void producer_on_scored(void *user)
+{
+    const struct producer_choice *c = user;
+    const struct producer_listener *l = &c->producer->listener;
+    l->notify(l->user, true);
+}
+
 static void producer_release_jobs(struct producer *p)
 {
     for (int i = 0; i < p->choice_count; i++) {
         struct engine_job *job = atomic_load(&p->choices[i].job);
         if (job != NULL) engine_job_release(job);
         atomic_store(&p->choices[i].job, NULL);
+        evaluation_release(p->choices[i].evaluation);
+        p->choices[i].evaluation = NULL;
     }
+}
+
+static int producer_tokens_max(const struct producer *p, size_t prompt_count)
+{
+    int wanted = p->request.max_tokens, room = producer_room(p);
+    if (p->request.ihsan.wanted) room -= (int)prompt_count;
+    return wanted >= 0 && wanted < room ? wanted : room;
 }
 
 enum sov_error producer_submit(struct producer *p, const struct producer_listener *listener,
@@ -242,7 +282,7 @@ enum sov_error producer_submit(struct producer *p, const struct producer_listene
         struct engine_request request = {
             .prompt = prompt->ids,
             .prompt_count = (int)prompt->count,
-            .max_tokens = r->max_tokens >= 0 ? r->max_tokens : engine_context(p->model->engine),
+            .max_tokens = producer_tokens_max(p, prompt->count),
             .sampling = r->sampling,
             .stops = r->stops,
             .stop_lengths = r->stop_lengths,
@@ -265,7 +305,7 @@ enum sov_error producer_submit(struct producer *p, const struct producer_listene
         p->running++;
     }
     /* The engine has its own copies; a request may run for minutes. */
-    for (size_t i = 0; i < p->prompt_count && !(r->echo && producer_has_logprobs(p)); i++)
+    for (size_t i = 0; i < p->prompt_count && !producer_keeps_prompts(p); i++)
         token_list_free(&p->prompts[i]);
     api_request_shrink(&p->request);
     return SOV_OK;
@@ -273,7 +313,9 @@ enum sov_error producer_submit(struct producer *p, const struct producer_listene
 
 void producer_put_head(const struct producer *p, struct strbuf *records)
 {
-    record_put_head(records, p->choice_count, producer_has_logprobs(p));
+    record_put_head(records, p->choice_count,
+                    (producer_has_logprobs(p) ? RECORD_LOGPROBS : 0) |
+                        (p->request.ihsan.wanted ? RECORD_SCORED : 0));
 }
 
 /* Holds the logprob of the event's token; false when out of memory. */
@@ -371,6 +413,51 @@ static void producer_count_token(struct producer *p, const struct engine_event *
     if (e->picked_ns > stats->last_token_ns) stats->last_token_ns = e->picked_ns;
 }
 
+/* ---- scores ---- */
+
+static enum sov_error choice_begin_scoring(struct producer_choice *c, struct sov_errbuf *err)
+{
+    struct producer *p = c->producer;
+    const struct token_list *prompt = &p->prompts[c->prompt];
+    size_t count = prompt->count + c->picked.count;
+    int32_t *tokens = sov_alloc(count, sizeof *tokens);
+    if (tokens == NULL) return producer_out_of_memory(err);
+    memcpy(tokens, prompt->ids, prompt->count * sizeof *tokens);
+    if (c->picked.count > 0)
+        memcpy(tokens + prompt->count, c->picked.ids, c->picked.count * sizeof *tokens);
+    enum sov_error rc = evaluation_submit(p->model->query->evaluator, tokens, (int)count,
+                                          producer_on_scored, c, &c->evaluation, err);
+    sov_free(tokens);
+    token_list_free(&c->picked);
+    return rc;
+}
+
+static void choice_end(struct producer_choice *c, struct strbuf *records)
+{
+    record_put_finish(records, c->index, c->finish);
+    c->producer->running--;
+}
+
+/* Of a choice that is being scored: its scores and its end, if they are there. */
+static enum sov_error choice_take_scores(struct producer_choice *c, struct strbuf *records,
+                                         struct sov_errbuf *err)
+{
+    struct ihsan_evaluation scored;
+    if (!evaluation_poll(c->evaluation)) return SOV_OK;
+    enum sov_error rc = evaluation_result(c->evaluation, &scored, err);
+    evaluation_release(c->evaluation);
+    c->evaluation = NULL;
+    if (rc != SOV_OK) return rc;
+    struct record_scores scores = {.rows_computed = scored.rows_computed,
+                                   .rows_reused = scored.rows_reused};
+    memcpy(scores.scores, scored.scores, sizeof scores.scores);
+    record_put_scores(records, c->index, &scores);
+    choice_end(c, records);
+    return strbuf_failed(records) ? producer_out_of_memory(err) : SOV_OK;
+}
+
+/* ---- events to records ---- */
+
 static enum sov_error choice_take(struct producer_choice *c, const struct engine_event *e,
                                   struct strbuf *records, struct sov_errbuf *err)
 {
@@ -386,13 +473,30 @@ static enum sov_error choice_take(struct producer_choice *c, const struct engine
         producer_count_token(p, e);
         bool ends = !p->request.ignore_eos && tokenizer_is_eog(p->model->tokenizer, e->token);
         if (producer_has_logprobs(p) && !ends) ok = choice_hold(c, e);
+        if (p->request.ihsan.wanted) ok = token_list_push(&c->picked, e->token) && ok;
     }
     ok = ok && choice_put_text(c, e, records);
+    if (!ok) return producer_out_of_memory(err);
     if (e->finish != ENGINE_FINISH_NONE) {
         producer_count_usage(p, c, &e->usage);
-        record_put_finish(records, c->index, e->finish);
+        if (p->request.ihsan.wanted) return choice_begin_scoring(c, err);
+        choice_end(c, records);
     }
-    return ok && !strbuf_failed(records) ? SOV_OK : producer_out_of_memory(err);
+    return strbuf_failed(records) ? producer_out_of_memory(err) : SOV_OK;
+}
+
+static enum sov_error choice_pump(struct producer_choice *c, struct strbuf *records,
+                                  struct sov_errbuf *err)
+{
+    struct engine_job *job = atomic_load(&c->job);
+    struct engine_event event;
+    enum sov_error rc = SOV_OK;
+    while (rc == SOV_OK && c->finish == ENGINE_FINISH_NONE && engine_job_next(job, &event)) {
+        rc = choice_take(c, &event, records, err);
+        engine_event_free(&event);
+    }
+    if (rc == SOV_OK && c->evaluation != NULL) rc = choice_take_scores(c, records, err);
+    return rc;
 }
 
 enum producer_state producer_pump(struct producer *p, struct strbuf *records, enum sov_error *error,
@@ -400,15 +504,8 @@ enum producer_state producer_pump(struct producer *p, struct strbuf *records, en
 {
     *error = SOV_OK;
     for (int i = 0; i < p->choice_count; i++) {
-        struct producer_choice *c = &p->choices[i];
-        struct engine_job *job = atomic_load(&c->job);
-        struct engine_event event;
-        while (c->finish == ENGINE_FINISH_NONE && engine_job_next(job, &event)) {
-            *error = choice_take(c, &event, records, err);
-            engine_event_free(&event);
-            if (*error != SOV_OK) return PRODUCER_FAILED;
-            if (c->finish != ENGINE_FINISH_NONE) p->running--;
-        }
+        *error = choice_pump(&p->choices[i], records, err);
+        if (*error != SOV_OK) return PRODUCER_FAILED;
     }
     if (p->running > 0) return PRODUCER_RUNNING;
     record_put_end(records, &p->stats.usage);
@@ -429,6 +526,7 @@ void producer_free(struct producer *p)
     for (int i = 0; i < p->choice_count; i++) {
         struct producer_choice *c = &p->choices[i];
         sov_free(c->held);
+        token_list_free(&c->picked);
         sov_free(c->prompt_logprobs);
         sampler_free(c->sampler);
     }
@@ -471,6 +569,7 @@ size_t producer_flight_bytes_max(const struct api_request *request, int context,
     /* Beyond those of tokens, a choice has a first text and a last, and a finish. */
     size_t each = sum(PRODUCER_CHUNK_BYTES + RECORD_FRAME_BYTES_MAX + logprob, text);
     size_t choice = product(tokens + 3, each);
+    if (request->ihsan.wanted) choice = sum(choice, PRODUCER_CHUNK_BYTES + RECORD_SCORES_BYTES_MAX);
     if (request->echo) {
         size_t prompt = product((size_t)context, sum(text, logprob));
         /* While it is computed, it takes more than its record. */

@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * From a checked request to records (record.h): tokenizes, submits one engine job per choice, and
- * turns the jobs' events into records, a text for each event that has something to show. Knows
- * neither who reads them nor in which form.
+ * turns the jobs' events into records, a text for each event that has something to show. A choice
+ * that is to be scored is when it has ended: over the ids of its prompt and of the tokens that were
+ * picked, so that their KV is taken over, as a query's is. Knows neither who reads the records nor in
+ * which form.
  *
  * Threads: one thread at a time uses a producer; the engine's thread only calls notify and, for an
  * echoed prompt with logprobs, fills numbers that are read after the job's first event.
@@ -21,6 +23,8 @@ struct producer;
  */
 enum sov_error producer_create(const struct server_model *model, struct api_request *request,
                                struct producer **out, struct sov_errbuf *err);
+/* Whether the model can be asked for scores. */
+bool producer_may_score(const struct server_model *model);
 /* The field that prompts come from: "messages" or "prompt". */
 const char *producer_field(bool chat);
 

@@ -104,20 +104,10 @@ static void query_reply_put_whole(const struct query_reply *r, struct strbuf *ou
     struct query_result result;
     struct strbuf object = {0};
     query_write(r->query, r->id, r->model, &object);
-    if (query_reply_withheld(r, &result)) {
-        struct api_error err;
-        api_fail_status(&err, 403, "answer_withheld", NULL, "The gate withholds this answer: %s%s.",
-                        result.gate.reasons[0].text,
-                        result.gate.reason_count > 1 ? ", and more" : "");
-        api_error_write(&err, out);
-        /* {"error":{...}} and {"id":...} become one object. */
-        if (!strbuf_failed(out) && !strbuf_failed(&object)) {
-            out->data[out->length - 1] = ',';
-            strbuf_append(out, object.data + 1, object.length - 1);
-        }
-    } else {
+    if (query_reply_withheld(r, &result))
+        reply_withheld(&result.gate, &object, out);
+    else
         strbuf_append(out, strbuf_text(&object), object.length);
-    }
     if (strbuf_failed(&object)) out->failed = true;
     strbuf_free(&object);
 }

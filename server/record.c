@@ -24,12 +24,12 @@ static void record_put_float(struct strbuf *out, float value)
     strbuf_append(out, bytes, sizeof bytes);
 }
 
-void record_put_head(struct strbuf *out, int choices, bool logprobs)
+void record_put_head(struct strbuf *out, int choices, unsigned features)
 {
     strbuf_putc(out, RECORD_HEAD);
     record_put_int(out, RECORD_VERSION);
     record_put_int(out, (uint32_t)choices);
-    record_put_int(out, logprobs);
+    record_put_int(out, features);
 }
 
 void record_put_text(struct strbuf *out, int choice, const char *text, size_t length,
@@ -57,6 +57,15 @@ void record_put_logprob(struct strbuf *out, const struct record_logprob *logprob
         record_put_int(out, (uint32_t)logprob->top[i].token);
         record_put_float(out, logprob->top[i].logprob);
     }
+}
+
+void record_put_scores(struct strbuf *out, int choice, const struct record_scores *scores)
+{
+    strbuf_putc(out, RECORD_SCORES);
+    record_put_int(out, (uint32_t)choice);
+    for (int d = 0; d < IHSAN_DIMENSIONS; d++) record_put_float(out, scores->scores[d]);
+    record_put_int(out, (uint32_t)scores->rows_computed);
+    record_put_int(out, (uint32_t)scores->rows_reused);
 }
 
 void record_put_finish(struct strbuf *out, int choice, enum engine_finish finish)
@@ -124,22 +133,21 @@ static bool record_get_logprob(const uint8_t **at, const uint8_t *end, int32_t v
     return true;
 }
 
-void record_reader_init(struct record_reader *reader, int choices, bool logprobs, int32_t vocab)
+void record_reader_init(struct record_reader *reader, int choices, unsigned features, int32_t vocab)
 {
     *reader = (struct record_reader){
-        .choices = choices, .logprobs = logprobs, .vocab = vocab, .running = choices};
+        .choices = choices, .features = features, .vocab = vocab, .running = choices};
 }
 
 static bool record_read_head(struct record_reader *r, const uint8_t **at, const uint8_t *end)
 {
-    uint32_t version, choices, logprobs;
+    uint32_t version, choices, features;
     if (r->begun || !record_get_int(at, end, RECORD_VERSION, &version) ||
         !record_get_int(at, end, API_CHOICES_MAX, &choices) ||
-        !record_get_int(at, end, 1, &logprobs))
+        !record_get_int(at, end, RECORD_LOGPROBS | RECORD_SCORED, &features))
         return false;
     r->begun = true;
-    return version == RECORD_VERSION && (int)choices == r->choices &&
-           (logprobs != 0) == r->logprobs;
+    return version == RECORD_VERSION && (int)choices == r->choices && features == r->features;
 }
 
 /* The choice that a TEXT or FINISH is about: one that has not finished. */
@@ -157,13 +165,14 @@ static bool record_read_text(struct record_reader *r, const uint8_t **at, const 
                              struct record *out)
 {
     uint32_t length, count;
-    if (!record_read_choice(r, at, end, &out->choice) ||
+    if (!record_read_choice(r, at, end, &out->choice) || r->scored[out->choice] ||
         !record_get_int(at, end, INT32_MAX, &length) || length > (size_t)(end - *at))
         return false;
     out->text = (const char *)*at;
     out->length = length;
     *at += length;
-    if (!record_get_int(at, end, r->logprobs ? INT32_MAX : 0, &count)) return false;
+    uint32_t count_max = (r->features & RECORD_LOGPROBS) != 0 ? INT32_MAX : 0;
+    if (!record_get_int(at, end, count_max, &count)) return false;
     out->logprob_count = count;
     out->logprobs = *at;
     struct record_logprob skipped;
@@ -173,11 +182,35 @@ static bool record_read_text(struct record_reader *r, const uint8_t **at, const 
     return true;
 }
 
+/* Sums over the choices are printed. */
+static const uint32_t RECORD_ROWS_MAX = INT32_MAX / 2 / API_CHOICES_MAX;
+
+static bool record_read_scores(struct record_reader *r, const uint8_t **at, const uint8_t *end,
+                               struct record *out)
+{
+    uint32_t computed, reused;
+    if ((r->features & RECORD_SCORED) == 0 || !record_read_choice(r, at, end, &out->choice) ||
+        r->scored[out->choice])
+        return false;
+    for (int d = 0; d < IHSAN_DIMENSIONS; d++) {
+        float *score = &out->scores.scores[d];
+        if (!record_get_float(at, end, score) || !(*score >= 0 && *score <= 1)) return false;
+    }
+    if (!record_get_int(at, end, RECORD_ROWS_MAX, &computed) ||
+        !record_get_int(at, end, RECORD_ROWS_MAX, &reused))
+        return false;
+    out->scores.rows_computed = (int)computed;
+    out->scores.rows_reused = (int)reused;
+    r->scored[out->choice] = true;
+    return true;
+}
+
 static bool record_read_finish(struct record_reader *r, const uint8_t **at, const uint8_t *end,
                                struct record *out)
 {
     uint32_t finish;
-    if (!record_read_choice(r, at, end, &out->choice) ||
+    bool scored = (r->features & RECORD_SCORED) != 0;
+    if (!record_read_choice(r, at, end, &out->choice) || r->scored[out->choice] != scored ||
         !record_get_int(at, end, ENGINE_FINISH_LENGTH, &finish) || finish < ENGINE_FINISH_STOP)
         return false;
     out->finish = (enum engine_finish)finish;
@@ -214,6 +247,7 @@ bool record_next(struct record_reader *reader, const uint8_t **at, const uint8_t
     switch (kind) {
     case RECORD_HEAD: return record_read_head(reader, at, end);
     case RECORD_TEXT: return record_read_text(reader, at, end, out);
+    case RECORD_SCORES: return record_read_scores(reader, at, end, out);
     case RECORD_FINISH: return record_read_finish(reader, at, end, out);
     case RECORD_END: return record_read_end(reader, at, end, out);
     default: return false;
@@ -225,12 +259,12 @@ void record_next_logprob(struct record *record, struct record_logprob *out)
     (void)record_get_logprob(&record->logprobs, record->logprobs_end, INT32_MAX, out);
 }
 
-bool record_check(int choices, bool logprobs, int32_t vocab, const void *bytes, size_t length)
+bool record_check(int choices, unsigned features, int32_t vocab, const void *bytes, size_t length)
 {
     struct record_reader reader;
     struct record record;
     const uint8_t *at = bytes, *end = at + length;
-    record_reader_init(&reader, choices, logprobs, vocab);
+    record_reader_init(&reader, choices, features, vocab);
     while (at < end)
         if (!record_next(&reader, &at, end, &record)) return false;
     return reader.ended;

@@ -207,18 +207,37 @@ static void reply_put_logprobs(struct reply_logprobs *logprobs, struct strbuf *o
         reply_logprobs_write(logprobs, out);
 }
 
-static void reply_put_usage(const struct engine_usage *usage, struct strbuf *out)
+static void reply_put_usage(const struct engine_usage *usage, const struct reply_scoring *scoring,
+                            struct strbuf *out)
 {
     strbuf_printf(out,
                   "\"usage\":{\"prompt_tokens\":%d,\"completion_tokens\":%d,\"total_tokens\":%d,"
-                  "\"prompt_tokens_details\":{\"cached_tokens\":%d}}",
+                  "\"prompt_tokens_details\":{\"cached_tokens\":%d}",
                   usage->prompt_tokens, usage->completion_tokens,
                   usage->prompt_tokens + usage->completion_tokens, usage->cached_tokens);
+    if (scoring != NULL)
+        strbuf_printf(out, ",\"scoring_tokens\":%d,\"scoring_cached_tokens\":%d", scoring->tokens,
+                      scoring->cached);
+    strbuf_putc(out, '}');
+}
+
+/* The last members of a choice, and its closing brace. */
+static void reply_put_finish(enum engine_finish finish, const struct reply_verdict *verdict,
+                             struct strbuf *out)
+{
+    bool withheld = verdict != NULL && verdict->withheld;
+    strbuf_printf(out, ",\"finish_reason\":%s",
+                  withheld ? "\"content_filter\"" : reply_finish_json(finish));
+    if (verdict != NULL && verdict->member.length > 0) {
+        strbuf_puts(out, ",\"ihsan\":");
+        strbuf_append(out, verdict->member.data, verdict->member.length);
+    }
+    strbuf_putc(out, '}');
 }
 
 void reply_chunk(const struct reply_head *head, int index, bool first, const char *text,
                  size_t length, struct reply_logprobs *logprobs, enum engine_finish finish,
-                 struct strbuf *out)
+                 const struct reply_verdict *verdict, struct strbuf *out)
 {
     strbuf_puts(out, "data: ");
     strbuf_append(out, strbuf_text(&head->text), head->text.length);
@@ -236,17 +255,17 @@ void reply_chunk(const struct reply_head *head, int index, bool first, const cha
         strbuf_putc(out, '}');
     }
     reply_put_logprobs(logprobs, out);
-    strbuf_printf(out, ",\"finish_reason\":%s}]%s}\n\n", reply_finish_json(finish),
-                  head->include_usage ? ",\"usage\":null" : "");
+    reply_put_finish(finish, verdict, out);
+    strbuf_printf(out, "]%s}\n\n", head->include_usage ? ",\"usage\":null" : "");
 }
 
 void reply_chunk_usage(const struct reply_head *head, const struct engine_usage *usage,
-                       struct strbuf *out)
+                       const struct reply_scoring *scoring, struct strbuf *out)
 {
     strbuf_puts(out, "data: ");
     strbuf_append(out, strbuf_text(&head->text), head->text.length);
     strbuf_puts(out, ",\"choices\":[],");
-    reply_put_usage(usage, out);
+    reply_put_usage(usage, scoring, out);
     strbuf_puts(out, "}\n\n");
 }
 
@@ -269,21 +288,43 @@ void reply_begin(const struct reply_head *head, struct strbuf *out)
 }
 
 void reply_choice(const struct reply_head *head, int index, const char *text, size_t length,
-                  struct reply_logprobs *logprobs, enum engine_finish finish, struct strbuf *out)
+                  struct reply_logprobs *logprobs, enum engine_finish finish,
+                  const struct reply_verdict *verdict, struct strbuf *out)
 {
+    bool withheld = verdict != NULL && verdict->withheld;
     strbuf_printf(out, "%s{\"index\":%d,", index > 0 ? "," : "", index);
     strbuf_puts(out, head->chat ? "\"message\":{\"role\":\"assistant\",\"content\":" : "\"text\":");
-    strbuf_put_json_string(out, text, length);
+    /* A completion's text is never null for clients. */
+    if (withheld)
+        strbuf_puts(out, head->chat ? "null" : "\"\"");
+    else
+        strbuf_put_json_string(out, text, length);
     if (head->chat) strbuf_puts(out, ",\"refusal\":null}");
-    reply_put_logprobs(logprobs, out);
-    strbuf_printf(out, ",\"finish_reason\":%s}", reply_finish_json(finish));
+    reply_put_logprobs(withheld ? NULL : logprobs, out);
+    reply_put_finish(finish, verdict, out);
 }
 
-void reply_end(const struct engine_usage *usage, struct strbuf *out)
+void reply_end(const struct engine_usage *usage, const struct reply_scoring *scoring,
+               struct strbuf *out)
 {
     strbuf_puts(out, "],");
-    reply_put_usage(usage, out);
+    reply_put_usage(usage, scoring, out);
     strbuf_puts(out, "}");
+}
+
+void reply_withheld(const struct gate_result *gate, const struct strbuf *answer, struct strbuf *out)
+{
+    struct api_error err;
+    api_fail_status(&err, 403, "answer_withheld", NULL, "The gate withholds this answer: %s%s.",
+                    gate->reasons[0].text, gate->reason_count > 1 ? ", and more" : "");
+    api_error_write(&err, out);
+    if (strbuf_failed(out) || strbuf_failed(answer)) {
+        out->failed = true;
+        return;
+    }
+    /* {"error":{...}} and {"id":...} become one object. */
+    out->data[out->length - 1] = ',';
+    strbuf_append(out, answer->data + 1, answer->length - 1);
 }
 
 void reply_tokens(const struct tokenizer *tok, const int32_t *ids, size_t count, bool with_pieces,

@@ -14,6 +14,7 @@
 
 #include "base/strbuf.h"
 #include "engine/engine.h"
+#include "ihsan/gate.h"
 #include "server/api.h"
 #include "tokenizer/tokenizer.h"
 
@@ -59,13 +60,24 @@ void reply_logprobs_write(struct reply_logprobs *l, struct strbuf *out);
  */
 const char *reply_finish_json(enum engine_finish finish);
 
-/* One event of a stream. logprobs: NULL when none were asked for. */
+/* What became of a choice that was scored. */
+struct reply_verdict {
+    bool withheld;        /* its finish_reason is content_filter */
+    struct strbuf member; /* the object of "ihsan"; empty: it is not shown */
+};
+/* Positions that scoring took, all choices together. */
+struct reply_scoring {
+    int tokens;
+    int cached; /* of them, those whose KV was there */
+};
+
+/* One event of a stream. logprobs: NULL when none were asked for. verdict: NULL when there is none. */
 void reply_chunk(const struct reply_head *head, int index, bool first, const char *text,
                  size_t length, struct reply_logprobs *logprobs, enum engine_finish finish,
-                 struct strbuf *out);
-/* The event with the usage and no choices. */
+                 const struct reply_verdict *verdict, struct strbuf *out);
+/* The event with the usage and no choices. scoring: NULL when nothing was scored, here and below. */
 void reply_chunk_usage(const struct reply_head *head, const struct engine_usage *usage,
-                       struct strbuf *out);
+                       const struct reply_scoring *scoring, struct strbuf *out);
 void reply_chunk_error(const struct api_error *err, struct strbuf *out);
 void reply_done(struct strbuf *out);
 
@@ -75,8 +87,17 @@ void reply_done(struct strbuf *out);
  */
 void reply_begin(const struct reply_head *head, struct strbuf *out);
 void reply_choice(const struct reply_head *head, int index, const char *text, size_t length,
-                  struct reply_logprobs *logprobs, enum engine_finish finish, struct strbuf *out);
-void reply_end(const struct engine_usage *usage, struct strbuf *out);
+                  struct reply_logprobs *logprobs, enum engine_finish finish,
+                  const struct reply_verdict *verdict, struct strbuf *out);
+void reply_end(const struct engine_usage *usage, const struct reply_scoring *scoring,
+               struct strbuf *out);
+
+/*
+ * An answer that the gate withholds: an error object with the first reason, and in the same object
+ * the members of `answer`, which must be an object.
+ */
+void reply_withheld(const struct gate_result *gate, const struct strbuf *answer,
+                    struct strbuf *out);
 
 /* {"tokens":[1,2]} or, with pieces, {"tokens":[{"id":1,"piece":"a"},{"id":2,"piece":[226,130]}]}.
  */

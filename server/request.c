@@ -244,7 +244,10 @@ static void request_finish_generation(struct request *r, enum generation_state s
     r->generation_over = true;
     int64_t now = clock_monotonic_ns();
     if (state != GENERATION_DONE) return;
-    if (r->query != NULL) query_reply_count(r->query, &m->queries);
+    if (r->query != NULL)
+        query_reply_count(r->query, &m->queries);
+    else
+        generation_count_verdicts(r->generation, &m->queries.gate);
     metrics_observe(&m->duration, now - r->received_ns);
     if (stats.tokens > 0) metrics_observe(&m->first_token, stats.first_token_ns - r->received_ns);
     if (stats.tokens > 1)
@@ -261,6 +264,12 @@ static bool request_streams(const struct request *r)
 static bool request_begun(const struct request *r)
 {
     return r->query != NULL || generation_begun(r->generation);
+}
+
+/* Of a whole answer. */
+static int request_status(const struct request *r)
+{
+    return r->query != NULL ? query_reply_status(r->query) : generation_status(r->generation);
 }
 
 static void request_fail_shutdown(struct request *r, struct api_error *err)
@@ -352,8 +361,7 @@ enum MHD_Result request_step(struct request *r)
             bool begins = request_streams(r) && request_begun(r);
             if (!begins && !request_pump(r, &err)) return respond_error(r, &err);
             if (request_streams(r) && request_begun(r)) return request_begin_stream(r);
-            int status = r->query != NULL ? query_reply_status(r->query) : 200;
-            if (r->generation_over) return respond_buffer(r, status, NULL, &r->out);
+            if (r->generation_over) return respond_buffer(r, request_status(r), NULL, &r->out);
         }
         if (request_suspend(r)) return MHD_YES;
     }

@@ -219,6 +219,8 @@ static void server_publish_cache(struct server *server)
     cache->scope.chat_template = model->chat_template;
     cache->scope.guide = model->guide;
     cache->scope.context = engine_context(model->engine);
+    if (model->query != NULL)
+        memcpy(cache->scope.rubric_digest, model->query->rubric_digest, MODEL_DIGEST_BYTES);
     for (int32_t i = 0; i < tokenizer_vocab_size(model->tokenizer); i++) {
         size_t length;
         tokenizer_piece(model->tokenizer, i, true, &length);

@@ -1,15 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "server/writer.h"
 
+#include <string.h>
+
 #include "base/mem.h"
 #include "server/record.h"
 #include "server/reply.h"
 
 struct writer_choice {
     bool begun;         /* the first chunk was written */
-    struct strbuf text; /* of an answer that is not streamed */
+    struct strbuf text; /* of an answer that is not streamed, or waits for its verdict */
     struct reply_logprobs logprobs;
     enum engine_finish finish;
+    struct reply_verdict verdict;
 };
 
 struct writer {
@@ -17,6 +20,12 @@ struct writer {
     bool stream;
     bool include_usage;
     bool logprobs;
+    const struct query_config *judge;
+    struct gate_result *gates; /* of each choice, with a judge */
+    bool shows_scores;
+    bool federated;
+    bool holds; /* texts, until there is a verdict */
+    struct reply_scoring scoring;
     int choice_count;
     struct reply_head head;
     struct record_reader reader;
@@ -33,13 +42,21 @@ struct writer *writer_create(const struct writer_form *form)
     w->stream = form->stream;
     w->include_usage = form->include_usage;
     w->logprobs = form->logprobs;
+    w->judge = form->judge;
+    if (form->judge != NULL) w->gates = sov_calloc((size_t)form->choices, sizeof *w->gates);
+    w->shows_scores = form->shows_scores;
+    w->federated = form->federated;
+    w->holds = form->judge != NULL && form->judge->gate == GATE_ENFORCE;
     w->choice_count = form->choices;
-    record_reader_init(&w->reader, form->choices, form->logprobs,
+    record_reader_init(&w->reader, form->choices,
+                       (form->logprobs ? RECORD_LOGPROBS : 0) |
+                           (form->judge != NULL ? RECORD_SCORED : 0),
                        tokenizer_vocab_size(form->tokenizer));
     for (int i = 0; i < w->choice_count; i++)
         reply_logprobs_init(&w->choices[i].logprobs, form->chat, form->tokenizer);
-    if (reply_head_init(&w->head, form->chat, form->stream, form->include_usage, form->id,
-                        form->created_s, form->model))
+    bool judges = form->judge == NULL || w->gates != NULL;
+    if (judges && reply_head_init(&w->head, form->chat, form->stream, form->include_usage, form->id,
+                                  form->created_s, form->model))
         return w;
     writer_free(w);
     return NULL;
@@ -50,9 +67,11 @@ void writer_free(struct writer *w)
     if (w == NULL) return;
     for (int i = 0; i < w->choice_count; i++) {
         strbuf_free(&w->choices[i].text);
+        strbuf_free(&w->choices[i].verdict.member);
         reply_logprobs_free(&w->choices[i].logprobs);
     }
     reply_head_free(&w->head);
+    sov_free(w->gates);
     sov_free(w);
 }
 
@@ -79,37 +98,97 @@ static void writer_take_text(struct writer *w, struct record *record, struct str
 {
     struct writer_choice *c = &w->choices[record->choice];
     writer_take_logprobs(c, record);
-    if (!w->stream) {
+    if (!w->stream || w->holds) {
         if (!strbuf_append(&c->text, record->text, record->length)) out->failed = true;
         return;
     }
     reply_chunk(&w->head, record->choice, !c->begun, record->text, record->length,
-                w->logprobs ? &c->logprobs : NULL, ENGINE_FINISH_NONE, out);
+                w->logprobs ? &c->logprobs : NULL, ENGINE_FINISH_NONE, NULL, out);
     c->begun = true;
+}
+
+/* False when the projector does not take the scores. */
+static bool writer_take_scores(struct writer *w, const struct record *record, struct strbuf *out)
+{
+    struct writer_choice *c = &w->choices[record->choice];
+    struct gate_result *gate = &w->gates[record->choice];
+    struct query_scores scores = {.there = true};
+    memcpy(scores.ihsan, record->scores.scores, sizeof scores.ihsan);
+    if (projector_project(&w->judge->projector, scores.ihsan, &scores.ntu, NULL) != SOV_OK)
+        return false;
+    gate_judge(w->judge->gate, &w->judge->thresholds, scores.ihsan, &scores.ntu, w->federated,
+               gate);
+    w->scoring.tokens += record->scores.rows_computed + record->scores.rows_reused;
+    w->scoring.cached += record->scores.rows_reused;
+    c->verdict.withheld = gate->verdict == GATE_WITHHELD;
+    if (!w->shows_scores) return true;
+    struct strbuf *member = &c->verdict.member;
+    strbuf_puts(member, "{\"scores\":");
+    query_write_ihsan(&scores, member);
+    strbuf_puts(member, ",\"ntu\":");
+    query_write_ntu(&scores, member);
+    strbuf_puts(member, ",\"gate\":");
+    query_write_gate(w->judge, gate, member);
+    strbuf_putc(member, '}');
+    if (strbuf_failed(member)) out->failed = true;
+    return true;
 }
 
 static void writer_take_finish(struct writer *w, const struct record *record, struct strbuf *out)
 {
     struct writer_choice *c = &w->choices[record->choice];
     c->finish = record->finish;
-    if (w->stream) reply_chunk(&w->head, record->choice, false, "", 0, NULL, c->finish, out);
+    if (!w->stream) return;
+    if (w->holds && !c->verdict.withheld) {
+        reply_chunk(&w->head, record->choice, true, strbuf_text(&c->text), c->text.length,
+                    w->logprobs ? &c->logprobs : NULL, ENGINE_FINISH_NONE, NULL, out);
+        c->begun = true;
+    }
+    strbuf_free(&c->text);
+    reply_chunk(&w->head, record->choice, !c->begun, "", 0, NULL, c->finish,
+                w->judge != NULL ? &c->verdict : NULL, out);
+}
+
+bool writer_withheld(const struct writer *w)
+{
+    bool all = w->judge != NULL;
+    for (int i = 0; i < w->choice_count && all; i++) all = w->choices[i].verdict.withheld;
+    return all;
+}
+
+void writer_count_verdicts(const struct writer *w, struct gate_counters *counters)
+{
+    for (int i = 0; i < w->choice_count && w->judge != NULL; i++)
+        gate_count(counters, &w->gates[i]);
+}
+
+static void writer_put_whole(struct writer *w, struct strbuf *out)
+{
+    reply_begin(&w->head, out);
+    for (int i = 0; i < w->choice_count; i++) {
+        struct writer_choice *c = &w->choices[i];
+        reply_choice(&w->head, i, strbuf_text(&c->text), c->text.length,
+                     w->logprobs ? &c->logprobs : NULL, c->finish,
+                     w->judge != NULL ? &c->verdict : NULL, out);
+    }
+    reply_end(&w->usage, w->shows_scores ? &w->scoring : NULL, out);
 }
 
 static void writer_take_end(struct writer *w, const struct record *record, struct strbuf *out)
 {
     w->usage = record->usage;
     if (w->stream) {
-        if (w->include_usage) reply_chunk_usage(&w->head, &w->usage, out);
+        if (w->include_usage)
+            reply_chunk_usage(&w->head, &w->usage, w->shows_scores ? &w->scoring : NULL, out);
         reply_done(out);
-        return;
+    } else if (writer_withheld(w)) {
+        struct strbuf answer = {0};
+        writer_put_whole(w, &answer);
+        reply_withheld(&w->gates[0], &answer, out);
+        strbuf_free(&answer);
+    } else {
+        writer_put_whole(w, out);
     }
-    reply_begin(&w->head, out);
-    for (int i = 0; i < w->choice_count; i++) {
-        struct writer_choice *c = &w->choices[i];
-        reply_choice(&w->head, i, strbuf_text(&c->text), c->text.length,
-                     w->logprobs ? &c->logprobs : NULL, c->finish, out);
-    }
-    reply_end(&w->usage, out);
 }
 
 enum writer_state writer_take(struct writer *w, const uint8_t **at, const uint8_t *end,
@@ -121,6 +200,9 @@ enum writer_state writer_take(struct writer *w, const uint8_t **at, const uint8_
         switch (record.kind) {
         case RECORD_HEAD: break;
         case RECORD_TEXT: writer_take_text(w, &record, out); break;
+        case RECORD_SCORES:
+            if (!writer_take_scores(w, &record, out)) return WRITER_BAD;
+            break;
         case RECORD_FINISH: writer_take_finish(w, &record, out); break;
         case RECORD_END: writer_take_end(w, &record, out); return WRITER_DONE;
         }

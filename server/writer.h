@@ -3,6 +3,9 @@
  * From records (record.h) to the bytes of one request's answer: the events of a stream, an event
  * for each text, or one JSON object at the end; with the request's own id, time and options. Pure:
  * no engine, no sockets.
+ *
+ * Choices with scores are judged here. Where the gate enforces, nothing of a choice is written before
+ * its scores are known: a stream then gets all of its text at once, or none.
  */
 #ifndef SOV_SERVER_WRITER_H
 #define SOV_SERVER_WRITER_H
@@ -13,6 +16,7 @@
 
 #include "base/strbuf.h"
 #include "engine/engine.h"
+#include "runtime/query.h"
 #include "server/api.h"
 #include "tokenizer/tokenizer.h"
 
@@ -22,6 +26,10 @@ struct writer_form {
     bool stream;
     bool include_usage;
     bool logprobs;
+    /* Of an answer with scores: who projects and judges (outlives the writer); else NULL. */
+    const struct query_config *judge;
+    bool shows_scores; /* false: they are only judged by */
+    bool federated;
     int choices; /* 1 to API_CHOICES_MAX */
     const char *id;
     int64_t created_s;
@@ -62,5 +70,9 @@ void writer_take_ending(struct writer *w, const char *ending, size_t length,
 bool writer_begun(const struct writer *w);
 /* Complete when DONE. */
 const struct engine_usage *writer_usage(const struct writer *w);
+/* When DONE: whether every choice was withheld; a whole answer is then an error, for status 403. */
+bool writer_withheld(const struct writer *w);
+/* When DONE: adds the verdicts of all choices. */
+void writer_count_verdicts(const struct writer *w, struct gate_counters *counters);
 
 #endif

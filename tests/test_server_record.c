@@ -92,6 +92,63 @@ static void test_a_part_is_no_answer_and_neither_is_more(void **state)
     strbuf_free(&bytes);
 }
 
+/* A choice with scores: once, behind its texts, and only where they were asked for. */
+static void test_scores_have_their_place(void **state)
+{
+    (void)state;
+    const struct record_scores good = {
+        {0, 0.25f, 1, 0.5f, 0.125f, 0.75f, 0x1p-149f, 0.3f}, 70, 400};
+    struct record_scores high = good, low = good, nan = good;
+    const struct engine_usage usage = {.prompt_tokens = 3, .completion_tokens = 2};
+    high.scores[2] = 1.0000001f;
+    low.scores[7] = -0.25f;
+    nan.scores[0] = NAN;
+    static const struct {
+        const char *what, *order; /* t: text, s, h, l, n: the scores above, f: finish */
+        unsigned features;
+        bool valid;
+    } CASES[] = {
+        {"as it should be", "tsf", RECORD_SCORED, true},
+        {"without text", "sf", RECORD_SCORED, true},
+        {"none", "tf", RECORD_SCORED, false},
+        {"not asked for", "tsf", 0, false},
+        {"twice", "tssf", RECORD_SCORED, false},
+        {"before a text", "stf", RECORD_SCORED, false},
+        {"behind the finish", "tfs", RECORD_SCORED, false},
+        {"above 1", "thf", RECORD_SCORED, false},
+        {"below 0", "tlf", RECORD_SCORED, false},
+        {"not a number", "tnf", RECORD_SCORED, false},
+    };
+    for (size_t i = 0; i < sizeof CASES / sizeof CASES[0]; i++) {
+        struct strbuf bytes = {0};
+        record_put_head(&bytes, 1, CASES[i].features);
+        for (const char *at = CASES[i].order; *at != '\0'; at++) {
+            if (*at == 't') record_put_text(&bytes, 0, "a", 1, 0);
+            if (*at == 'f') record_put_finish(&bytes, 0, ENGINE_FINISH_STOP);
+            if (*at == 's') record_put_scores(&bytes, 0, &good);
+            if (*at == 'h') record_put_scores(&bytes, 0, &high);
+            if (*at == 'l') record_put_scores(&bytes, 0, &low);
+            if (*at == 'n') record_put_scores(&bytes, 0, &nan);
+        }
+        record_put_end(&bytes, &usage);
+        if (record_check(1, CASES[i].features, VOCAB, bytes.data, bytes.length) != CASES[i].valid)
+            fail_msg("%s", CASES[i].what);
+        if (CASES[i].valid) {
+            for (size_t n = 0; n < bytes.length; n++)
+                assert_false(record_check(1, CASES[i].features, VOCAB, bytes.data, n));
+            assert_false(record_check(1, 0, VOCAB, bytes.data, bytes.length));
+            struct record_reader reader;
+            struct record r = {0};
+            const uint8_t *at = (const uint8_t *)bytes.data, *end = at + bytes.length;
+            record_reader_init(&reader, 1, RECORD_SCORED, VOCAB);
+            while (r.kind != RECORD_SCORES) assert_true(record_next(&reader, &at, end, &r));
+            assert_memory_equal(r.scores.scores, good.scores, sizeof good.scores);
+            assert_true(r.scores.rows_computed == 70 && r.scores.rows_reused == 400);
+        }
+        strbuf_free(&bytes);
+    }
+}
+
 /* An answer to another request. */
 static void test_another_shape_is_refused(void **state)
 {
@@ -185,6 +242,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_what_was_written_is_read),
         cmocka_unit_test(test_a_part_is_no_answer_and_neither_is_more),
+        cmocka_unit_test(test_scores_have_their_place),
         cmocka_unit_test(test_another_shape_is_refused),
         cmocka_unit_test(test_nonsense_is_refused),
         cmocka_unit_test(test_cache_control),
