@@ -46,6 +46,15 @@ bool strbuf_append(struct strbuf *buf, const void *bytes, size_t length)
     return true;
 }
 
+char *strbuf_extend(struct strbuf *buf, size_t n)
+{
+    if (!strbuf_reserve(buf, n)) return NULL;
+    char *first = buf->data + buf->length;
+    buf->length += n;
+    buf->data[buf->length] = '\0';
+    return first;
+}
+
 bool strbuf_puts(struct strbuf *buf, const char *text)
 {
     return strbuf_append(buf, text, strlen(text));

@@ -24,6 +24,8 @@ bool strbuf_printf(struct strbuf *buf, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 /* Appends text as a JSON string with quotes; invalid UTF-8 becomes U+FFFD, so that the result is always valid JSON. */
 bool strbuf_put_json_string(struct strbuf *buf, const char *text, size_t length);
+/* Appends n bytes that the caller writes, and returns the first of them; NULL when it fails. */
+char *strbuf_extend(struct strbuf *buf, size_t n);
 /* Drops the first n bytes. */
 void strbuf_consume(struct strbuf *buf, size_t n);
 void strbuf_clear(struct strbuf *buf);

@@ -24,10 +24,10 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
+#include "base/listen.h"
 #include "server/auth.h"
 #include "server/computation.h"
 #include "server/generation.h"
-#include "server/listen.h"
 #include "server/metrics.h"
 #include "server/query_reply.h"
 #include "server/server.h"

@@ -169,7 +169,8 @@ enum sov_error server_start(const struct server_options *options, struct server 
     if (!server_init_locks(server))
         rc = sov_fail(err, SOV_ERR_NOMEM, "cannot create the HTTP server's locks");
     if (rc == SOV_OK) rc = server_copy_options(server, options, err);
-    if (rc == SOV_OK) rc = listen_open(options->host, options->port, &server->listen, err);
+    struct listen_advice advice = {"with --host", "with --port"};
+    if (rc == SOV_OK) rc = listen_open(options->host, options->port, advice, &server->listen, err);
     if (rc == SOV_OK) {
         /* Signals are for the thread that started us, not for ours. */
         pthread_sigmask(SIG_BLOCK, &all, &before);

@@ -11,9 +11,9 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/listen.h"
 #include "server/auth.h"
 #include "server/cors.h"
-#include "server/listen.h"
 #include "server/metrics.h"
 
 static char key_path[] = "/tmp/sovereign-keys-XXXXXX";
@@ -137,25 +137,26 @@ static void test_listen(void **state)
     (void)state;
     struct listen_socket a, b;
     struct sov_errbuf err;
+    const struct listen_advice advice = {"with --host", "with --port"};
     char url[LISTEN_URL_MAX];
-    assert_int_equal(listen_open("127.0.0.1", 0, &a, &err), SOV_OK);
+    assert_int_equal(listen_open("127.0.0.1", 0, advice, &a, &err), SOV_OK);
     assert_true(a.port > 0 && a.loopback);
     snprintf(url, sizeof url, "http://127.0.0.1:%d", a.port);
     assert_string_equal(a.url, url);
-    assert_int_equal(listen_open("127.0.0.1", a.port, &b, &err), SOV_ERR_IO);
+    assert_int_equal(listen_open("127.0.0.1", a.port, advice, &b, &err), SOV_ERR_IO);
     assert_non_null(strstr(err.message, "already in use"));
     assert_non_null(strstr(err.message, "--port"));
     /* "localhost" does not slip past to the other family when the port is taken. */
-    assert_int_equal(listen_open("localhost", a.port, &b, &err), SOV_ERR_IO);
+    assert_int_equal(listen_open("localhost", a.port, advice, &b, &err), SOV_ERR_IO);
     listen_close(&a);
-    assert_int_equal(listen_open("0.0.0.0", 0, &a, &err), SOV_OK);
+    assert_int_equal(listen_open("0.0.0.0", 0, advice, &a, &err), SOV_OK);
     assert_false(a.loopback);
     listen_close(&a);
-    assert_int_equal(listen_open("203.0.113.1", 0, &a, &err), SOV_ERR_IO);
+    assert_int_equal(listen_open("203.0.113.1", 0, advice, &a, &err), SOV_ERR_IO);
     assert_non_null(strstr(err.message, "--host"));
-    assert_int_equal(listen_open("127.0.0.1", 65536, &a, &err), SOV_ERR_INVALID);
-    assert_int_equal(listen_open("", 0, &a, &err), SOV_ERR_INVALID);
-    assert_int_equal(listen_open("no.such.host.invalid", 0, &a, &err), SOV_ERR_IO);
+    assert_int_equal(listen_open("127.0.0.1", 65536, advice, &a, &err), SOV_ERR_INVALID);
+    assert_int_equal(listen_open("", 0, advice, &a, &err), SOV_ERR_INVALID);
+    assert_int_equal(listen_open("no.such.host.invalid", 0, advice, &a, &err), SOV_ERR_IO);
     assert_non_null(strstr(err.message, "no.such.host.invalid"));
 }
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "server/listen.h"
+#include "base/listen.h"
 
 #include <errno.h>
 #include <netdb.h>
@@ -26,21 +26,21 @@ static bool listen_is_loopback(const union listen_address *address)
            memcmp(v6, MAPPED, sizeof MAPPED) == 0;
 }
 
-static enum sov_error listen_explain(const char *host, int port, const char *what, int error,
-                                     struct sov_errbuf *err)
+static enum sov_error listen_explain(const char *host, int port, struct listen_advice advice,
+                                     const char *what, int error, struct sov_errbuf *err)
 {
     if (error == EADDRINUSE)
         return sov_fail(
             err, SOV_ERR_IO,
-            "port %d on %s is already in use; stop the other program or choose another with --port",
-            port, host);
+            "port %d on %s is already in use; stop the other program or choose another %s", port,
+            host, advice.port);
     if (error == EADDRNOTAVAIL)
-        return sov_fail(err, SOV_ERR_IO,
-                        "%s is not an address of this machine; choose another with --host", host);
+        return sov_fail(err, SOV_ERR_IO, "%s is not an address of this machine; choose another %s",
+                        host, advice.host);
     if (error == EACCES && port < LISTEN_PORT_FREE)
         return sov_fail(err, SOV_ERR_IO,
-                        "no permission to use port %d; choose one of %d or above with --port", port,
-                        LISTEN_PORT_FREE);
+                        "no permission to use port %d; choose one of %d or above %s", port,
+                        LISTEN_PORT_FREE, advice.port);
     return sov_fail(err, SOV_ERR_IO, "cannot %s %s, port %d: %s", what, host, port,
                     strerror(error));
 }
@@ -87,8 +87,8 @@ static bool listen_may_skip(int error)
     return error == EADDRNOTAVAIL || error == EAFNOSUPPORT;
 }
 
-enum sov_error listen_open(const char *host, int port, struct listen_socket *out,
-                           struct sov_errbuf *err)
+enum sov_error listen_open(const char *host, int port, struct listen_advice advice,
+                           struct listen_socket *out, struct sov_errbuf *err)
 {
     *out = (struct listen_socket){.fd = -1};
     if (port < 0 || port > LISTEN_PORT_MAX)
@@ -113,7 +113,7 @@ enum sov_error listen_open(const char *host, int port, struct listen_socket *out
         for (const struct addrinfo *i = list; i != NULL && listen_may_skip(error); i = i->ai_next)
             if ((i->ai_family == AF_INET) == (pass == 0)) error = listen_try(i, out, &what);
     freeaddrinfo(list);
-    if (error != 0) return listen_explain(host, port, what, error, err);
+    if (error != 0) return listen_explain(host, port, advice, what, error, err);
     const char *open = strchr(host, ':') != NULL ? "[" : "",
                *end = strchr(host, ':') != NULL ? "]" : "";
     snprintf(out->url, sizeof out->url, "http://%s%.64s%s:%d", open, host, end, out->port);
