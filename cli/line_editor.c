@@ -2,22 +2,47 @@
 #include "cli/line_editor.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <histedit.h>
 #include <langinfo.h>
 #include <limits.h>
 #include <locale.h>
+#include <poll.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include <wchar.h>
 
 #include "base/mem.h"
 
 enum { LINE_HISTORY_ENTRIES = 1000, LINE_FOLDER_MODE = 0700, LINE_FILE_MODE = 0600 };
 
+/*
+ * Signals while a line is edited. libedit would follow the window's size and put the terminal right in its handlers, on
+ * whichever thread the signal comes to, the engine's included, beside the thread that edits. Here the handler only
+ * writes to a pipe, and what is to be done is done where the keys are read.
+ */
+static const int line_signals[] = {SIGWINCH, SIGCONT, SIGTSTP, SIGTERM, SIGHUP, SIGQUIT};
+enum { LINE_SIGNALS = sizeof line_signals / sizeof *line_signals };
+static int line_signal_pipe[2] = {-1, -1};
+
+static void line_on_signal(int number)
+{
+    int kept = errno;
+    unsigned char byte = (unsigned char)number;
+    /* When the pipe is full there is enough in it to wake the reader. */
+    ssize_t written = write(line_signal_pipe[1], &byte, 1);
+    (void)written;
+    errno = kept;
+}
+
 struct line_editor {
-    EditLine *edit; /* NULL when not interactive */
+    EditLine *edit;                        /* NULL when not interactive */
+    struct sigaction before[LINE_SIGNALS]; /* what was there for line_signals */
+    mbstate_t character;                   /* of a UTF-8 sequence that is being read */
     History *history;
     bool given_up;
     const char *prompt;
@@ -45,6 +70,68 @@ static unsigned char line_give_up(EditLine *edit, int character)
     el_insertstr(edit, "^C");
     el_push(edit, "\n");
     return CC_REFRESH;
+}
+
+static void line_signals_take(struct line_editor *editor)
+{
+    struct sigaction action = {.sa_handler = line_on_signal};
+    sigfillset(&action.sa_mask);
+    for (int i = 0; i < LINE_SIGNALS; i++) sigaction(line_signals[i], &action, &editor->before[i]);
+}
+
+static void line_signals_give_back(struct line_editor *editor)
+{
+    for (int i = 0; i < LINE_SIGNALS; i++) sigaction(line_signals[i], &editor->before[i], NULL);
+}
+
+/* The line once more, at the beginning of the row. */
+static void line_redraw(struct line_editor *editor)
+{
+    fputc('\r', stdout);
+    el_set(editor->edit, EL_REFRESH);
+}
+
+/* Signals that end or stop us find the terminal as it was. */
+static void line_do_signal(struct line_editor *editor, int number)
+{
+    if (number == SIGWINCH) {
+        el_resize(editor->edit);
+    } else {
+        el_set(editor->edit, EL_PREP_TERM, 0);
+        line_signals_give_back(editor);
+        if (number != SIGCONT) kill(getpid(), number);
+        line_signals_take(editor);
+        el_set(editor->edit, EL_PREP_TERM, 1);
+    }
+    line_redraw(editor);
+}
+
+/* libedit's way to read: a character, or 0 at the end, or -1. Bytes that are no UTF-8 are passed over. */
+static int line_read_character(EditLine *edit, wchar_t *out)
+{
+    struct line_editor *editor = NULL;
+    el_get(edit, EL_CLIENTDATA, &editor);
+    for (;;) {
+        struct pollfd ready[2] = {{.fd = STDIN_FILENO, .events = POLLIN},
+                                  {.fd = line_signal_pipe[0], .events = POLLIN}};
+        if (poll(ready, 2, -1) < 0) {
+            if (errno == EINTR) continue;
+            return -1;
+        }
+        unsigned char number;
+        if (ready[1].revents != 0 && read(line_signal_pipe[0], &number, 1) == 1) {
+            line_do_signal(editor, number);
+            continue;
+        }
+        if (ready[0].revents == 0) continue;
+        char byte;
+        ssize_t got = read(STDIN_FILENO, &byte, 1);
+        if (got < 0 && errno == EINTR) continue;
+        if (got <= 0) return (int)got;
+        size_t used = mbrtowc(out, &byte, 1, &editor->character);
+        if (used == 0 || used == 1) return 1;
+        if (used == (size_t)-1) memset(&editor->character, 0, sizeof editor->character);
+    }
 }
 
 /* $XDG_STATE_HOME/sovereign/history, or ~/.local/state/sovereign/history; "" when there is no home.
@@ -88,6 +175,8 @@ static bool line_start_editing(struct line_editor *editor)
     editor->edit = el_init("sovereign", stdin, stdout, stderr);
     editor->history = history_init();
     if (editor->edit == NULL || editor->history == NULL) return false;
+    if (line_signal_pipe[0] < 0 && pipe2(line_signal_pipe, O_CLOEXEC | O_NONBLOCK) != 0)
+        return false;
     line_find_history(editor->path);
     history(editor->history, &event, H_SETSIZE, LINE_HISTORY_ENTRIES);
     history(editor->history, &event, H_SETUNIQUE, 1);
@@ -95,8 +184,7 @@ static bool line_start_editing(struct line_editor *editor)
     el_set(editor->edit, EL_CLIENTDATA, editor);
     el_set(editor->edit, EL_PROMPT, line_prompt);
     el_set(editor->edit, EL_EDITOR, "emacs");
-    /* libedit follows the window's size and puts the terminal right when another signal ends us. */
-    el_set(editor->edit, EL_SIGNAL, 1);
+    el_set(editor->edit, EL_GETCFN, line_read_character);
     el_set(editor->edit, EL_HIST, history, editor->history);
     /* While a line is edited Ctrl-C is a key, so that libedit's state stays whole. */
     el_set(editor->edit, EL_SETTY, "-d", "-intr", NULL);
@@ -142,8 +230,11 @@ enum line_result line_editor_read(struct line_editor *editor, const char *prompt
     int length = 0;
     /* libedit would show the prompt first and change the terminal's mode then: a Ctrl-D or Ctrl-C
      * between the two would be lost. */
+    line_signals_take(editor);
+    el_resize(editor->edit); /* for what it was while no line was edited */
     el_set(editor->edit, EL_PREP_TERM, 1);
     const char *line = el_gets(editor->edit, &length);
+    line_signals_give_back(editor);
     if (editor->given_up) return LINE_GIVEN_UP;
     if (line == NULL || length <= 0) return LINE_END;
     bool blank = strspn(line, " \t\r\n") == strlen(line);
