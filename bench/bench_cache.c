@@ -268,33 +268,94 @@ static void sample_hits(struct cache *cache, const char *name, const uint32_t *n
     cache_encoder_free(&e);
 }
 
-/*
- * What the machine needs for a hit's memory accesses alone: a random slot of a table as large as the
- * cache's, and, at an address that this decides, a header and 1 KiB to compare; both in huge pages.
- */
-static void sample_limit(size_t entries)
+enum { ENTRY_BYTES = 1408 }; /* a multiple of the cache line, as large as the entries here */
+
+/* What a hit waits for: the slot of a table, at an address that this decides a header, and the rest. */
+enum accesses { SLOT, SLOT_HEADER, SLOT_HEADER_QUERY };
+
+static void sample_accesses(const char *name, enum accesses accesses, const uint64_t *table,
+                            size_t slots, const char *memory, size_t entries)
 {
-    enum { ENTRY_BYTES = 1408 }; /* a multiple of the cache line, as large as the entries here */
     static uint64_t samples[SAMPLES];
     static char query[QUERY_BYTES];
-    size_t slots = 1;
-    while (slots < entries * 3 / 2) slots *= 2;
-    uint64_t *table = sov_alloc_aligned(slots * 16), state = 42;
-    char *memory = sov_alloc_aligned(entries * ENTRY_BYTES);
-    require(table != NULL && memory != NULL, "no memory");
+    uint64_t state = 42;
     size_t equal = 0;
     for (size_t i = 0; i < SAMPLES; i++) {
         uint64_t slot = below(&state, slots), entry = below(&state, entries);
         uint64_t t = ticks();
-        const char *at = memory + (entry ^ ((volatile uint64_t *)table)[slot * 2]) * ENTRY_BYTES;
-        for (size_t k = 0; k < QUERY_BYTES + 128; k += 64) __builtin_prefetch(at + k);
-        equal += memcmp(at + 128, query, sizeof query) == 0;
+        uint64_t in_slot = ((const volatile uint64_t *)table)[slot * 2];
+        if (accesses == SLOT) {
+            equal += in_slot == 0;
+        } else {
+            const char *at = memory + (entry ^ in_slot) * ENTRY_BYTES;
+            size_t bytes = accesses == SLOT_HEADER ? 1 : QUERY_BYTES;
+            equal += memcmp(at + 64, query, bytes) == 0;
+        }
         samples[i] = ticks() - t;
     }
     require(equal == SAMPLES, "memory is not zero");
-    print_samples(" limit", samples, SAMPLES);
+    print_samples(name, samples, SAMPLES);
+}
+
+/*
+ * The mean time of an access that depends on the one before, to `lines` cache lines in random order,
+ * one in each `stride` bytes of memory, which is as zeros again afterwards.
+ */
+static double chase_ns(char *memory, size_t lines, size_t stride)
+{
+    enum { STEPS = 300000 };
+    uint64_t state = 7, *order = calloc(lines, sizeof *order);
+    double best = 1e9;
+    require(order != NULL, "no memory");
+    for (size_t i = 0; i < lines; i++) order[i] = i * stride + below(&state, stride / 64) * 64;
+    for (size_t i = lines - 1; i > 0; i--) {
+        size_t k = below(&state, i + 1);
+        uint64_t swapped = order[i];
+        order[i] = order[k];
+        order[k] = swapped;
+    }
+    for (size_t i = 0; i < lines; i++) *(uint64_t *)(memory + order[i]) = order[(i + 1) % lines];
+    volatile uint64_t at = order[0];
+    for (int round = 0; round < 3; round++) {
+        int64_t start = clock_monotonic_ns();
+        uint64_t here = at;
+        for (size_t i = 0; i < STEPS; i++) here = *(volatile uint64_t *)(memory + here);
+        double ns = (double)(clock_monotonic_ns() - start) / STEPS;
+        if (ns < best) best = ns;
+        at = here;
+    }
+    for (size_t i = 0; i < lines; i++) *(uint64_t *)(memory + order[i]) = 0;
+    free(order);
+    return best;
+}
+
+/*
+ * What the machine needs for a hit's memory accesses alone: a random slot of a table as large as the
+ * cache's, and, at an address that this decides, a header and 1 KiB to compare; both in huge pages.
+ * And what its memory is like: few cache lines that lie anywhere in the entries' memory beside as
+ * many that lie together. Both fit into the CPU's caches; where the first take longer, it is their
+ * addresses that are waited for, and the huge pages are none to the hypervisor.
+ */
+static void sample_limit(size_t entries)
+{
+    size_t slots = 1, bytes = entries * ENTRY_BYTES;
+    while (slots < entries * 3 / 2) slots *= 2;
+    uint64_t *table = sov_alloc_aligned(slots * 16);
+    char *memory = sov_alloc_aligned(bytes);
+    require(table != NULL && memory != NULL, "no memory");
+    printf("memory   what a hit's accesses take by themselves\n");
+    sample_accesses(" slot", SLOT, table, slots, memory, entries);
+    sample_accesses(" +header", SLOT_HEADER, table, slots, memory, entries);
+    sample_accesses(" limit", SLOT_HEADER_QUERY, table, slots, memory, entries);
     printf(
-        "          (one access to a table of the same size, then 1 KiB compared, nothing else)\n");
+        "          (a slot in a table of the same size; the header whose address it has; that and "
+        "1 KiB compared)\n");
+    for (size_t lines = 1024; lines <= 16384; lines *= 4)
+        printf(
+            " lines    %zu KiB of cache lines all over %zu MiB: %.1f ns each, side by side: %.1f "
+            "ns\n",
+            lines * 64 / 1024, bytes >> 20, chase_ns(memory, lines, bytes / lines / 64 * 64),
+            chase_ns(memory, lines, 64));
     sov_free_aligned(table);
     sov_free_aligned(memory);
 }

@@ -194,9 +194,9 @@ static void publish_sizes(struct locked_shard *s)
 }
 
 /*
- * Starts the memory accesses of a hit, without the lock: the node and the value's header and key
- * material all at once, instead of one after the other. What is read
- * here may be out of date the next moment; it is only prefetched, which never faults.
+ * Starts the memory accesses of a hit, without the lock: the value's header and key material all
+ * at once, instead of one after the other. What is read here may be out of date the next moment; it
+ * is only prefetched, which never faults.
  */
 static void prefetch(const struct locked_shard *s, const struct cache_key *key)
 {
@@ -208,7 +208,6 @@ static void prefetch(const struct locked_shard *s, const struct cache_key *key)
         if (word == 0) return;
         if ((uint32_t)(word >> 32) != low) continue;
         const char *value = (const char *)atomic_load_explicit(&slot->value, memory_order_relaxed);
-        __builtin_prefetch(&shard->nodes[(uint32_t)word - 1], 1);
         if (value == NULL) return;
         size_t bytes = sizeof(struct cache_value) + key->length;
         if (bytes > PREFETCH_BYTES_MAX) bytes = PREFETCH_BYTES_MAX;
@@ -216,14 +215,6 @@ static void prefetch(const struct locked_shard *s, const struct cache_key *key)
         for (size_t i = CACHE_LINE; i < bytes; i += CACHE_LINE) __builtin_prefetch(value + i);
         return;
     }
-}
-
-/* On their way while the value's header is waited for. */
-static void prefetch_neighbours(const struct cache_shard *shard, uint32_t node)
-{
-    const struct cache_node *n = &shard->nodes[node];
-    if (n->newer != CACHE_NONE) __builtin_prefetch(&shard->nodes[n->newer], 1);
-    if (n->older != CACHE_NONE) __builtin_prefetch(&shard->nodes[n->older], 1);
 }
 
 /* INT64_MAX when it is not known. */
@@ -260,14 +251,13 @@ static bool lookup(struct cache *cache, const struct cache_key *key, int64_t max
                    struct cache_now now, bool counts, struct cache_value **out, int64_t *age_ms)
 {
     struct locked_shard *s = shard_of(cache, key->hash);
-    struct cache_value *value = NULL, *gone = NULL;
+    struct cache_value *value, *gone = NULL;
     int64_t age = 0;
+    uint32_t node;
     prefetch(s, key);
     pthread_mutex_lock(&s->lock);
-    uint32_t node = cache_shard_find(&s->shard, key->hash);
-    if (node != CACHE_NONE) {
-        if (s->shard.policy->moves) prefetch_neighbours(&s->shard, node);
-        value = s->shard.nodes[node].value;
+    value = cache_shard_find(&s->shard, key->hash, &node);
+    if (value != NULL) {
         age = age_of(value, now);
         if (is_expired(cache, age)) {
             gone = cache_shard_remove(&s->shard, node);
@@ -278,7 +268,7 @@ static bool lookup(struct cache *cache, const struct cache_key *key, int64_t max
             value = NULL;
             if (counts) count_locked(s, STALE);
         } else {
-            if (counts) s->shard.policy->use(&s->shard, node);
+            if (counts) cache_shard_use(&s->shard, node);
             cache_value_hold(value);
         }
     }
@@ -394,8 +384,8 @@ bool cache_remove(struct cache *cache, const struct cache_key *key)
     struct locked_shard *s = shard_of(cache, key->hash);
     struct cache_value *gone = NULL;
     pthread_mutex_lock(&s->lock);
-    uint32_t node = cache_shard_find(&s->shard, key->hash);
-    if (node != CACHE_NONE && s->shard.nodes[node].value == value) {
+    uint32_t node;
+    if (cache_shard_find(&s->shard, key->hash, &node) == value) {
         gone = cache_shard_remove(&s->shard, node);
         publish_sizes(s);
     }

@@ -115,6 +115,15 @@ static struct cache_value *load_value(const struct cache_shard *shard, uint32_t 
     return atomic_load_explicit(&shard->slots[at].value, memory_order_relaxed);
 }
 
+/* By the value's own hash, where there is one: a hit needs the value, and not the node. */
+static bool slot_is_of(const struct cache_shard *shard, uint32_t at, uint32_t node,
+                       struct cache_hash hash)
+{
+    const struct cache_value *value = load_value(shard, at);
+    if (value != NULL) return cache_hash_equal(value->hash, hash);
+    return shard->nodes[node].hash_high == hash.high;
+}
+
 /* Where the slot of this hash is, ghosts included; CACHE_NONE when there is none. */
 static uint32_t table_find(const struct cache_shard *shard, struct cache_hash hash)
 {
@@ -122,7 +131,7 @@ static uint32_t table_find(const struct cache_shard *shard, struct cache_hash ha
         uint64_t word = load_word(shard, at);
         if (word == 0) return CACHE_NONE;
         if ((uint32_t)(word >> 32) == (uint32_t)hash.low &&
-            shard->nodes[(uint32_t)word - 1].hash_high == hash.high)
+            slot_is_of(shard, at, (uint32_t)word - 1, hash))
             return at;
     }
 }
@@ -180,12 +189,40 @@ static void node_discard(struct cache_shard *shard, uint32_t node)
     shard->free_node = node;
 }
 
-uint32_t cache_shard_find(const struct cache_shard *shard, struct cache_hash hash)
+struct cache_value *cache_shard_find(const struct cache_shard *shard, struct cache_hash hash,
+                                     uint32_t *node)
 {
     uint32_t place = table_find(shard, hash);
-    if (place == CACHE_NONE) return CACHE_NONE;
-    uint32_t node = node_at(shard, place);
-    return shard->nodes[node].value != NULL ? node : CACHE_NONE;
+    if (place == CACHE_NONE) return NULL;
+    *node = node_at(shard, place);
+    return load_value(shard, place);
+}
+
+/* ---- uses ---- */
+
+void cache_shard_use(struct cache_shard *shard, uint32_t node)
+{
+    uint32_t *noted = shard->noted, at = shard->noted_next;
+    if (shard->noted_count == CACHE_USES_NOTED)
+        shard->policy->use(shard, noted[at]);
+    else
+        shard->noted_count++;
+    noted[at] = node;
+    __builtin_prefetch(&shard->nodes[node], 1);
+    shard->noted_next = (at + 1) % CACHE_USES_NOTED;
+    if (!shard->policy->moves || shard->noted_count < CACHE_USES_NOTED) return;
+    const struct cache_node *come =
+        &shard->nodes[noted[(at + CACHE_USES_NOTED - CACHE_USES_UNTIL_NODE) % CACHE_USES_NOTED]];
+    if (come->newer != CACHE_NONE) __builtin_prefetch(&shard->nodes[come->newer], 1);
+    if (come->older != CACHE_NONE) __builtin_prefetch(&shard->nodes[come->older], 1);
+}
+
+/* Before anything but a use changes the shard. */
+static void uses_settle(struct cache_shard *shard)
+{
+    uint32_t at = shard->noted_next + CACHE_USES_NOTED - shard->noted_count;
+    for (; shard->noted_count > 0; shard->noted_count--, at++)
+        shard->policy->use(shard, shard->noted[at % CACHE_USES_NOTED]);
 }
 
 /* Counts the value out; its node keeps its place in the table. */
@@ -200,6 +237,7 @@ static struct cache_value *value_take(struct cache_shard *shard, uint32_t node)
 
 struct cache_value *cache_shard_remove(struct cache_shard *shard, uint32_t node)
 {
+    uses_settle(shard);
     shard->policy->remove(shard, node);
     struct cache_value *value = value_take(shard, node);
     node_discard(shard, node);
@@ -266,6 +304,7 @@ bool cache_shard_insert(struct cache_shard *shard, struct cache_value *value, bo
 {
     size_t bytes = cache_entry_bytes(value);
     if (bytes > shard->bytes_max) return false;
+    uses_settle(shard);
     uint32_t place = table_find(shard, value->hash);
     uint32_t node = place != CACHE_NONE ? node_at(shard, place) : CACHE_NONE;
     if (node != CACHE_NONE && shard->nodes[node].value != NULL) {

@@ -6,9 +6,15 @@
  * All memory is taken when the shard is made, for as many entries as it may ever hold. Entries are
  * nodes of an array, named by their index; lists are intrusive, by indexes. The table is open
  * addressing with linear probing over slots of (32 bits of hash, 32 bits of node index, value),
- * filled to two thirds at most: a hit costs one memory access for the slot and then, at the same time,
- * those for the node and for the value; a miss usually only the first. Removing moves later slots back, so that there are no
- * tombstones and lookups stay short however long the cache runs.
+ * filled to two thirds at most: a hit needs one memory access for the slot and then those for the
+ * value, all at once; a miss usually only the first. Removing moves later slots back, so that there
+ * are no tombstones and lookups stay short however long the cache runs.
+ *
+ * A use of an entry changes its node and, with LRU, two others that are only known when the node is
+ * there: memory accesses in a row, which no hit should wait for. So uses are noted, and carried out
+ * some uses later, when the nodes have come into the CPU's caches, or at once before anything else
+ * is changed: no entry ever leaves in another order than if each use had been carried out when it
+ * happened.
  *
  * S3-FIFO remembers the hashes of entries that left early. Those are nodes without a value
  * ("ghosts") in the same table.
@@ -38,6 +44,13 @@ enum {
     CACHE_S3_SMALL_PERCENT = 10, /* share of the small queue, as in the paper */
     CACHE_S3_USES_MAX = 3,
     CACHE_S3_USES_TO_STAY = 2,
+    /*
+     * Uses that are noted before the first of them is carried out, and how many come between the
+     * one that asks for its node and the one that, by what that says, asks for the neighbours:
+     * enough for memory to answer, even if hits come one every hundred nanoseconds.
+     */
+    CACHE_USES_NOTED = 8,
+    CACHE_USES_UNTIL_NODE = 4,
 };
 
 enum cache_queue { CACHE_QUEUE_MAIN, CACHE_QUEUE_SMALL, CACHE_QUEUE_GHOST, CACHE_QUEUES };
@@ -70,6 +83,8 @@ struct cache_shard {
     uint32_t mask;
     uint32_t free_node;
     uint32_t hand; /* SIEVE's */
+    uint32_t noted_next, noted_count;
+    uint32_t noted[CACHE_USES_NOTED]; /* a ring of nodes: all have a value */
     size_t entries_max, bytes_max, ghosts_max;
     size_t entries, bytes;
     struct cache_list queues[CACHE_QUEUES];
@@ -78,7 +93,7 @@ struct cache_shard {
 struct cache_policy {
     const char *name;
     bool ghosts;
-    bool moves; /* a use touches the entry's neighbours */
+    bool moves; /* a use changes the entry's neighbours */
     /* cold: at the end that leaves first (what is loaded from disk, newest first). */
     void (*insert)(struct cache_shard *shard, uint32_t node, bool was_ghost, bool cold);
     void (*use)(struct cache_shard *shard, uint32_t node);
@@ -98,8 +113,11 @@ bool cache_shard_init(struct cache_shard *shard, enum cache_policy_kind kind, si
 /* Lets go of all values. */
 void cache_shard_free(struct cache_shard *shard);
 
-/* The entry with this hash, or CACHE_NONE; ghosts are not found. */
-uint32_t cache_shard_find(const struct cache_shard *shard, struct cache_hash hash);
+/* The entry with this hash and its node, or NULL; ghosts are not found. */
+struct cache_value *cache_shard_find(const struct cache_shard *shard, struct cache_hash hash,
+                                     uint32_t *node);
+/* Notes a use of an entry. */
+void cache_shard_use(struct cache_shard *shard, uint32_t node);
 /*
  * Inserts, replaces a value of the same hash, and evicts until the bounds hold again. Values that
  * leave are put on *gone (linked by next), with the shard's reference. When the value does not fit
