@@ -73,6 +73,7 @@ machine_write() {
         echo "sovereign $("$BUILD/sovereign" --version | head -n 1)"
         echo "commit $(git describe --always --dirty 2>/dev/null || echo unknown)"
         echo "llama $(cut -d ' ' -f 1,2 "$deps/llama/stamp" 2>/dev/null || pkg-config --modversion llama || echo unknown)"
+        ! wants http || echo "http_peers $(PATH=$PATH:/usr/sbin nginx -v 2>&1 | sed -n 's/.*: //p') $(memcached --version 2>/dev/null)"
         echo "load_average $(cut -d ' ' -f 1 /proc/loadavg)"
         echo "rounds $rounds"
     } >"$1"

@@ -21,7 +21,8 @@ static json_t *figure_json(const struct report_figure *f)
         json_pack("{s:s, s:s, s:s, s:s, s:i, s:s}", "section", f->section, "metric", f->metric,
                   "weights", f->weights, "isa", f->isa, "size", f->size, "unit", f->unit);
     if (o == NULL) return NULL;
-    static const char *const names[] = {"sovereign", "llama", "model", "machine"};
+    const char *peer = strcmp(f->section, "http") == 0 ? "peer" : "llama";
+    const char *const names[] = {"sovereign", peer, "model", "machine"};
     for (int e = 0; e < REPORT_ENGINES; e++) {
         if (f->series[e].count > 0) json_object_set_new(o, names[e], series_json(&f->series[e]));
     }

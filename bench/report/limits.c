@@ -30,6 +30,8 @@ static const struct floor FLOORS[] = {
     {"overhead", "request_rate", 32, 3, 10, false, false},
     {"shapes", "prefill_alike", 0, 0.85, 1, false, true},
     {"shapes", "decode_alike", 0, 0.85, 1, false, true},
+    {"http", "hit_rate", 64, 0.5, 0.8, false, false},
+    {"http", "hit_latency_p50", 1, 2, 1.3, true, false},
     {"isa", "decode", 8, 1.3, 2, false, false},
     {"isa", "prefill", 256, 1.3, 2, false, false},
 };
@@ -83,7 +85,7 @@ static void speed_limit(const struct report *r, struct report_figure *f)
 static void figure_judge(const struct report *r, struct report_figure *f)
 {
     const struct report_series *ours = &f->series[REPORT_SOVEREIGN],
-                               *theirs = &f->series[REPORT_LLAMA];
+                               *theirs = &f->series[REPORT_PEER];
     if (ours->count > 0 && theirs->count > 0 && theirs->median > 0) {
         f->ratio = ours->median / theirs->median;
     }
@@ -123,7 +125,7 @@ static void add_batch_gain(struct report *r)
         struct report_figure *f =
             report_figure_add(r, "engine", "batch_8_over_1", types[i], one->isa, 8, "x");
         if (f == NULL) return;
-        for (int e = REPORT_SOVEREIGN; e <= REPORT_LLAMA; e++) {
+        for (int e = REPORT_SOVEREIGN; e <= REPORT_PEER; e++) {
             if (one->series[e].count == 0 || one->series[e].median <= 0) continue;
             f->series[e].median = eight->series[e].median / one->series[e].median;
             f->series[e].values[0] = f->series[e].median;
@@ -154,7 +156,7 @@ static void add_likeness(struct report *r)
         struct report_figure *alike =
             report_figure_add(r, "shapes", metric, f->weights, f->isa, f->size, "x");
         if (alike == NULL) return;
-        for (int e = REPORT_SOVEREIGN; e <= REPORT_LLAMA; e++) {
+        for (int e = REPORT_SOVEREIGN; e <= REPORT_PEER; e++) {
             const struct report_series *s = &f->series[e], *by = &reference->series[e];
             if (s->count == 0 || by->count == 0 || by->median <= 0) continue;
             alike->series[e].median = s->median / f->limit / (by->median / reference->limit);

@@ -62,7 +62,7 @@ static void panel_value(struct plot_panel *p, const char *series, enum plot_kind
 static void panel_figure(struct plot_panel *p, const struct report_figure *f, enum plot_kind kind)
 {
     panel_value(p, "Sovereign", kind, 0, f->size, f->series[REPORT_SOVEREIGN].median);
-    panel_value(p, "llama.cpp", kind, 1, f->size, f->series[REPORT_LLAMA].median);
+    panel_value(p, "llama.cpp", kind, 1, f->size, f->series[REPORT_PEER].median);
     panel_value(p, "limit of the machine", PLOT_LIMIT, 0, f->size, f->limit);
 }
 

@@ -9,7 +9,16 @@
 
 enum { LINE_MAX_BYTES = 1024 };
 
-static const char *const ENGINES[REPORT_ENGINES] = {"sovereign", "llama", "model", "machine"};
+/* What records call the engines. Where the peer is not llama.cpp, the weights' place has its name. */
+static const struct {
+    const char *name;
+    enum report_engine engine;
+} ENGINES[] = {{"sovereign", REPORT_SOVEREIGN},
+               {"llama", REPORT_PEER},
+               {"peer", REPORT_PEER},
+               {"model", REPORT_MODEL},
+               {"machine", REPORT_MACHINE}};
+enum { ENGINE_NAMES = sizeof ENGINES / sizeof ENGINES[0] };
 
 static bool same(const char *wanted, const char *value)
 {
@@ -51,14 +60,15 @@ struct report_figure *report_figure_add(struct report *r, const char *section, c
 static bool record_read(struct report *r, const char *line)
 {
     char name[6][REPORT_NAME_MAX], engine[REPORT_NAME_MAX];
-    int size, which = 0;
+    int size, name_at = 0;
     double value;
     if (sscanf(line, "%31s %31s %31s %31s %d %31s %lf %31s", name[0], name[1], name[2], name[3],
                &size, engine, &value, name[4]) != 8) {
         return false;
     }
-    while (which < REPORT_ENGINES && strcmp(ENGINES[which], engine) != 0) which++;
-    if (which == REPORT_ENGINES) return false;
+    while (name_at < ENGINE_NAMES && strcmp(ENGINES[name_at].name, engine) != 0) name_at++;
+    if (name_at == ENGINE_NAMES) return false;
+    enum report_engine which = ENGINES[name_at].engine;
     struct report_figure *f =
         report_figure_add(r, name[0], name[1], name[2], name[3], size, name[4]);
     if (f == NULL || f->series[which].count == REPORT_VALUES_MAX) return false;

@@ -23,8 +23,11 @@ enum {
         24, /* attended to on average: the prompt of 16 and half of 16 tokens */
 };
 
-/* MODEL: what a model costs; MACHINE: its limits, and the share of it that others had. */
-enum report_engine { REPORT_SOVEREIGN, REPORT_LLAMA, REPORT_MODEL, REPORT_MACHINE, REPORT_ENGINES };
+/*
+ * PEER: llama.cpp, or what the section http measures beside. MODEL: what a model costs; MACHINE: its
+ * limits, and the share of it that others had.
+ */
+enum report_engine { REPORT_SOVEREIGN, REPORT_PEER, REPORT_MODEL, REPORT_MACHINE, REPORT_ENGINES };
 
 struct report_series {
     double values[REPORT_VALUES_MAX];
@@ -39,7 +42,7 @@ struct report_figure {
     char isa[REPORT_NAME_MAX], unit[REPORT_NAME_MAX];
     int size;
     struct report_series series[REPORT_ENGINES];
-    double ratio;            /* Sovereign over llama.cpp; 0: not both measured */
+    double ratio;            /* Sovereign over its peer; 0: not both measured */
     double limit;            /* what the machine allows, in the figure's unit; 0: not known */
     enum report_bound bound; /* what sets it */
     bool has_floor;

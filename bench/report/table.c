@@ -65,25 +65,36 @@ static bool is_detail(const struct report_figure *f)
     return false;
 }
 
-/* The weights of the section shapes are "SHAPE/TYPE". */
-static int weights_width(const char *section)
+/* What stands in the columns of a section's names: the weights of shapes are "SHAPE/TYPE". */
+struct columns {
+    const char *section, *weights, *isa, *peer;
+    int width, isa_width;
+};
+static const struct columns COLUMNS[] = {
+    {"shapes", "weights", "isa", "llama.cpp", 20, 7},
+    {"http", "peer", "client", "peer", 10, 8},
+    {NULL, "weights", "isa", "llama.cpp", 7, 7},
+};
+static const struct columns *columns_of(const char *section)
 {
-    return strcmp(section, "shapes") == 0 ? 20 : 7;
+    const struct columns *c = COLUMNS;
+    while (c->section != NULL && strcmp(c->section, section) != 0) c++;
+    return c;
 }
 
 static void print_section(const struct report *r, const char *section)
 {
     bool titled = false;
-    int width = weights_width(section);
+    const struct columns *c = columns_of(section);
     for (int i = 0; i < r->count; i++) {
         const struct report_figure *f = &r->figures[i];
         char ours[32], theirs[32], text[64], ratio[16] = "", limit[32] = "";
         if (strcmp(f->section, section) != 0 || is_detail(f)) continue;
         if (!titled) {
             titled = true;
-            printf("\n%-9s %-15s %-*s %-7s %5s %10s %10s %-10s %6s %13s\n", section, "figure",
-                   width, "weights", "isa", "size", "sovereign", "llama.cpp", "unit", "ratio",
-                   "of the limit");
+            printf("\n%-9s %-15s %-*s %-*s %5s %10s %10s %-10s %6s %13s\n", section, "figure",
+                   c->width, c->weights, c->isa_width, c->isa, "size", "sovereign", c->peer, "unit",
+                   "ratio", "of the limit");
         }
         if (f->ratio > 0) snprintf(ratio, sizeof ratio, "%.2f", f->ratio);
         if (f->limit > 0) {
@@ -91,9 +102,9 @@ static void print_section(const struct report *r, const char *section)
                      100 * f->series[REPORT_SOVEREIGN].median / f->limit,
                      f->bound == REPORT_BOUND_MEMORY ? "memory" : "compute");
         }
-        printf("%-9s %-15s %-*s %-7s %5d %10s %10s %-10s %6s %13s  %s\n", "", f->metric, width,
-               f->weights, f->isa, f->size, number(f, REPORT_SOVEREIGN, ours),
-               number(f, REPORT_LLAMA, theirs), strcmp(f->unit, "B") == 0 ? "MB" : f->unit, ratio,
+        printf("%-9s %-15s %-*s %-*s %5d %10s %10s %-10s %6s %13s  %s\n", "", f->metric, c->width,
+               f->weights, c->isa_width, f->isa, f->size, number(f, REPORT_SOVEREIGN, ours),
+               number(f, REPORT_PEER, theirs), strcmp(f->unit, "B") == 0 ? "MB" : f->unit, ratio,
                limit, note(f, text));
     }
 }
@@ -150,7 +161,7 @@ static void print_sampling(const struct report *r)
 int report_print(const struct report *r)
 {
     static const char *const sections[] = {"engine", "isa",      "server", "idle",
-                                           "prefix", "overhead", "shapes"};
+                                           "prefix", "overhead", "http",   "shapes"};
     int below = 0, floors = 0;
     print_machine(r);
     print_kernels(r);
