@@ -290,3 +290,14 @@ enum sov_error decimal_to_double(const char *text, size_t length, double *out,
     *out = n.negative ? -value : value;
     return SOV_OK;
 }
+
+size_t decimal_from_uint(uint64_t value, char out[DECIMAL_TEXT_MAX])
+{
+    char reversed[DECIMAL_TEXT_MAX];
+    size_t length = 0;
+    do reversed[length++] = (char)('0' + value % 10);
+    while ((value /= 10) != 0);
+    for (size_t i = 0; i < length; i++) out[i] = reversed[length - 1 - i];
+    out[length] = '\0';
+    return length;
+}

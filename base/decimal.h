@@ -20,6 +20,7 @@
 #define SOV_BASE_DECIMAL_H
 
 #include <stddef.h>
+#include <stdint.h>
 
 #include "base/error.h"
 
@@ -37,6 +38,8 @@ size_t decimal_from_double(double value, char out[DECIMAL_TEXT_MAX]);
  * rounded to float, it gives the float too.
  */
 size_t decimal_from_float(float value, char out[DECIMAL_TEXT_MAX]);
+/* Without printf, for what is written with every answer. */
+size_t decimal_from_uint(uint64_t value, char out[DECIMAL_TEXT_MAX]);
 
 /*
  * The double nearest to a number in JSON's grammar (RFC 8259, section 6), which the caller has

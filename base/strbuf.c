@@ -6,12 +6,13 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/decimal.h"
 #include "base/mem.h"
 #include "base/utf8.h"
 
 enum { STRBUF_CAPACITY_MIN = 64 };
 
-static bool strbuf_reserve(struct strbuf *buf, size_t extra)
+bool strbuf_reserve(struct strbuf *buf, size_t extra)
 {
     size_t needed;
     if (!sov_add_size(buf->length, extra, &needed) || !sov_add_size(needed, 1, &needed)) {
@@ -60,6 +61,12 @@ bool strbuf_puts(struct strbuf *buf, const char *text)
     return strbuf_append(buf, text, strlen(text));
 }
 
+bool strbuf_put_uint(struct strbuf *buf, unsigned long long value)
+{
+    char digits[DECIMAL_TEXT_MAX];
+    return strbuf_append(buf, digits, decimal_from_uint(value, digits));
+}
+
 bool strbuf_putc(struct strbuf *buf, char c)
 {
     return strbuf_append(buf, &c, 1);
@@ -70,15 +77,20 @@ bool strbuf_printf(struct strbuf *buf, const char *format, ...)
     va_list args, again;
     va_start(args, format);
     va_copy(again, args);
-    int length = vsnprintf(NULL, 0, format, args);
+    /* Into the room that there is; most often that is enough. */
+    size_t room = buf->capacity - buf->length;
+    int length = vsnprintf(room > 0 ? buf->data + buf->length : NULL, room, format, args);
     va_end(args);
-    bool ok = length >= 0 && strbuf_reserve(buf, (size_t)length);
-    if (ok) {
-        vsnprintf(buf->data + buf->length, (size_t)length + 1, format, again);
-        buf->length += (size_t)length;
-    } else {
-        buf->failed = true;
+    bool fits = length >= 0 && (size_t)length < room, ok = fits;
+    if (!fits) {
+        if (room > 0) buf->data[buf->length] = '\0';
+        ok = length >= 0 && strbuf_reserve(buf, (size_t)length);
+        if (ok) vsnprintf(buf->data + buf->length, (size_t)length + 1, format, again);
     }
+    if (ok)
+        buf->length += (size_t)length;
+    else
+        buf->failed = true;
     va_end(again);
     return ok;
 }

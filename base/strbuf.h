@@ -20,6 +20,9 @@ struct strbuf {
 bool strbuf_append(struct strbuf *buf, const void *bytes, size_t length);
 bool strbuf_puts(struct strbuf *buf, const char *text);
 bool strbuf_putc(struct strbuf *buf, char c);
+bool strbuf_put_uint(struct strbuf *buf, unsigned long long value);
+/* Makes room for so many bytes more, so that appending them neither moves the buffer nor fails. */
+bool strbuf_reserve(struct strbuf *buf, size_t extra);
 bool strbuf_printf(struct strbuf *buf, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 /* Appends text as a JSON string with quotes; invalid UTF-8 becomes U+FFFD, so that the result is always valid JSON. */

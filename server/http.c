@@ -55,13 +55,13 @@ static const char *http_header(struct request *r, const char *name)
     return MHD_lookup_connection_value(r->mhd, MHD_HEADER_KIND, name);
 }
 
-static void http_set_phase(struct request *r, enum conn_phase phase)
+static void http_set_phase(struct request *r, enum conn_phase phase, int64_t since_ns)
 {
     struct server *server = r->server;
     pthread_mutex_lock(&server->lock);
     bool was_answering = r->conn->phase == CONN_ANSWERING;
     r->conn->phase = phase;
-    r->conn->phase_since_ns = clock_monotonic_ns();
+    r->conn->phase_since_ns = since_ns;
     if (phase == CONN_ANSWERING && !was_answering) server->answering++;
     pthread_mutex_unlock(&server->lock);
 }
@@ -102,6 +102,14 @@ void http_on_connection(void *cls, struct MHD_Connection *mhd, void **socket_con
     }
 }
 
+/* As much of the text as fits, with a zero. */
+static void http_copy(char *out, size_t size, const char *text)
+{
+    size_t length = strnlen(text, size - 1);
+    memcpy(out, text, length);
+    out[length] = '\0';
+}
+
 static struct request *http_begin(struct server *server, struct MHD_Connection *mhd,
                                   const char *url, const char *method)
 {
@@ -110,14 +118,15 @@ static struct request *http_begin(struct server *server, struct MHD_Connection *
     struct conn *c = info != NULL ? info->socket_context : NULL;
     struct request *r = c != NULL ? request_create(server, mhd, c) : NULL;
     if (r == NULL) return NULL;
-    snprintf(r->path, sizeof r->path, "%s", url);
-    snprintf(r->method, sizeof r->method, "%s", method);
+    http_copy(r->path, sizeof r->path, url);
+    http_copy(r->method, sizeof r->method, method);
     r->route = ROUTE_OTHER;
     atomic_fetch_add(&server->metrics.in_progress, 1);
     pthread_mutex_lock(&server->lock);
     c->request = r;
+    c->phase = CONN_RECEIVING;
+    c->phase_since_ns = r->started_ns;
     pthread_mutex_unlock(&server->lock);
-    http_set_phase(r, CONN_RECEIVING);
     return r;
 }
 
@@ -307,7 +316,7 @@ static enum MHD_Result http_on_headers(struct request *r, const char *url, const
     bool ok = http_check_framing(r, &err);
     if (ok && strcmp(method, "OPTIONS") == 0) {
         r->answered_early = http_has_body(r);
-        http_set_phase(r, CONN_ANSWERING);
+        http_set_phase(r, CONN_ANSWERING, clock_monotonic_ns());
         return respond_preflight(r, allow);
     }
     ok = ok && http_check_access(r, route, &err);
@@ -323,7 +332,7 @@ static enum MHD_Result http_on_headers(struct request *r, const char *url, const
     }
     r->answered_early = http_has_body(r);
     r->received_ns = clock_monotonic_ns();
-    http_set_phase(r, CONN_ANSWERING);
+    http_set_phase(r, CONN_ANSWERING, r->received_ns);
     if (!ok) return respond_error(r, &err);
     return method_ok ? http_answer_get(r, url) : respond_method_not_allowed(r, allow);
 }
@@ -387,8 +396,8 @@ static void http_read_cache_headers(struct request *r)
 static enum MHD_Result http_on_received(struct request *r)
 {
     r->received_ns = clock_monotonic_ns();
-    http_set_phase(r, CONN_ANSWERING);
-    if (r->refused) return respond_error(r, &r->refusal);
+    http_set_phase(r, CONN_ANSWERING, r->received_ns);
+    if (r->refused) return request_respond_refused(r);
     if (r->route == ROUTE_CHAT || r->route == ROUTE_COMPLETIONS || r->route == ROUTE_QUERY)
         http_read_cache_headers(r);
     if (r->body.length >= HTTP_WORKER_BYTES_MIN) {

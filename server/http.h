@@ -91,7 +91,8 @@ struct request {
     struct api_cache wanted_cache; /* by headers */
     unsigned char tenant[GENERATION_TENANT_BYTES];
     size_t tenant_length;
-    struct api_error refusal;
+    /* Apart, because few are refused and all are cleared; NULL: there was no memory for it. */
+    struct api_error *refusal;
     struct strbuf body;
     size_t discarded;
 
@@ -175,6 +176,7 @@ struct request *request_create(struct server *server, struct MHD_Connection *mhd
 void request_free(struct request *r);
 /* Marks the request as refused; the first refusal stays. */
 void request_refuse(struct request *r, const struct api_error *err);
+enum MHD_Result request_respond_refused(struct request *r);
 /* Event thread: from now on it is noticed when the client leaves. */
 void request_watch(struct request *r);
 /* Called once the body is there, and again after every resume, until a response was queued. */

@@ -8,6 +8,8 @@
 #include "kernels/isa.h"
 
 /* JSON has no infinity: a token that cannot occur gets OpenAI's stand-in. */
+enum { REPLY_HEAD_BYTES = 500 }; /* room for a head, and for many a whole answer's end */
+
 static const float REPLY_LOGPROB_MIN = -9999.0f;
 
 bool reply_head_init(struct reply_head *head, bool chat, bool stream, bool include_usage,
@@ -18,11 +20,19 @@ bool reply_head_init(struct reply_head *head, bool chat, bool stream, bool inclu
                          : stream ? "chat.completion.chunk"
                                   : "chat.completion";
     struct strbuf *out = &head->text;
-    strbuf_printf(out, "{\"id\":\"%s-%s\",\"object\":\"%s\",\"created\":%lld,\"model\":",
-                  chat ? "chatcmpl" : "cmpl", id, object, (long long)created_s);
+    if (!strbuf_reserve(out, REPLY_HEAD_BYTES)) return false;
+    /* Written with every answer, those from the cache too: no printf. */
+    strbuf_puts(out, chat ? "{\"id\":\"chatcmpl-" : "{\"id\":\"cmpl-");
+    strbuf_puts(out, id);
+    strbuf_puts(out, "\",\"object\":\"");
+    strbuf_puts(out, object);
+    strbuf_puts(out, "\",\"created\":");
+    strbuf_put_uint(out, created_s > 0 ? (unsigned long long)created_s : 0);
+    strbuf_puts(out, ",\"model\":");
     strbuf_put_json_string(out, model, strlen(model));
-    strbuf_printf(out, ",\"system_fingerprint\":\"sovereign-%s-a%d\"", SOV_VERSION,
-                  SOV_ARITHMETIC_VERSION);
+    strbuf_puts(out, ",\"system_fingerprint\":\"sovereign-" SOV_VERSION "-a");
+    strbuf_put_uint(out, SOV_ARITHMETIC_VERSION);
+    strbuf_putc(out, '"');
     if (!strbuf_failed(out)) return true;
     reply_head_free(head);
     return false;

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <errno.h>
 #include <sodium.h>
-#include <stdio.h>
 #include <string.h>
 
 #include "base/clock.h"
@@ -19,10 +18,11 @@ struct request *request_create(struct server *server, struct MHD_Connection *mhd
         return NULL;
     }
     unsigned char bytes[12];
-    char hex[2 * sizeof bytes + 1];
+    const size_t prefix = sizeof "req_" - 1;
+    _Static_assert(sizeof r->id > sizeof "req_" - 1 + 2 * sizeof bytes, "an id fits");
     server_draw(bytes, sizeof bytes);
-    sodium_bin2hex(hex, sizeof hex, bytes, sizeof bytes);
-    snprintf(r->id, sizeof r->id, "req_%s", hex);
+    memcpy(r->id, "req_", prefix);
+    sodium_bin2hex(r->id + prefix, sizeof r->id - prefix, bytes, sizeof bytes);
     r->server = server;
     r->mhd = mhd;
     r->conn = conn;
@@ -36,6 +36,7 @@ void request_free(struct request *r)
     query_reply_free(r->query);
     strbuf_free(&r->body);
     strbuf_free(&r->out);
+    sov_free(r->refusal);
     pthread_mutex_destroy(&r->lock);
     sov_free(r);
 }
@@ -44,7 +45,16 @@ void request_refuse(struct request *r, const struct api_error *err)
 {
     if (r->refused) return;
     r->refused = true;
-    r->refusal = *err;
+    r->refusal = sov_alloc(1, sizeof *r->refusal);
+    if (r->refusal != NULL) *r->refusal = *err;
+}
+
+enum MHD_Result request_respond_refused(struct request *r)
+{
+    struct api_error err;
+    if (r->refusal != NULL) return respond_error(r, r->refusal);
+    api_fail_from(&err, SOV_ERR_NOMEM, NULL, "Out of memory while preparing the request.");
+    return respond_error(r, &err);
 }
 
 void request_wake(struct request *r)
@@ -355,7 +365,7 @@ enum MHD_Result request_step(struct request *r)
         if (!request_is_with_worker(r)) {
             struct api_error err;
             if (atomic_load(&r->gone)) return MHD_NO;
-            if (r->refused) return respond_error(r, &r->refusal);
+            if (r->refused) return request_respond_refused(r);
             if (r->generation == NULL && r->query == NULL)
                 return respond_buffer(r, 200, NULL, &r->out);
             bool begins = request_streams(r) && request_begun(r);

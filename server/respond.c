@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/decimal.h"
 #include "base/mem.h"
 #include "server/cors.h"
 #include "server/http.h"
@@ -24,6 +25,13 @@ static void respond_add_cors(struct request *r, struct MHD_Response *response)
 {
     const char *allowed = r->server->cors_origin;
     if (cors_any(allowed)) {
+        /*
+         * Browsers say where a POST comes from; who does not is none. (A GET's response might be
+         * kept by a browser, and used for a page that needs the header.)
+         */
+        if (strcmp(r->method, "POST") == 0 &&
+            respond_request_header(r, MHD_HTTP_HEADER_ORIGIN) == NULL)
+            return;
         MHD_add_response_header(response, MHD_HTTP_HEADER_ACCESS_CONTROL_ALLOW_ORIGIN, "*");
     } else {
         const char *origin = respond_request_header(r, MHD_HTTP_HEADER_ORIGIN);
@@ -38,19 +46,19 @@ static void respond_add_cors(struct request *r, struct MHD_Response *response)
 
 static void respond_add_seed(uint64_t seed, struct MHD_Response *response)
 {
-    char number[24];
-    snprintf(number, sizeof number, "%llu", (unsigned long long)seed);
+    char number[DECIMAL_TEXT_MAX];
+    (void)decimal_from_uint(seed, number);
     MHD_add_response_header(response, "x-sovereign-seed", number);
 }
 
 static void respond_add_generation(const struct generation *g, struct MHD_Response *response)
 {
-    char number[24];
+    char number[DECIMAL_TEXT_MAX];
     respond_add_seed(generation_seed(g), response);
     enum metrics_cached cached = generation_cached(g);
     MHD_add_response_header(response, "x-sovereign-cache", metrics_cached_name(cached));
     if (cached != METRICS_CACHE_HIT || generation_age_ms(g) == INT64_MAX) return;
-    snprintf(number, sizeof number, "%lld", (long long)(generation_age_ms(g) / 1000));
+    (void)decimal_from_uint((uint64_t)generation_age_ms(g) / 1000, number);
     MHD_add_response_header(response, MHD_HTTP_HEADER_AGE, number);
 }
 

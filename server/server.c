@@ -24,8 +24,11 @@
 enum {
     SERVER_CONNECTIONS_MAX = 65536,
     SERVER_HEADER_BYTES_MIN = 1024,
-    SERVER_RESPONSE_BYTES =
-        8 << 10,            /* of a connection's memory, for the response's headers and chunks */
+    /*
+     * Of a connection's memory, for the response's headers and chunks. All of that memory is cleared
+     * with every request: it is no larger than it has to be.
+     */
+    SERVER_RESPONSE_BYTES = 4 << 10,
     SERVER_SPARE_FDS = 128, /* for everything that is not a connection */
     SERVER_FLUSH_MS = 2000, /* for the last errors to be sent */
 };

@@ -45,7 +45,7 @@ enum {
     SERVER_BODY_BYTES_DEFAULT = 16 << 20, /* one request's body; beyond that 413 */
     SERVER_BODIES_BYTES_DEFAULT = 256
                                   << 20, /* all bodies being received together; beyond that 503 */
-    SERVER_HEADER_BYTES_DEFAULT = 32 << 10, /* request line and headers; beyond that 431 (or 414) */
+    SERVER_HEADER_BYTES_DEFAULT = 16 << 10, /* request line and headers; beyond that 431 (or 414) */
     SERVER_CONNECTIONS_DEFAULT = 1024,      /* further ones wait to be accepted */
     SERVER_REQUEST_TIMEOUT_MS_DEFAULT =
         60000, /* from the request's first header line to its last byte */
