@@ -19,6 +19,8 @@
  * between fences (clock_gettime where there is none); the time of an empty measurement, the median
  * of many, is subtracted, and printed. Random numbers start from a fixed seed.
  */
+#include <dirent.h>
+#include <fcntl.h>
 #include <math.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -590,9 +592,7 @@ static double warm_once(const char *path, bool fill, struct cache_store_stats *s
 
 static void bench_warm(const struct options *o)
 {
-    static const char *const FILES[] = {"lock", "cache.sqlite", "cache.sqlite-wal",
-                                        "cache.sqlite-shm"};
-    char path[512], file[600];
+    char path[512];
     const char *tmp = getenv("TMPDIR");
     struct cache_store_stats stats;
     if (o->dir != NULL)
@@ -608,11 +608,13 @@ static void bench_warm(const struct options *o)
         printf("warm     %llu of them in memory %.0f ms after opening\n",
                (unsigned long long)stats.loaded, ms);
     }
-    for (size_t i = 0; o->dir == NULL && i < sizeof FILES / sizeof FILES[0]; i++) {
-        snprintf(file, sizeof file, "%s/%s", path, FILES[i]);
-        (void)unlink(file);
-    }
-    if (o->dir == NULL) (void)rmdir(path);
+    if (o->dir != NULL) return;
+    DIR *dir = opendir(path);
+    struct dirent *entry;
+    while (dir != NULL && (entry = readdir(dir)) != NULL)
+        if (entry->d_name[0] != '.') (void)unlinkat(dirfd(dir), entry->d_name, 0);
+    if (dir != NULL) closedir(dir);
+    (void)rmdir(path);
 }
 
 /* ---- */

@@ -21,6 +21,7 @@
 #include "base/mem.h"
 #include "cache/shard.h"
 #include "cache/store_db.h"
+#include "cache/store_scopes.h"
 
 enum {
     BATCH_CHANGES = 1024, /* in one transaction */
@@ -478,6 +479,20 @@ static bool init_sync(struct cache_store *store)
     return made;
 }
 
+static void scope_hash(const struct cache_secret *secret, const struct cache_store_config *c,
+                       uint8_t out[STORE_HASH_BYTES])
+{
+    store_hash_write(cache_hash_bytes(secret, c->scope, c->scope_length), out);
+}
+
+bool cache_store_path(const char *folder, const struct cache_secret *secret,
+                      const struct cache_store_config *config, char *out, size_t size)
+{
+    uint8_t scope[STORE_HASH_BYTES];
+    scope_hash(secret, config, scope);
+    return store_scopes_path(folder, scope, out, size);
+}
+
 static void configure(struct cache_store *store, const struct cache_secret *secret,
                       const struct cache_store_config *c)
 {
@@ -490,7 +505,7 @@ static void configure(struct cache_store *store, const struct cache_secret *secr
     store->options.secret = &store->secret;
     store->options.file_bytes_max = file_bytes;
     store->options.wall_ms = c->wall_ms;
-    store_hash_write(cache_hash_bytes(secret, c->scope, c->scope_length), store->options.scope);
+    scope_hash(secret, c, store->options.scope);
     store->rows_max = cache->entries_max;
     store->bytes_max = cache->bytes_max;
     store->interval_ms =
@@ -549,13 +564,14 @@ enum sov_error cache_store_open(const struct datadir *dir, const struct cache_se
     store->queue = sov_calloc(store->queue_max, sizeof *store->queue);
     if (store->queue == NULL) {
         error = sov_fail(err, SOV_ERR_NOMEM, "cache database: out of memory");
-    } else if (snprintf(store->path, sizeof store->path, "%s/cache.sqlite", datadir_path(dir)) >=
-               (int)sizeof store->path) {
+    } else if (!store_scopes_path(datadir_path(dir), store->options.scope, store->path,
+                                  sizeof store->path)) {
         error = sov_fail(err, SOV_ERR_INVALID,
                          "cache database: the data directory's path is longer "
                          "than %d bytes",
                          PATH_BYTES_MAX);
     } else {
+        store_scopes_adopt(datadir_path(dir));
         error = store_db_open(store->path, &store->options, &store->db, &reset, err);
     }
     if (error == SOV_OK && reset) {
@@ -563,6 +579,8 @@ enum sov_error cache_store_open(const struct datadir *dir, const struct cache_se
                  store->path, store->path);
         store->stats.resets = 1;
     }
+    if (error == SOV_OK)
+        store_scopes_prune(datadir_path(dir), store->path, store->options.file_bytes_max);
     if (error == SOV_OK) error = start(store, err);
     if (error != SOV_OK) {
         store_free(store);

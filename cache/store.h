@@ -15,12 +15,13 @@
  * over the database is only written: what leaves the memory leaves the disk, too. The number of
  * rows and their bytes are bounded by the cache's own bounds, and the file by file_bytes_max.
  *
- * The database belongs to one scope (model digest and arithmetic version): when the scope is
- * another, it starts empty. (Keys contain both; no row of another scope could match anyway.)
+ * Each scope (model digest and arithmetic version) has a database of its own, cache-HASH.sqlite, and
+ * finds it again when another was used in between (cache/store_scopes.h, which bounds them together).
+ * Keys contain both, too: no row of another scope could match anyway.
  *
  * What goes wrong while it runs (disk full, database locked by another program, a damaged page) is
  * counted, logged once until it works again, and never reaches a request: the cache goes on in
- * memory. A database that SQLite finds damaged is set aside as cache.sqlite.damaged and begun anew.
+ * memory. A database that SQLite finds damaged is set aside (.damaged) and begun anew.
  *
  * Rows have the time at which they were written by a clock that never goes backwards within this
  * data directory: the wall clock at opening (or, if that was set back by less than
@@ -83,6 +84,9 @@ struct cache_store;
 enum sov_error cache_store_open(const struct datadir *dir, const struct cache_secret *secret,
                                 const struct cache_store_config *config, struct cache *cache,
                                 struct cache_store **out, struct sov_errbuf *err);
+/* Where the database of config's scope lies. False when the path has no room. */
+bool cache_store_path(const char *folder, const struct cache_secret *secret,
+                      const struct cache_store_config *config, char *out, size_t size);
 /* Commits what is on the queue and lets the cache go. */
 void cache_store_close(struct cache_store *store);
 /* Blocks until all changes up to now are settled and the cache is warm; false after timeout_ms. */

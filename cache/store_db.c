@@ -179,8 +179,8 @@ static enum sov_error open_error(const struct store_db *db, const char *path, in
     }
 }
 
-/* Before anything is written: whose file this is. *fresh: nobody's yet. */
-static enum sov_error check_owner(struct store_db *db, const char *path, bool *fresh,
+/* Before anything is written: whose file this is. *fresh: nobody's yet. *older: than this version. */
+static enum sov_error check_owner(struct store_db *db, const char *path, bool *fresh, bool *older,
                                   struct sov_errbuf *err)
 {
     int64_t version, application, tables;
@@ -189,13 +189,14 @@ static enum sov_error check_owner(struct store_db *db, const char *path, bool *f
     if (rc == SQLITE_OK) rc = query_number(db, "SELECT count(*) FROM sqlite_master", 0, &tables);
     if (rc != SQLITE_OK) return open_error(db, path, rc, err);
     *fresh = version == 0 && application == 0 && tables == 0;
-    if (*fresh) return SOV_OK;
+    *older = application == APPLICATION_ID && version < STORE_SCHEMA_VERSION;
+    if (*fresh || *older) return SOV_OK;
     if (application != APPLICATION_ID)
         return sov_fail(err, SOV_ERR_UNSUPPORTED,
                         "cache database %s: it belongs to another program; move it away, or use "
                         "another data directory",
                         path);
-    if (version != STORE_SCHEMA_VERSION)
+    if (version > STORE_SCHEMA_VERSION)
         return sov_fail(err, SOV_ERR_UNSUPPORTED,
                         "cache database %s: it has version %lld, this program knows version %d; it "
                         "is left as it is: use the newer program, or another data directory",
@@ -247,16 +248,17 @@ static enum store_db_result save_scope(struct store_db *db, const uint8_t *scope
     return run(db, s);
 }
 
-/* A database without a scope has no rows yet, and takes any. */
-static int read_scope(struct store_db *db, const uint8_t *scope, bool *matches)
+/* *has: there is a scope. One without has no rows yet, and takes any. */
+static int read_scope(struct store_db *db, uint8_t scope[STORE_HASH_BYTES], bool *has)
 {
     sqlite3_stmt *s = NULL;
     int rc =
         sqlite3_prepare_v2(db->sqlite, "SELECT value FROM state WHERE name='scope'", -1, &s, NULL);
     if (rc == SQLITE_OK) rc = sqlite3_step(s);
-    *matches =
-        rc == SQLITE_DONE || (rc == SQLITE_ROW && sqlite3_column_bytes(s, 0) == STORE_HASH_BYTES &&
-                              memcmp(sqlite3_column_blob(s, 0), scope, STORE_HASH_BYTES) == 0);
+    *has = rc == SQLITE_ROW;
+    memset(scope, 0, STORE_HASH_BYTES);
+    if (*has && sqlite3_column_bytes(s, 0) == STORE_HASH_BYTES)
+        memcpy(scope, sqlite3_column_blob(s, 0), STORE_HASH_BYTES);
     (void)sqlite3_finalize(s);
     return rc == SQLITE_ROW || rc == SQLITE_DONE ? SQLITE_OK : rc;
 }
@@ -289,22 +291,25 @@ static enum store_db_result write_state(struct store_db *db, const uint8_t *scop
     return result;
 }
 
-/* *other_scope: it is all right, but of another scope, and nothing was written. */
+/* *useless: it is all right, but of another scope or an older version, and nothing was written. */
 static enum sov_error try_open(const char *path, const struct store_db_options *options,
-                               struct store_db **out, bool *other_scope, struct sov_errbuf *err)
+                               struct store_db **out, bool *useless, struct sov_errbuf *err)
 {
     struct store_db *db;
-    bool fresh = false, matches = true;
-    *other_scope = false;
+    uint8_t scope[STORE_HASH_BYTES];
+    bool fresh = false, older = false, has_scope = false;
+    *useless = false;
     enum sov_error error =
         open_file(path, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX, &db, err);
     if (error != SOV_OK || db == NULL) return error;
-    error = check_owner(db, path, &fresh, err);
+    error = check_owner(db, path, &fresh, &older, err);
     if (error != SOV_OK) goto failed;
+    *useless = older;
+    if (older) goto failed;
     int rc = set_up(db, fresh, options->file_bytes_max);
-    if (rc == SQLITE_OK) rc = read_scope(db, options->scope, &matches);
-    if (rc == SQLITE_OK && !matches) {
-        *other_scope = true;
+    if (rc == SQLITE_OK) rc = read_scope(db, scope, &has_scope);
+    if (rc == SQLITE_OK && has_scope && memcmp(scope, options->scope, sizeof scope) != 0) {
+        *useless = true;
         goto failed;
     }
     if (rc == SQLITE_OK) rc = read_state(db, options->wall_ms);
@@ -345,6 +350,29 @@ static void file_set_aside(const char *file, bool companion)
     if (companion || rename(file, aside) != 0) (void)unlink(file);
 }
 
+void store_db_remove(const char *path)
+{
+    char aside[4096 + 16];
+    for_each_file(path, file_remove);
+    snprintf(aside, sizeof aside, "%s.damaged", path);
+    (void)unlink(aside);
+}
+
+bool store_db_read_scope(const char *path, uint8_t scope[STORE_HASH_BYTES])
+{
+    struct store_db *db;
+    bool fresh, older, has = false;
+    (void)open_file(path, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX, &db, NULL);
+    if (db == NULL) return false;
+    bool read = check_owner(db, path, &fresh, &older, NULL) == SOV_OK && !fresh && !older &&
+                read_scope(db, scope, &has) == SQLITE_OK && has;
+    /* Writes the log into the file and removes it, if it can. */
+    store_db_close(db);
+    char log[4096];
+    return read && snprintf(log, sizeof log, "%s-wal", path) < (int)sizeof log &&
+           access(log, F_OK) != 0;
+}
+
 void store_db_set_aside(const char *path)
 {
     for_each_file(path, file_set_aside);
@@ -353,17 +381,17 @@ void store_db_set_aside(const char *path)
 enum sov_error store_db_open(const char *path, const struct store_db_options *options,
                              struct store_db **out, bool *reset, struct sov_errbuf *err)
 {
-    bool other_scope;
+    bool useless;
     *out = NULL;
     *reset = false;
-    enum sov_error error = try_open(path, options, out, &other_scope, err);
+    enum sov_error error = try_open(path, options, out, &useless, err);
     if (error == SOV_ERR_FORMAT) {
         store_db_set_aside(path);
         *reset = true;
-        error = try_open(path, options, out, &other_scope, err);
-    } else if (other_scope) {
+        error = try_open(path, options, out, &useless, err);
+    } else if (useless) {
         for_each_file(path, file_remove);
-        error = try_open(path, options, out, &other_scope, err);
+        error = try_open(path, options, out, &useless, err);
     }
     /* Still not usable: somebody else must be writing these files. */
     if (error == SOV_OK && *out == NULL)

@@ -38,15 +38,22 @@ struct store_db_options {
 };
 
 /*
- * path: of the file. Makes, checks and, where the scope is another, empties it. *reset: it was
- * damaged, is now PATH.damaged, and a new one was begun. SOV_ERR_UNSUPPORTED, SOV_ERR_BUSY,
- * SOV_ERR_IO, SOV_ERR_NOMEM.
+ * path: of the file. Makes and checks it; one of another scope or an older version is removed, and a
+ * new one begun. *reset: it was damaged, is now PATH.damaged, and a new one was begun.
+ * SOV_ERR_UNSUPPORTED, SOV_ERR_BUSY, SOV_ERR_IO, SOV_ERR_NOMEM.
  */
 enum sov_error store_db_open(const char *path, const struct store_db_options *options,
                              struct store_db **out, bool *reset, struct sov_errbuf *err);
 /* A second connection, to look rows up while another thread writes. NULL when that fails. */
 struct store_db *store_db_open_reader(const char *path);
 void store_db_close(struct store_db *db);
+/*
+ * The scope of a database of this version that nobody has open. Afterwards its log is in the file:
+ * it may be renamed. False when it is anything else.
+ */
+bool store_db_read_scope(const char *path, uint8_t scope[STORE_HASH_BYTES]);
+/* The file, its companions, and one that was set aside. */
+void store_db_remove(const char *path);
 /* Renames the file out of the way; the database is closed. */
 void store_db_set_aside(const char *path);
 

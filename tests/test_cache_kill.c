@@ -10,6 +10,7 @@
  */
 #include "tests/cache_fixture.h"
 
+#include <dirent.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -236,14 +237,13 @@ static int make_folder(void **state)
 
 static int remove_folder(void **state)
 {
-    static const char *const FILES[] = {"lock", "cache.sqlite", "cache.sqlite-wal",
-                                        "cache.sqlite-shm"};
-    char file[600];
+    struct dirent *entry;
+    DIR *dir = opendir(test_path);
     (void)state;
-    for (size_t i = 0; i < sizeof FILES / sizeof FILES[0]; i++) {
-        snprintf(file, sizeof file, "%s/%s", test_path, FILES[i]);
-        (void)unlink(file);
-    }
+    if (dir == NULL) return -1;
+    while ((entry = readdir(dir)) != NULL)
+        if (entry->d_name[0] != '.') (void)unlinkat(dirfd(dir), entry->d_name, 0);
+    closedir(dir);
     return rmdir(test_path);
 }
 

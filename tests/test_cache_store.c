@@ -19,13 +19,14 @@
 #include "base/datadir.h"
 #include "cache/flight.h"
 #include "cache/store.h"
+#include "cache/store_scopes.h"
 
 enum { KEY_LENGTH = 48, FLUSH_MS = 60000, PATH_MAX_BYTES = 512 };
 
 static const int64_t WALL_MS = 1700000000000;
 
 struct fixture {
-    char path[PATH_MAX_BYTES], database[PATH_MAX_BYTES + 16];
+    char path[PATH_MAX_BYTES], database[PATH_MAX_BYTES + 64];
     struct cache_config cache_config;
     struct cache_store_config config;
     struct datadir *dir;
@@ -33,16 +34,23 @@ struct fixture {
     struct cache_store *store;
 };
 
+static void use_model(struct fixture *f, const char *name)
+{
+    f->config.scope = name;
+    f->config.scope_length = strlen(name);
+    assert_true(
+        cache_store_path(f->path, test_secret(), &f->config, f->database, sizeof f->database));
+}
+
 static void fixture_init(struct fixture *f)
 {
     const char *tmp = getenv("TMPDIR");
     memset(f, 0, sizeof *f);
     snprintf(f->path, sizeof f->path, "%s/sovereign-store-XXXXXX", tmp != NULL ? tmp : "/tmp");
     assert_non_null(mkdtemp(f->path));
-    snprintf(f->database, sizeof f->database, "%s/cache.sqlite", f->path);
     f->cache_config = (struct cache_config){.entries_max = 1000, .bytes_max = 8 << 20};
-    f->config = (struct cache_store_config){
-        .scope = "model A", .scope_length = 7, .wall_ms = WALL_MS, .commit_interval_ms = 20};
+    f->config = (struct cache_store_config){.wall_ms = WALL_MS, .commit_interval_ms = 20};
+    use_model(f, "model A");
 }
 
 static enum sov_error try_start(struct fixture *f, struct sov_errbuf *err)
@@ -209,7 +217,14 @@ static void test_what_leaves_the_memory_leaves_the_disk(void **state)
     fixture_free(&f);
 }
 
-static void test_another_model_finds_nothing_and_the_old_rows_go(void **state)
+static bool exists(const struct fixture *f, const char *name)
+{
+    char path[PATH_MAX_BYTES + 64];
+    snprintf(path, sizeof path, "%s/%s", f->path, name);
+    return access(path, F_OK) == 0;
+}
+
+static void test_each_model_finds_its_own_answers_again(void **state)
 {
     (void)state;
     struct fixture f;
@@ -217,7 +232,7 @@ static void test_another_model_finds_nothing_and_the_old_rows_go(void **state)
     start(&f);
     put(&f, 1, "of model A");
     stop(&f);
-    f.config.scope = "model B";
+    use_model(&f, "model B");
     start(&f);
     flush(&f);
     assert_false(get(&f, 1, "of model A", NULL));
@@ -225,9 +240,140 @@ static void test_another_model_finds_nothing_and_the_old_rows_go(void **state)
     put(&f, 1, "of model B");
     stop(&f);
     assert_int_equal(sql_number(&f, "SELECT count(*) FROM answer"), 1);
+    for (int i = 0; i < 3; i++) {
+        use_model(&f, i % 2 == 0 ? "model A" : "model B");
+        start(&f);
+        flush(&f);
+        assert_int_equal(stats(&f).rows, 1);
+        assert_true(get(&f, 1, i % 2 == 0 ? "of model A" : "of model B", NULL));
+        stop(&f);
+    }
+    fixture_free(&f);
+}
+
+/* Under another model's name: the name is not believed. */
+static void test_a_database_in_the_place_of_another_is_not_served(void **state)
+{
+    (void)state;
+    struct fixture f;
+    char of_a[PATH_MAX_BYTES + 64];
+    fixture_init(&f);
+    start(&f);
+    put(&f, 1, "of model A");
+    stop(&f);
+    snprintf(of_a, sizeof of_a, "%s", f.database);
+    use_model(&f, "model B");
+    assert_int_equal(rename(of_a, f.database), 0);
     start(&f);
     flush(&f);
-    assert_true(get(&f, 1, "of model B", NULL));
+    assert_false(get(&f, 1, "of model A", NULL));
+    assert_int_equal(stats(&f).rows, 0);
+    fixture_free(&f);
+}
+
+static int count_databases(const struct fixture *f)
+{
+    int count = 0;
+    struct dirent *entry;
+    DIR *dir = opendir(f->path);
+    assert_non_null(dir);
+    while ((entry = readdir(dir)) != NULL) {
+        size_t length = strlen(entry->d_name);
+        count += length > 7 && strcmp(entry->d_name + length - 7, ".sqlite") == 0;
+    }
+    closedir(dir);
+    return count;
+}
+
+static void set_used(const struct fixture *f, time_t when)
+{
+    struct timespec times[2] = {{.tv_sec = when}, {.tv_sec = when}};
+    assert_int_equal(utimensat(AT_FDCWD, f->database, times, 0), 0);
+}
+
+static void test_the_models_used_longest_ago_make_room(void **state)
+{
+    (void)state;
+    static const char *const MODELS[] = {"m0", "m1", "m2", "m3", "m4", "m5"};
+    struct fixture f;
+    fixture_init(&f);
+    for (int i = 0; i < 6; i++) {
+        use_model(&f, MODELS[i]);
+        start(&f);
+        put(&f, 1, MODELS[i]);
+        stop(&f);
+        assert_int_equal(count_databases(&f), i + 1 < STORE_SCOPES_MAX ? i + 1 : STORE_SCOPES_MAX);
+        /* The first is used again and again. */
+        set_used(&f, i == 0 ? 3000000 : 1000000 + i);
+    }
+    for (int i = 0; i < 6; i++) {
+        use_model(&f, MODELS[i]);
+        assert_int_equal(access(f.database, F_OK) == 0, i == 0 || i >= 3);
+    }
+    /* Bytes are bounded, too: of the others, together, as of one. */
+    use_model(&f, "m5");
+    f.config.file_bytes_max = 100 << 10;
+    char *answer = test_calloc(1, 60001);
+    memset(answer, 'a', 60000);
+    start(&f);
+    put(&f, 2, answer);
+    stop(&f);
+    use_model(&f, "m4");
+    start(&f);
+    put(&f, 2, answer);
+    stop(&f);
+    use_model(&f, "m3");
+    start(&f);
+    assert_true(count_databases(&f) < STORE_SCOPES_MAX);
+    assert_true(exists(&f, "lock"));
+    flush(&f);
+    stop(&f);
+    use_model(&f, "m4"); /* the latest of the others */
+    start(&f);
+    flush(&f);
+    assert_true(get(&f, 1, "m4", NULL));
+    test_free(answer);
+    fixture_free(&f);
+}
+
+static void test_a_database_from_before_there_were_several_is_taken_over(void **state)
+{
+    (void)state;
+    struct fixture f;
+    char old[PATH_MAX_BYTES + 64];
+    fixture_init(&f);
+    snprintf(old, sizeof old, "%s/cache.sqlite", f.path);
+    start(&f);
+    put(&f, 1, "x");
+    stop(&f);
+    assert_int_equal(rename(f.database, old), 0);
+    use_model(&f, "model B"); /* whichever model comes first */
+    start(&f);
+    stop(&f);
+    assert_false(exists(&f, "cache.sqlite"));
+    use_model(&f, "model A");
+    start(&f);
+    flush(&f);
+    assert_true(get(&f, 1, "x", NULL));
+    fixture_free(&f);
+}
+
+static void test_an_older_database_is_begun_anew(void **state)
+{
+    (void)state;
+    struct fixture f;
+    fixture_init(&f);
+    start(&f);
+    put(&f, 1, "x");
+    stop(&f);
+    sql(&f, "PRAGMA user_version=0; ALTER TABLE answer RENAME TO reply");
+    start(&f);
+    flush(&f);
+    assert_false(get(&f, 1, "x", NULL));
+    put(&f, 1, "y");
+    stop(&f);
+    assert_int_equal(sql_number(&f, "PRAGMA user_version"), STORE_SCHEMA_VERSION);
+    assert_int_equal(sql_number(&f, "SELECT count(*) FROM answer"), 1);
     fixture_free(&f);
 }
 
@@ -432,13 +578,6 @@ static void damage_file(const char *path, off_t at, size_t length)
     close(file);
 }
 
-static bool exists(const struct fixture *f, const char *name)
-{
-    char path[PATH_MAX_BYTES + 64];
-    snprintf(path, sizeof path, "%s/%s", f->path, name);
-    return access(path, F_OK) == 0;
-}
-
 static void test_a_damaged_file_is_set_aside_and_a_new_one_begun(void **state)
 {
     (void)state;
@@ -451,7 +590,9 @@ static void test_a_damaged_file_is_set_aside_and_a_new_one_begun(void **state)
     start(&f);
     flush(&f);
     assert_int_equal(stats(&f).resets, 1);
-    assert_true(exists(&f, "cache.sqlite.damaged"));
+    char aside[PATH_MAX_BYTES + 80];
+    snprintf(aside, sizeof aside, "%s.damaged", f.database);
+    assert_int_equal(access(aside, F_OK), 0);
     for (uint64_t i = 0; i < 300; i++) put(&f, i, "x");
     stop(&f);
 
@@ -688,7 +829,11 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_answers_come_back_after_a_restart),
         cmocka_unit_test(test_what_leaves_the_memory_leaves_the_disk),
-        cmocka_unit_test(test_another_model_finds_nothing_and_the_old_rows_go),
+        cmocka_unit_test(test_each_model_finds_its_own_answers_again),
+        cmocka_unit_test(test_a_database_in_the_place_of_another_is_not_served),
+        cmocka_unit_test(test_the_models_used_longest_ago_make_room),
+        cmocka_unit_test(test_a_database_from_before_there_were_several_is_taken_over),
+        cmocka_unit_test(test_an_older_database_is_begun_anew),
         cmocka_unit_test(test_a_lookup_before_the_cache_is_warm_finds_its_row),
         cmocka_unit_test(test_age_and_ttl_across_restarts),
         cmocka_unit_test(test_rows_from_the_future_have_an_unknown_age),
