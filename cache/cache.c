@@ -152,6 +152,11 @@ void cache_set_fetching(struct cache *cache, bool on)
     atomic_store(&cache->fetching, on);
 }
 
+bool cache_is_fetching(const struct cache *cache)
+{
+    return atomic_load_explicit(&cache->fetching, memory_order_relaxed);
+}
+
 void cache_reserve_serials(struct cache *cache, uint64_t last)
 {
     if (atomic_load(&cache->serial) < last) atomic_store(&cache->serial, last);
@@ -293,21 +298,26 @@ static bool lookup(struct cache *cache, const struct cache_key *key, int64_t max
     return true;
 }
 
-/* Has the listener bring in what is not in memory. */
-static void fetch(struct cache *cache, const struct cache_key *key)
+bool cache_would_fetch(struct cache *cache, const struct cache_key *key)
 {
     struct cache_value *value;
     struct cache_now any = {INT64_MIN / 2}; /* before all births: nothing expires */
-    if (lookup(cache, key, CACHE_ANY_AGE, any, false, &value, NULL))
-        cache_value_release(value);
-    else
-        cache->listener.fetch(cache->listener.user, key);
+    if (!cache_is_fetching(cache)) return false;
+    if (!lookup(cache, key, CACHE_ANY_AGE, any, false, &value, NULL)) return true;
+    cache_value_release(value);
+    return false;
+}
+
+/* Has the listener bring in what is not in memory. */
+static void fetch(struct cache *cache, const struct cache_key *key)
+{
+    if (cache_would_fetch(cache, key)) cache->listener.fetch(cache->listener.user, key);
 }
 
 bool cache_lookup(struct cache *cache, const struct cache_key *key, int64_t max_age_ms,
                   struct cache_now now, struct cache_value **out, int64_t *age_ms)
 {
-    if (atomic_load_explicit(&cache->fetching, memory_order_relaxed)) fetch(cache, key);
+    fetch(cache, key);
     return lookup(cache, key, max_age_ms, now, true, out, age_ms);
 }
 
@@ -377,7 +387,7 @@ bool cache_insert_cold(struct cache *cache, struct cache_value *value)
 bool cache_remove(struct cache *cache, const struct cache_key *key)
 {
     struct cache_value *value;
-    if (atomic_load_explicit(&cache->fetching, memory_order_relaxed)) fetch(cache, key);
+    fetch(cache, key);
     /* Compared first: a colliding entry is somebody else's. */
     if (!cache_peek(cache, key, CACHE_ANY_AGE, (struct cache_now){INT64_MIN / 2}, &value, NULL))
         return false;

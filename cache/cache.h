@@ -135,6 +135,12 @@ struct cache_listener {
 };
 void cache_listen(struct cache *cache, const struct cache_listener *listener);
 void cache_set_fetching(struct cache *cache, bool on);
+bool cache_is_fetching(const struct cache *cache);
+/*
+ * Whether a lookup of this key (cache_lookup, cache_begin) would have the listener fetch it, which
+ * may wait for a disk: for threads that must not. Only while the cache is warming up.
+ */
+bool cache_would_fetch(struct cache *cache, const struct cache_key *key);
 /* Serials of new entries will be greater than this. */
 void cache_reserve_serials(struct cache *cache, uint64_t last);
 

@@ -170,6 +170,11 @@ static bool generation_ask(struct generation *g, const struct generation_setup *
     return generation_compute_alone(g, setup, request, err);
 }
 
+static bool generation_must_wait(const struct generation_setup *setup, const struct cache_key *key)
+{
+    return setup->later != NULL && cache_would_fetch(setup->cache->shared.cache, key);
+}
+
 static bool generation_is_cacheable(const struct generation_setup *setup,
                                     const struct api_request *request)
 {
@@ -198,9 +203,13 @@ static bool generation_find_records(struct generation *g, const struct generatio
     answer_key_encode(&encoder, &setup->cache->scope, request, setup->tenant, setup->tenant_length);
     /* What is scored is judged each time, so its JSON is not kept. */
     bool plain = api_cache_is_default(&request->cache) && !request->ihsan.wanted;
-    bool ok = cache_key_finish(&encoder, setup->cache->shared.secret, &key, NULL) == SOV_OK
-                  ? generation_ask(g, setup, request, &key, &wanted, err)
-                  : generation_out_of_memory(err);
+    bool ok = cache_key_finish(&encoder, setup->cache->shared.secret, &key, NULL) == SOV_OK;
+    if (!ok)
+        generation_out_of_memory(err);
+    else if (generation_must_wait(setup, &key))
+        ok = !(*setup->later = true);
+    else
+        ok = generation_ask(g, setup, request, &key, &wanted, err);
     if (ok && plain && setup->memo != NULL) {
         struct body_origin origin = generation_origin(setup);
         body_memo_put(setup->memo, setup->cache->shared.secret, &origin, body, length, &key,
@@ -322,7 +331,8 @@ static struct generation *generation_recall(const struct generation_setup *setup
         body_memo_find(setup->memo, setup->cache->shared.secret, &origin, body, length);
     if (entry == NULL) return NULL;
     struct cache_key key = body_memo_key(entry);
-    if (!cache_lookup(setup->cache->shared.cache, &key, CACHE_ANY_AGE, cache_now_read(), &value,
+    if (generation_must_wait(setup, &key) ||
+        !cache_lookup(setup->cache->shared.cache, &key, CACHE_ANY_AGE, cache_now_read(), &value,
                       &age_ms))
         return NULL;
     struct body_form form = *body_memo_form(entry);

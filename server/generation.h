@@ -47,6 +47,11 @@ struct generation_setup {
     struct api_cache wanted; /* by headers */
     unsigned char tenant[GENERATION_TENANT_BYTES];
     size_t tenant_length; /* 0: shares with all who have none */
+    /*
+     * NULL: this thread may wait for a disk. Otherwise *later says that it would have to, for an
+     * answer that has not come back from disk yet; then nothing was begun.
+     */
+    bool *later;
     /* Called on any thread when there may be more to pump. */
     void (*notify)(void *user);
     void *user;
@@ -54,7 +59,8 @@ struct generation_setup {
 
 /*
  * Parses and looks up; what has to be computed is tokenized and queued, every choice or none. False
- * with err filled (429 when the queue is full). On the event thread or the worker.
+ * with err filled (429 when the queue is full), or with setup->later. On the event thread or the
+ * worker.
  */
 bool generation_create(const struct generation_setup *setup, const char *body, size_t length,
                        struct generation **out, struct api_error *err);

@@ -400,11 +400,9 @@ static enum MHD_Result http_on_received(struct request *r)
     if (r->refused) return request_respond_refused(r);
     if (r->route == ROUTE_CHAT || r->route == ROUTE_COMPLETIONS || r->route == ROUTE_QUERY)
         http_read_cache_headers(r);
-    if (r->body.length >= HTTP_WORKER_BYTES_MIN) {
+    if (r->body.length >= HTTP_WORKER_BYTES_MIN || !request_prepare(r, false)) {
         request_watch(r);
         worker_push(r);
-    } else {
-        request_prepare(r);
     }
     return request_step(r);
 }

@@ -44,8 +44,6 @@ enum {
         10000, /* at most, to finish headers begun just before the idle timeout */
 };
 
-_Static_assert((int)BODY_MEMO_BYTES_MAX < (int)HTTP_WORKER_BYTES_MIN, "the memo has one thread");
-
 enum conn_phase {
     CONN_IDLE,      /* between requests, or receiving headers */
     CONN_RECEIVING, /* headers are here, the body is not */
@@ -181,8 +179,12 @@ enum MHD_Result request_respond_refused(struct request *r);
 void request_watch(struct request *r);
 /* Called once the body is there, and again after every resume, until a response was queued. */
 enum MHD_Result request_step(struct request *r);
-/* Parses, tokenizes and submits; on the event thread or the worker. */
-void request_prepare(struct request *r);
+/*
+ * Parses, looks up, tokenizes and submits; on the event thread or the worker. False: nothing was
+ * done, because an answer that is still coming back from disk would have to be waited for, and this
+ * thread may not.
+ */
+bool request_prepare(struct request *r, bool may_wait);
 /* Any thread. */
 void request_wake(struct request *r);
 

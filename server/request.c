@@ -169,15 +169,17 @@ static void request_prepare_detokenize(struct request *r, const struct server_mo
     api_detokenize_free(&d);
 }
 
-static void request_prepare_generation(struct request *r, const struct server_model *model)
+static bool request_prepare_generation(struct request *r, const struct server_model *model,
+                                       bool may_wait)
 {
     struct api_error err;
+    bool later = false;
     struct generation_setup setup = {
         .model = model,
         .cache = atomic_load(&r->server->cache),
         .computations = &r->server->computations,
-        /* The worker has larger ones only. */
-        .memo = r->body.length <= BODY_MEMO_BYTES_MAX ? &r->server->memo : NULL,
+        .memo = may_wait ? NULL : &r->server->memo, /* it is the event thread's */
+        .later = may_wait ? NULL : &later,
         .chat = r->route == ROUTE_CHAT,
         .id = r->id + strlen("req_"),
         .wanted = r->wanted_cache,
@@ -186,8 +188,9 @@ static void request_prepare_generation(struct request *r, const struct server_mo
         .user = r,
     };
     memcpy(setup.tenant, r->tenant, sizeof setup.tenant);
-    if (!generation_create(&setup, r->body.data, r->body.length, &r->generation, &err))
-        request_refuse(r, &err);
+    bool made = generation_create(&setup, r->body.data, r->body.length, &r->generation, &err);
+    if (!made && !later) request_refuse(r, &err);
+    return !later;
 }
 
 static void request_prepare_project(struct request *r)
@@ -217,7 +220,14 @@ static void request_prepare_query(struct request *r, const struct server_model *
     if (!ok) request_refuse(r, &err);
 }
 
-void request_prepare(struct request *r)
+/* While answers come back from disk, looking one up may take a read. */
+static bool request_query_must_wait(const struct request *r)
+{
+    const struct generation_cache *cache = atomic_load(&r->server->cache);
+    return cache != NULL && cache_is_fetching(cache->shared.cache);
+}
+
+bool request_prepare(struct request *r, bool may_wait)
 {
     const struct server_model *model = atomic_load(&r->server->model);
     struct api_error err;
@@ -235,12 +245,15 @@ void request_prepare(struct request *r)
             request_prepare_tokenize(r, model);
         else if (r->route == ROUTE_DETOKENIZE)
             request_prepare_detokenize(r, model);
+        else if (r->route == ROUTE_QUERY && !may_wait && request_query_must_wait(r))
+            return false;
         else if (r->route == ROUTE_QUERY)
             request_prepare_query(r, model);
-        else
-            request_prepare_generation(r, model);
+        else if (!request_prepare_generation(r, model, may_wait))
+            return false;
     }
     request_release_body(r);
+    return true;
 }
 
 static void request_finish_generation(struct request *r, enum generation_state state)

@@ -2,7 +2,8 @@
 /*
  * One thread for what would hold up the event thread: a body of megabytes takes tens of
  * milliseconds to parse and longer to tokenize. One at a time also bounds the memory that large
- * JSON trees take together.
+ * JSON trees take together. It also waits for the disk, where an answer is asked for that has not
+ * come back from there since the start.
  */
 #include <string.h>
 
@@ -44,7 +45,7 @@ static void *worker_main(void *arg)
         if (server->work_head == NULL) server->work_tail = NULL;
         pthread_mutex_unlock(&server->work_lock);
 
-        request_prepare(r);
+        (void)request_prepare(r, true);
 
         pthread_mutex_lock(&server->work_lock);
         r->with_worker = false;

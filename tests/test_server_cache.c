@@ -418,6 +418,88 @@ static struct strbuf rest_of(struct client *c, const char *expected_way)
     return text;
 }
 
+/* A disk that gives back one answer, and only when it is let. */
+struct slow_disk {
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    bool asked, open;
+    struct cache_value *written; /* what the cache told to write */
+};
+
+static void slow_disk_write(void *user, struct cache_value *value)
+{
+    struct slow_disk *d = user;
+    pthread_mutex_lock(&d->lock);
+    cache_value_release(d->written);
+    d->written = value;
+    cache_value_hold(value);
+    pthread_mutex_unlock(&d->lock);
+}
+
+static void slow_disk_read(void *user, const struct cache_key *key)
+{
+    struct slow_disk *d = user;
+    struct cache_value *value = NULL;
+    pthread_mutex_lock(&d->lock);
+    d->asked = true;
+    pthread_cond_signal(&d->changed);
+    while (!d->open) pthread_cond_wait(&d->changed, &d->lock);
+    if (cache_hash_equal(key->hash, d->written->hash))
+        value = cache_value_create(key, cache_value_bytes(d->written), d->written->length);
+    if (value != NULL) {
+        value->serial = d->written->serial;
+        value->born_mono_ms = d->written->born_mono_ms;
+        cache_insert_cold(cache, value);
+    }
+    pthread_mutex_unlock(&d->lock);
+}
+
+/*
+ * While answers come back from disk, one that is not there yet is waited for, and computed no second
+ * time; but all others are answered meanwhile, however long the disk takes.
+ */
+static void test_a_slow_disk_holds_up_only_who_needs_it(void **state)
+{
+    (void)state;
+    static const char KNOWN[] = "{" P ",\"seed\":1}", ON_DISK[] = "{" P ",\"seed\":2}";
+    struct slow_disk disk = {.lock = PTHREAD_MUTEX_INITIALIZER,
+                             .changed = PTHREAD_COND_INITIALIZER};
+    struct cache_listener listener = {
+        .user = &disk, .inserted = slow_disk_write, .fetch = slow_disk_read};
+    cache_listen(cache, &listener);
+    expect_way(COMPLETIONS, "", KNOWN, "miss");
+    expect_way(COMPLETIONS, "", ON_DISK, "miss");
+    const struct cache_value *written = disk.written;
+    struct cache_key key = {written->bytes, written->key_length, written->hash};
+    assert_true(cache_remove(cache, &key));
+    cache_set_fetching(cache, true);
+    uint64_t before = computed();
+    struct client waiting = client_open(f.port), streaming = client_open(f.port);
+    client_request(&waiting, "POST", COMPLETIONS, "", ON_DISK);
+    client_request(&streaming, "POST", COMPLETIONS, "", "{" P ",\"seed\":2,\"stream\":true}");
+    pthread_mutex_lock(&disk.lock);
+    while (!disk.asked) pthread_cond_wait(&disk.changed, &disk.lock);
+    pthread_mutex_unlock(&disk.lock);
+    for (int i = 0; i < 3; i++) {
+        expect_way(COMPLETIONS, "", KNOWN, "hit");
+        expect_way(COMPLETIONS, "", "{\"seed\":1," P "}", "hit"); /* not seen in this form */
+        expect_way(COMPLETIONS, "", "{" P ",\"seed\":9,\"cache\":false}", "bypass");
+    }
+    assert_int_equal(computed(), before + 3);
+    pthread_mutex_lock(&disk.lock);
+    disk.open = true;
+    pthread_cond_signal(&disk.changed);
+    pthread_mutex_unlock(&disk.lock);
+    struct strbuf text = rest_of(&waiting, "hit");
+    strbuf_free(&text);
+    text = rest_of(&streaming, "hit");
+    strbuf_free(&text);
+    assert_int_equal(computed(), before + 3);
+    cache_set_fetching(cache, false);
+    cache_listen(cache, &(struct cache_listener){0});
+    cache_value_release(disk.written);
+}
+
 /* leads, then joins: "" is a whole answer, else a stream. The one who leads leaves, or stays. */
 static void share_one_computation(int leader_form, bool leaves)
 {
@@ -818,6 +900,7 @@ int main(void)
         EACH(test_clients_say_what_they_want_of_the_cache),
         cmocka_unit_test(test_keys_share_answers_only_if_the_operator_says_so),
         cmocka_unit_test(test_a_hit_needs_no_engine),
+        EACH(test_a_slow_disk_holds_up_only_who_needs_it),
         cmocka_unit_test(test_requests_in_flight_share_one_computation),
         cmocka_unit_test(test_the_computation_survives_who_began_it),
         EACH(test_the_last_one_to_leave_ends_it),
