@@ -329,6 +329,18 @@ bool cache_peek(struct cache *cache, const struct cache_key *key, int64_t max_ag
 
 /* ---- coming and going ---- */
 
+/* Lets go of the one that the new value has replaced: it is not told of as removed. */
+static void drop_replaced(struct cache_value **gone, struct cache_hash hash)
+{
+    for (; *gone != NULL; gone = &(*gone)->next) {
+        struct cache_value *replaced = *gone;
+        if (!cache_hash_equal(replaced->hash, hash)) continue;
+        *gone = replaced->next;
+        cache_value_release(replaced);
+        return;
+    }
+}
+
 enum sov_error cache_insert(struct cache *cache, const struct cache_key *key, const void *bytes,
                             size_t length, struct cache_now now, struct cache_value **out,
                             struct sov_errbuf *err)
@@ -355,6 +367,7 @@ enum sov_error cache_insert(struct cache *cache, const struct cache_key *key, co
 
     count(s, inserted ? INSERTIONS : REFUSED, 1);
     if (evicted != 0) count(s, EVICTIONS, evicted);
+    drop_replaced(&gone, key->hash);
     tell_removed(cache, gone);
     if (!inserted)
         cache_value_release(value);

@@ -120,8 +120,10 @@ void cache_stats_read(const struct cache *cache, struct cache_stats *out);
 /*
  * Who is told of entries that come and go (the durable tier). Called without locks by the thread
  * that caused it; calls about different entries may overtake each other, and `removed` may come
- * before `inserted` of the same value (value->removed tells). The value is only lent: hold it to
- * keep it. Set before other threads use the cache.
+ * before `inserted` of the same value (value->removed tells). A value that takes the place of one of
+ * the same hash is only told of as inserted: whoever writes this down has one or the other at any
+ * moment. Of two such values the one with the larger serial counts, in whichever order they are told
+ * of. The value is only lent: hold it to keep it. Set before other threads use the cache.
  */
 struct cache_listener {
     void *user;

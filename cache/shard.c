@@ -226,11 +226,17 @@ static void uses_settle(struct cache_shard *shard)
 }
 
 /* Counts the value out; its node keeps its place in the table. */
-static struct cache_value *value_take(struct cache_shard *shard, uint32_t node)
+static struct cache_value *value_count_out(struct cache_shard *shard, uint32_t node)
 {
     struct cache_value *value = shard->nodes[node].value;
     shard->entries--;
     shard->bytes -= cache_entry_bytes(value);
+    return value;
+}
+
+static struct cache_value *value_take(struct cache_shard *shard, uint32_t node)
+{
+    struct cache_value *value = value_count_out(shard, node);
     atomic_store_explicit(&value->removed, true, memory_order_relaxed);
     return value;
 }
@@ -287,7 +293,7 @@ static void replace(struct cache_shard *shard, uint32_t place, struct cache_valu
                     struct cache_value **gone, size_t *evicted)
 {
     uint32_t node = node_at(shard, place);
-    struct cache_value *old = value_take(shard, node);
+    struct cache_value *old = value_count_out(shard, node);
     struct cache_list *list = &shard->queues[shard->nodes[node].queue];
     old->next = *gone;
     *gone = old;

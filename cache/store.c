@@ -5,7 +5,9 @@
  *
  * A change is an answer that entered or the serial of one that left. They are written in the order
  * in which they were queued. An answer that has left by the time it is its turn is not written;
- * if its leaving was queued first, that found no row, and this is what keeps one from being made.
+ * if its leaving was queued first, that found no row, and this is what keeps one from being made. One
+ * that was replaced is written all the same: were it left out, a key whose answer is replaced again
+ * and again could be without a row for as long as that goes on.
  */
 #include "cache/store.h"
 
@@ -304,6 +306,8 @@ static enum store_db_result apply(struct cache_store *store, struct written *w)
         } else if (!atomic_load_explicit(&c->value->removed, memory_order_relaxed)) {
             result = store_db_insert(store->db, c->value, written_ms_of(store, c->value));
             w->inserted++;
+        } else {
+            result = store_db_forget(store->db, c->value);
         }
     }
     for (int i = 0; i < store->unwanted_count && result == STORE_DB_OK; i++)

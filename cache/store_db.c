@@ -447,22 +447,43 @@ static enum store_db_result delete_row(struct store_db *db, int64_t id, int64_t 
     return STORE_DB_OK;
 }
 
-/* Runs a statement that finds (id, bytes) of one row, and deletes that row. */
-static enum store_db_result delete_found(struct store_db *db, sqlite3_stmt *s, bool *found)
+/*
+ * Runs a statement that finds (id, bytes) of one row, and deletes that row if its id is at most
+ * id_max. *found: whether there was one, and its id.
+ */
+static enum store_db_result delete_found(struct store_db *db, sqlite3_stmt *s, int64_t id_max,
+                                         int64_t *found)
 {
-    *found = false;
+    *found = 0;
     if (s == NULL) return result_of(sqlite3_errcode(db->sqlite));
     int rc = sqlite3_step(s);
     int64_t id = 0, bytes = 0;
     if (rc == SQLITE_ROW) {
         id = sqlite3_column_int64(s, 0);
         bytes = sqlite3_column_int64(s, 1);
-        *found = true;
+        *found = id;
     }
     enum store_db_result result = result_of(rc);
     (void)sqlite3_reset(s);
     (void)sqlite3_clear_bindings(s);
-    return *found ? delete_row(db, id, bytes) : result;
+    return rc == SQLITE_ROW && id <= id_max ? delete_row(db, id, bytes) : result;
+}
+
+/* Deletes the row of this hash, if its id is at most id_max. */
+static enum store_db_result delete_of_hash(struct store_db *db, const uint8_t *hash, int64_t id_max,
+                                           int64_t *found)
+{
+    sqlite3_stmt *s = statement(db, SQL_SIZE_OF_HASH);
+    if (s != NULL) (void)sqlite3_bind_blob(s, 1, hash, STORE_HASH_BYTES, SQLITE_STATIC);
+    return delete_found(db, s, id_max, found);
+}
+
+enum store_db_result store_db_forget(struct store_db *db, const struct cache_value *value)
+{
+    int64_t found;
+    uint8_t hash[STORE_HASH_BYTES];
+    store_hash_write(value->hash, hash);
+    return delete_of_hash(db, hash, (int64_t)value->serial, &found);
 }
 
 enum store_db_result store_db_insert(struct store_db *db, const struct cache_value *value,
@@ -479,13 +500,11 @@ enum store_db_result store_db_insert(struct store_db *db, const struct cache_val
     };
     store_hash_write(value->hash, hash);
     store_row_checksum(&db->secret, &row, value->hash, checksum);
-    bool found;
-    sqlite3_stmt *s = statement(db, SQL_SIZE_OF_HASH);
-    if (s != NULL) (void)sqlite3_bind_blob(s, 1, hash, sizeof hash, SQLITE_STATIC);
-    enum store_db_result result = delete_found(db, s, &found);
-    if (result != STORE_DB_OK) return result;
+    int64_t found;
+    enum store_db_result result = delete_of_hash(db, hash, row.id, &found);
+    if (result != STORE_DB_OK || found > row.id) return result;
 
-    s = statement(db, SQL_INSERT);
+    sqlite3_stmt *s = statement(db, SQL_INSERT);
     if (s != NULL) {
         (void)sqlite3_bind_int64(s, 1, row.id);
         (void)sqlite3_bind_blob(s, 2, hash, sizeof hash, SQLITE_STATIC);
@@ -503,24 +522,26 @@ enum store_db_result store_db_insert(struct store_db *db, const struct cache_val
 
 enum store_db_result store_db_delete(struct store_db *db, int64_t id)
 {
-    bool found;
+    int64_t found;
     sqlite3_stmt *s = statement(db, SQL_SIZE_OF_ID);
     if (s != NULL) (void)sqlite3_bind_int64(s, 1, id);
-    return delete_found(db, s, &found);
+    return delete_found(db, s, INT64_MAX, &found);
 }
 
 enum store_db_result store_db_prune(struct store_db *db, uint64_t rows_max, uint64_t bytes_max,
                                     uint64_t rows, uint64_t *deleted)
 {
-    bool found = true;
+    int64_t found;
+    bool more = true;
     enum store_db_result result = STORE_DB_OK;
     *deleted = 0;
-    while (result == STORE_DB_OK && found && *deleted < rows &&
+    while (result == STORE_DB_OK && more && *deleted < rows &&
            (db->rows > rows_max || db->bytes > bytes_max)) {
-        result = delete_found(db, statement(db, SQL_SIZE_OF_OLDEST), &found);
-        *deleted += found;
+        result = delete_found(db, statement(db, SQL_SIZE_OF_OLDEST), INT64_MAX, &found);
+        more = found != 0;
+        *deleted += more;
     }
-    if (!found) db->rows = db->bytes = 0; /* the sums were wrong */
+    if (!more) db->rows = db->bytes = 0; /* the sums were wrong */
     return result;
 }
 

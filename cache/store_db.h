@@ -70,9 +70,11 @@ enum store_db_result store_db_begin(struct store_db *db);
 enum store_db_result store_db_commit(struct store_db *db, int64_t clock_ms);
 void store_db_rollback(struct store_db *db);
 
-/* Replaces the row of the same hash. */
+/* Replaces the row of the same hash, unless that has a larger id. */
 enum store_db_result store_db_insert(struct store_db *db, const struct cache_value *value,
                                      int64_t written_ms);
+/* A value that left before it was written: what it had replaced leaves, too. */
+enum store_db_result store_db_forget(struct store_db *db, const struct cache_value *value);
 enum store_db_result store_db_delete(struct store_db *db, int64_t id);
 /* Deletes the oldest rows beyond the bounds, at most `rows` of them; *deleted says how many. */
 enum store_db_result store_db_prune(struct store_db *db, uint64_t rows_max, uint64_t bytes_max,

@@ -21,7 +21,7 @@ enum { CACHE_VALUE_BYTES_MAX = 64 << 20 };
 
 struct cache_value {
     atomic_uint references;
-    atomic_bool removed; /* it has left the cache; for the durable tier */
+    atomic_bool removed; /* it has left the cache, and nothing in its place; for the durable tier */
     struct cache_hash hash;
     uint64_t serial;      /* unique within a data directory, growing; given by the cache */
     int64_t born_mono_ms; /* on this process's monotonic clock, or CACHE_AGE_UNKNOWN */

@@ -217,6 +217,43 @@ static void test_what_leaves_the_memory_leaves_the_disk(void **state)
     fixture_free(&f);
 }
 
+/*
+ * At no moment is a key without a row because its answer is being replaced, and what is removed has
+ * none, whatever it had replaced.
+ */
+static void test_a_replaced_answer_always_has_a_row(void **state)
+{
+    (void)state;
+    struct fixture f;
+    struct test_key k;
+    fixture_init(&f);
+    f.config.commit_interval_ms = 1;
+    start(&f);
+    put(&f, 1, "first");
+    flush(&f);
+    sqlite3 *db;
+    sqlite3_stmt *s;
+    assert_int_equal(sqlite3_open(f.database, &db), SQLITE_OK);
+    assert_int_equal(sqlite3_prepare_v2(db, "SELECT count(*) FROM answer", -1, &s, NULL),
+                     SQLITE_OK);
+    for (int i = 0; i < 2000; i++) {
+        put(&f, 1, "again");
+        assert_int_equal(sqlite3_step(s), SQLITE_ROW);
+        assert_int_equal(sqlite3_column_int(s, 0), 1);
+        sqlite3_reset(s);
+    }
+    sqlite3_finalize(s);
+    sqlite3_close(db);
+    flush(&f);
+    put(&f, 1, "once more");
+    assert_true(cache_remove(f.cache, test_key_make(&k, 1, KEY_LENGTH)));
+    flush(&f);
+    assert_int_equal(stats(&f).rows, 0);
+    stop(&f);
+    assert_int_equal(sql_number(&f, "SELECT count(*) FROM answer"), 0);
+    fixture_free(&f);
+}
+
 static bool exists(const struct fixture *f, const char *name)
 {
     char path[PATH_MAX_BYTES + 64];
@@ -829,6 +866,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_answers_come_back_after_a_restart),
         cmocka_unit_test(test_what_leaves_the_memory_leaves_the_disk),
+        cmocka_unit_test(test_a_replaced_answer_always_has_a_row),
         cmocka_unit_test(test_each_model_finds_its_own_answers_again),
         cmocka_unit_test(test_a_database_in_the_place_of_another_is_not_served),
         cmocka_unit_test(test_the_models_used_longest_ago_make_room),
