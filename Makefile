@@ -57,7 +57,7 @@ file_cflags = $(if $(filter kernels/%,$1),$(KERNEL_CFLAGS)) $(if $(filter kernel
 	$(if $(filter kernels/amx/%,$1),$(AMX_CFLAGS)) $(if $(filter tests/test_matmul_amx.c,$1),$(if $(X86),$(AVX512_CFLAGS))) \
 	$(if $(filter tests/oracle/% bench/%,$1),$(ORACLE_CFLAGS))
 
-ROOMS := base json gguf kernels kernels/scalar tokenizer model engine cache ihsan runtime federation server cli
+ROOMS := base json gguf kernels kernels/scalar tokenizer model engine cache ihsan runtime federation server benchmark cli
 ROOMS += $(if $(X86),kernels/avx2 kernels/avx512) $(if $(AMX_KNOWN),kernels/amx)
 ROOMS += $(if $(filter aarch64,$(MACHINE)),kernels/neon)
 MAIN := cli/main.c

@@ -8,6 +8,7 @@
 #include "base/clock.h"
 #include "base/pool.h"
 #include "bench/bench_options.h"
+#include "benchmark/limits.h"
 #include "engine/engine.h"
 
 enum { BENCH_FIRST_PROMPT = 64 }; /* long enough to submit the others meanwhile */
@@ -64,26 +65,16 @@ static void bench_close(struct bench_engine *b)
     gguf_close(b->gguf);
 }
 
-/*
- * What one token costs, from the file's shapes: bytes of the matrices, which a step reads once whatever its rows, and
- * multiply-adds in them; then for each position attended to, bytes of keys and values and multiply-adds; and the multiply-adds
- * in the output matrix, which prompts need for their last token only. The embedding is a look-up, unless it is that
- * matrix too.
- */
+/* What one token costs (benchmark/limits.h). */
 static void bench_print_cost(const struct bench_engine *b)
 {
-    bool tied = gguf_find_tensor(b->gguf, "output.weight") == NULL;
-    uint64_t bytes = 0, macs = 0;
-    for (size_t i = 0; i < gguf_tensor_count(b->gguf); i++) {
-        const struct gguf_tensor *t = gguf_tensor_at(b->gguf, i);
-        if (t->n_dims < 2 || (strcmp(t->name, "token_embd.weight") == 0 && !tied)) continue;
-        bytes += t->bytes;
-        macs += t->dims[0] * t->dims[1];
-    }
     const struct model_config *c = model_config(b->model);
+    struct bench_cost cost;
+    bench_cost_read(b->gguf, c->heads, c->head_dim, c->layers, &cost);
     long kv = (long)model_kv_page_bytes(b->model) / model_kv_page_positions(b->model);
-    printf("cost %llu %llu %ld %ld %ld\n", (unsigned long long)bytes, (unsigned long long)macs, kv,
-           2L * c->heads * c->head_dim * c->layers, (long)c->vocab * c->embedding);
+    printf("cost %llu %llu %ld %llu %llu\n", (unsigned long long)cost.weight_bytes,
+           (unsigned long long)cost.macs, kv, (unsigned long long)cost.attention_macs,
+           (unsigned long long)cost.output_macs);
 }
 
 static struct engine_job *bench_submit(struct bench_engine *b, int sequence, int prompt_count,

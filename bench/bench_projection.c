@@ -20,7 +20,7 @@
 
 #include "base/clock.h"
 #include "base/mem.h"
-#include "bench/bandwidth.h"
+#include "benchmark/limits.h"
 #include "ihsan/projector.h"
 
 enum {
@@ -112,21 +112,16 @@ static double batch_ns(const struct projector *p, const struct arrays *a, size_t
     return best;
 }
 
+/* In GB/s; of one thread, as the batch is. */
 static double read_bandwidth(void)
 {
-    unsigned char *data = sov_alloc_aligned(BANDWIDTH_BYTES);
-    double best = 0;
-    uint64_t sum = 0;
-    if (data == NULL) return -1;
-    memset(data, 1, BANDWIDTH_BYTES);
-    for (int pass = 0; pass < PASSES; pass++) {
-        int64_t begin = clock_monotonic_ns();
-        sum += bandwidth_sum((const bandwidth_lanes *)(const void *)data,
-                             BANDWIDTH_BYTES / sizeof(bandwidth_lanes));
-        best = best_of(best, clock_monotonic_ns() - begin, BANDWIDTH_BYTES);
-    }
-    sov_free_aligned(data);
-    return sum > 0 ? 1 / best : -1;
+    struct pool *pool = NULL;
+    double bytes_s = 0;
+    if (pool_create(1, &pool, NULL) != SOV_OK ||
+        bench_limit_read(pool, BANDWIDTH_BYTES, PASSES, &bytes_s, NULL) != SOV_OK)
+        bytes_s = -1e9;
+    pool_free(pool);
+    return bytes_s * 1e-9;
 }
 
 int main(int argc, char **argv)

@@ -67,7 +67,7 @@ void cli_runtime_flags_add_engine(struct args *args, struct cli_runtime_flags *f
 void cli_runtime_flags_add_parallel(struct args *args, struct cli_runtime_flags *flags)
 {
     args_int(args, "--parallel", "N", &flags->parallel, 1, ENGINE_PARALLEL_MAX,
-             "Sequences computed at once, in one batch. Default 8.");
+             "Sequences computed at once, in one batch. Default 8; 16 in bench.");
 }
 
 void cli_runtime_flags_add_template(struct args *args, struct cli_runtime_flags *flags)

@@ -18,6 +18,7 @@
 
 #include "base/clock.h"
 #include "base/mem.h"
+#include "base/memory_limit.h"
 #include "engine/state.h"
 
 static const double ENGINE_MIB = 1048576.0;
@@ -339,7 +340,7 @@ static enum sov_error engine_kv_budget(const struct engine_options *o, size_t pa
                                        int *pages, struct sov_errbuf *err)
 {
     double context_mib = (double)kv_pages_for(o->context) * (double)page_bytes / ENGINE_MIB;
-    size_t limit = engine_memory_limit(), count;
+    size_t limit = memory_limit(), count;
     if (o->kv_bytes_max != 0) {
         count = o->kv_bytes_max / page_bytes;
         if (count < (size_t)kv_pages_for(o->context))

@@ -67,11 +67,6 @@ struct engine {
     struct strbuf piece, text; /* a token's text before and after the stop matcher */
 };
 
-/*
- * The memory this process may come to use: the machine's, or less where a cgroup or a resource
- * limit says so.
- */
-size_t engine_memory_limit(void);
 /* Runs one batch over the running jobs and hands out events; jobs that end leave `running`. */
 void engine_step(struct engine *e);
 /*

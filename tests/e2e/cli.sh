@@ -17,7 +17,7 @@ helps() {
     exits 0 && out_has 'Usage: sovereign' && equal "$err" ''
 }
 check 'help without a command' helps --help
-for command in serve query chat generate tokenize logits inspect ihsan verify canonical-json; do
+for command in serve query chat generate tokenize logits inspect ihsan verify bench canonical-json; do
     check "$command --help" helps "$command" --help
     check "help $command" helps help "$command"
 done

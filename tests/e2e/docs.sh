@@ -8,7 +8,7 @@ cd "$(dirname "$0")/../.." || exit 1
 # flags_in FILE: the long flags named in a text, one per line.
 flags_in() { grep -oE -- '--[a-z][a-z-]+' "$1" | sort -u; }
 
-for command in serve query chat generate tokenize logits inspect ihsan verify canonical-json; do
+for command in serve query chat generate tokenize logits inspect ihsan verify bench canonical-json; do
     "$SOVEREIGN" "$command" --help >"$TMPDIR/$command.help"
 done
 cat "$TMPDIR"/*.help >"$TMPDIR/all.help"
@@ -26,7 +26,7 @@ documented() {
     done
     equal "$missing" ''
 }
-for command in serve query chat generate tokenize logits inspect ihsan verify canonical-json; do
+for command in serve query chat generate tokenize logits inspect ihsan verify bench canonical-json; do
     check "every flag of $command is told of" documented "$command"
 done
 commands() {

@@ -1,4 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include "base/memory_limit.h"
+
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -6,7 +8,6 @@
 #include <unistd.h>
 
 #include "base/cgroup.h"
-#include "engine/state.h"
 
 /* A number from a cgroup's file; `otherwise` when there is no such file or it says "max". */
 static size_t memory_cgroup_limit(const char *folder, const char *name, size_t otherwise)
@@ -29,7 +30,7 @@ static void memory_visit(void *user, const char *folder)
     *limit = memory_cgroup_limit(folder, "memory.limit_in_bytes", *limit);
 }
 
-size_t engine_memory_limit(void)
+size_t memory_limit(void)
 {
     size_t limit = SIZE_MAX;
     long pages = sysconf(_SC_PHYS_PAGES), page_bytes = sysconf(_SC_PAGESIZE);

@@ -1,0 +1,387 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The answer cache, in the process and over HTTP.
+ *
+ *   key_1k, key_64k  encoding and hashing what decides the answer to a query of that size
+ *   hit              a query of 1 KiB among a million entries, all asked for alike
+ *   evict_large      an insertion into one full cache of ten million entries
+ *   evict_small      one into the next of a thousand full caches of ten thousand, in turn, so that
+ *                    either touches memory as cold: the difference is what the number costs
+ *   http_hit         a question that was answered before, over one connection
+ *   http_rate        the same over several
+ *   query_hit        the same by /v1/query, with its thoughts and scores
+ *
+ * A machine with little memory gets fewer entries; the result says how many.
+ */
+#include <stdio.h>
+#include <string.h>
+
+#include "base/mem.h"
+#include "benchmark/local_server.h"
+#include "benchmark/random.h"
+
+enum {
+    CACHE_KEY_SAMPLES = 4000, /* at --iterations 100, as all below */
+    CACHE_KEY_SMALL = 1024,
+    CACHE_KEY_LARGE = 65536,
+    CACHE_HITS = 200000,
+    CACHE_HIT_ENTRIES = 1000000,
+    CACHE_HIT_BYTES = 1536, /* that one of them takes, about */
+    CACHE_ANSWER = 256,
+    CACHE_EVICTIONS = 200000,
+    CACHE_EVICT_LARGE = 10000000,
+    CACHE_EVICT_SMALL = 10000,
+    CACHE_EVICT_BYTES = 256,
+    CACHE_EVICT_QUERY = 32,
+    CACHE_HTTP_HITS = 4000,
+    CACHE_HTTP_CLIENTS = 8,
+    CACHE_LEAST = 64,
+    CACHE_CHECK = 4096, /* operations between two looks at the progress */
+};
+/* Of the available memory, what entries may take. */
+static const double CACHE_MEMORY_SHARE = 0.4;
+
+struct cache_bench {
+    struct bench_run *run;
+    struct cache_secret secret;
+    struct cache_encoder encoder;
+    char query[CACHE_KEY_LARGE];
+};
+
+/* What a chat request has beside its text. */
+static enum sov_error cache_bench_key(struct cache_bench *b, size_t length, uint64_t number,
+                                      struct cache_key *out, struct sov_errbuf *err)
+{
+    static const uint8_t DIGEST[BENCH_DIGEST_BYTES] = {1};
+    struct cache_encoder *e = &b->encoder;
+    memcpy(b->query, &number, sizeof number);
+    cache_encoder_reset(e);
+    cache_encode_bytes(e, 1, DIGEST, sizeof DIGEST);
+    cache_encode_int(e, 2, 1);
+    cache_encode_bytes(e, 3, b->query, length);
+    cache_encode_double(e, 4, 0);
+    cache_encode_double(e, 5, 1);
+    cache_encode_int(e, 6, 40);
+    cache_encode_int(e, 7, 1234);
+    cache_encode_int(e, 8, 2);
+    cache_encode_text(e, 9, "tenant");
+    return cache_key_finish(e, &b->secret, out, err);
+}
+
+/* As many as are wanted, or as many as fit; fewer with few iterations, for a short run. */
+static size_t cache_bench_entries(const struct bench_run *run, size_t wanted, size_t bytes)
+{
+    size_t entries = wanted, least = wanted / 1000;
+    double room = bench_memory_available() * CACHE_MEMORY_SHARE / (double)bytes;
+    if (run->iterations < BENCH_ITERATIONS_DEFAULT)
+        entries = wanted / BENCH_ITERATIONS_DEFAULT * (size_t)run->iterations;
+    if ((double)entries > room) entries = room > 0 ? (size_t)room : 0;
+    return entries > least ? entries : least;
+}
+
+static enum sov_error cache_keys(struct cache_bench *b, const char *name, size_t length,
+                                 struct sov_errbuf *err)
+{
+    struct bench_run *run = b->run;
+    struct bench_samples samples = {0};
+    struct bench_meter meter;
+    struct cache_key key;
+    enum { KEYS = 100 };
+    uint64_t sum = 0;
+    int count = bench_count(run, CACHE_KEY_SAMPLES, CACHE_LEAST);
+    enum sov_error rc = SOV_OK;
+    bench_progress(run, name, 0);
+    bench_meter_start(&meter);
+    for (int s = 0; s < count && rc == SOV_OK; s++) {
+        uint64_t t = bench_ticks();
+        for (int i = 0; i < KEYS && rc == SOV_OK; i++) {
+            rc = cache_bench_key(b, length, (uint64_t)i, &key, err);
+            sum += key.hash.low;
+        }
+        bench_samples_push(&samples, bench_timer_ns(&run->timer, bench_ticks() - t) / KEYS);
+    }
+    bench_meter_stop(&meter);
+    volatile uint64_t used = sum;
+    (void)used;
+    if (rc != SOV_OK) {
+        bench_samples_free(&samples);
+        return rc;
+    }
+    struct bench_result *r =
+        bench_add(run, name, "key", BENCH_NS, &samples, &meter, (double)count * KEYS, err);
+    if (r == NULL) return SOV_ERR_NOMEM;
+    bench_what(r, "the key of a query of %zu bytes; %d after each other are one sample", length,
+               KEYS);
+    if (run->report->limits.read_one_bytes_s > 0)
+        bench_limit_set(r, (double)length / run->report->limits.read_one_bytes_s * 1e9,
+                        r->summary.median,
+                        "its bytes read once at the speed of memory, one thread");
+    return SOV_OK;
+}
+
+/* ---- hits ---- */
+
+static enum sov_error cache_fill(struct cache_bench *b, struct cache *cache, size_t entries,
+                                 struct sov_errbuf *err)
+{
+    char answer[CACHE_ANSWER] = {0};
+    enum sov_error rc = SOV_OK;
+    for (size_t i = 0; i < entries && rc == SOV_OK; i++) {
+        struct cache_key key;
+        rc = cache_bench_key(b, CACHE_KEY_SMALL, i, &key, err);
+        if (rc == SOV_OK)
+            rc = cache_insert(cache, &key, answer, sizeof answer, cache_now_read(), NULL, err);
+        if (i % CACHE_CHECK == 0)
+            bench_progress(b->run, "cache.hit", 0.05 + 0.15 * (double)i / (double)entries);
+    }
+    return rc;
+}
+
+static enum sov_error cache_look(struct cache_bench *b, struct cache *cache, size_t entries,
+                                 int count, struct bench_samples *samples, struct sov_errbuf *err)
+{
+    uint64_t state = 42;
+    for (int i = 0; i < count; i++) {
+        struct cache_value *value = NULL;
+        struct cache_now now = cache_now_read();
+        struct cache_key key;
+        enum sov_error rc =
+            cache_bench_key(b, CACHE_KEY_SMALL, bench_random_below(&state, entries), &key, err);
+        if (rc != SOV_OK) return rc;
+        uint64_t t = bench_ticks();
+        bool hit = cache_lookup(cache, &key, CACHE_ANY_AGE, now, &value, NULL);
+        bench_samples_push(samples, bench_timer_ns(&b->run->timer, bench_ticks() - t));
+        cache_value_release(value);
+        if (!hit) return sov_fail(err, SOV_ERR_INTERNAL, "cache.hit: an entry is missing");
+    }
+    return SOV_OK;
+}
+
+/*
+ * What the machine needs for a hit's memory accesses alone: a random slot of a table as large as the
+ * cache's, and, at an address that this decides, a header and 1 KiB to compare. The median, in ns.
+ */
+static enum sov_error cache_access_limit(const struct cache_bench *b, size_t entries, double *out,
+                                         struct sov_errbuf *err)
+{
+    enum { ENTRY = 1408, HEADER = 128, SLOT = 16, ACCESSES = 20000 };
+    size_t slots = 1, equal = 0;
+    while (slots < entries * 3 / 2) slots *= 2;
+    volatile char *table = sov_alloc_aligned(slots * SLOT);
+    char *memory = sov_alloc_aligned(entries * ENTRY);
+    struct bench_samples samples = {0};
+    const char query[CACHE_KEY_SMALL] = {0};
+    uint64_t state = 42;
+    for (int i = 0; table != NULL && memory != NULL && i < ACCESSES; i++) {
+        uint64_t slot = bench_random_below(&state, slots),
+                 entry = bench_random_below(&state, entries);
+        uint64_t t = bench_ticks();
+        const char *at = memory + (entry ^ (uint64_t)(unsigned char)table[slot * SLOT]) * ENTRY;
+        for (size_t k = 0; k < CACHE_KEY_SMALL + HEADER; k += 64) __builtin_prefetch(at + k);
+        equal += memcmp(at + HEADER, query, sizeof query) == 0;
+        bench_samples_push(&samples, bench_timer_ns(&b->run->timer, bench_ticks() - t));
+    }
+    enum sov_error rc = equal == ACCESSES && !samples.failed
+                            ? SOV_OK
+                            : sov_fail(err, SOV_ERR_NOMEM, "cache.hit: no memory for its limit");
+    if (rc == SOV_OK) {
+        bench_sort(samples.values, samples.count);
+        *out = bench_median(samples.values, samples.count);
+    }
+    bench_samples_free(&samples);
+    sov_free_aligned((void *)(uintptr_t)table);
+    sov_free_aligned(memory);
+    return rc;
+}
+
+static enum sov_error cache_hits(struct cache_bench *b, struct sov_errbuf *err)
+{
+    struct bench_run *run = b->run;
+    size_t entries = cache_bench_entries(run, CACHE_HIT_ENTRIES, CACHE_HIT_BYTES);
+    struct cache_config config = {.entries_max = entries + entries / 8,
+                                  .bytes_max = (size_t)1 << 40};
+    struct bench_samples samples = {0};
+    struct bench_meter meter;
+    struct cache *cache = NULL;
+    double limit = 0;
+    int count = bench_count(run, CACHE_HITS, CACHE_LEAST);
+    enum sov_error rc = cache_create(&config, &cache, err);
+    if (rc == SOV_OK) rc = cache_fill(b, cache, entries, err);
+    bench_meter_start(&meter);
+    if (rc == SOV_OK) rc = cache_look(b, cache, entries, count, &samples, err);
+    bench_meter_stop(&meter);
+    struct bench_result *r = NULL;
+    /* Of the time between start and stop, most went into keys: a hit's own is that of the samples. */
+    meter.seconds = 0;
+    for (size_t i = 0; i < samples.count; i++) meter.seconds += samples.values[i] * 1e-9;
+    if (rc == SOV_OK)
+        r = bench_add(run, "cache.hit", "hit", BENCH_NS, &samples, &meter, count, err);
+    else
+        bench_samples_free(&samples);
+    cache_free(cache);
+    if (rc == SOV_OK && r == NULL) rc = SOV_ERR_NOMEM;
+    if (rc == SOV_OK) rc = cache_access_limit(b, entries, &limit, err);
+    if (rc != SOV_OK) return rc;
+    bench_what(r, "the look-up of a query of %d bytes among %zu entries, all asked for alike",
+               CACHE_KEY_SMALL, entries);
+    bench_limit_set(r, limit, r->summary.median,
+                    "one random access to a table of this size, then 1 KiB compared elsewhere");
+    return SOV_OK;
+}
+
+/* ---- evictions ---- */
+
+/* A key without an encoder: here it is the insertion that counts. */
+static struct cache_key cache_small_key(const struct cache_bench *b, uint8_t *material,
+                                        uint64_t number)
+{
+    memcpy(material, &number, sizeof number);
+    return (struct cache_key){material, CACHE_EVICT_QUERY,
+                              cache_hash_bytes(&b->secret, material, CACHE_EVICT_QUERY)};
+}
+
+/* Insertions into `caches` full caches in turn. from: of the section's progress. */
+static enum sov_error cache_insert_all(struct cache_bench *b, struct cache **all, size_t caches,
+                                       size_t fill, int count, double from,
+                                       struct bench_samples *samples, struct bench_meter *meter,
+                                       struct sov_errbuf *err)
+{
+    uint8_t material[CACHE_EVICT_QUERY] = {0}, answer[CACHE_EVICT_QUERY] = {0};
+    struct cache_now now = cache_now_read();
+    for (size_t i = 0; i < fill + (size_t)count; i++) {
+        if (i == fill) bench_meter_start(meter);
+        struct cache_key key = cache_small_key(b, material, i);
+        uint64_t t = bench_ticks();
+        enum sov_error rc =
+            cache_insert(all[i % caches], &key, answer, sizeof answer, now, NULL, err);
+        if (i >= fill)
+            bench_samples_push(samples, bench_timer_ns(&b->run->timer, bench_ticks() - t));
+        if (rc != SOV_OK) return rc;
+        if (i % CACHE_CHECK == 0)
+            bench_progress(b->run, "cache.evict", from + 0.25 * (double)i / (double)fill);
+    }
+    bench_meter_stop(meter);
+    return SOV_OK;
+}
+
+static enum sov_error cache_evict(struct cache_bench *b, const char *name, size_t caches,
+                                  size_t entries, double from, struct bench_result **out,
+                                  struct sov_errbuf *err)
+{
+    struct bench_run *run = b->run;
+    struct cache_config config = {
+        .entries_max = entries, .bytes_max = (size_t)1 << 40, .shards = 1};
+    struct bench_samples samples = {0};
+    struct bench_meter meter = {0};
+    struct cache_stats stats = {0};
+    int count = bench_count(run, CACHE_EVICTIONS, CACHE_LEAST);
+    struct cache **all = sov_calloc(caches, sizeof *all);
+    enum sov_error rc = all != NULL ? SOV_OK : sov_fail(err, SOV_ERR_NOMEM, "%s: no memory", name);
+    for (size_t c = 0; c < caches && rc == SOV_OK; c++) rc = cache_create(&config, &all[c], err);
+    if (rc == SOV_OK)
+        rc = cache_insert_all(b, all, caches, caches * entries + caches * entries / 8, count, from,
+                              &samples, &meter, err);
+    if (rc == SOV_OK) cache_stats_read(all[0], &stats);
+    if (rc == SOV_OK && stats.evictions == 0)
+        rc = sov_fail(err, SOV_ERR_INTERNAL, "%s: nothing was evicted", name);
+    for (size_t c = 0; all != NULL && c < caches; c++) cache_free(all[c]);
+    sov_free(all);
+    if (rc != SOV_OK) {
+        bench_samples_free(&samples);
+        return rc;
+    }
+    *out = bench_add(run, name, "insertion", BENCH_NS, &samples, &meter, count, err);
+    if (*out == NULL) return SOV_ERR_NOMEM;
+    bench_what(*out, "an insertion that evicts: %zu full cache%s of %zu entries", caches,
+               caches == 1 ? "" : "s in turn", entries);
+    return SOV_OK;
+}
+
+static enum sov_error cache_evictions(struct cache_bench *b, struct sov_errbuf *err)
+{
+    struct bench_result *large, *small;
+    size_t entries = cache_bench_entries(b->run, CACHE_EVICT_LARGE, CACHE_EVICT_BYTES);
+    enum sov_error rc = cache_evict(b, "cache.evict_large", 1, entries, 0.3, &large, err);
+    if (rc != SOV_OK) return rc;
+    rc = cache_evict(b, "cache.evict_small",
+                     entries > CACHE_EVICT_SMALL ? entries / CACHE_EVICT_SMALL : 1,
+                     CACHE_EVICT_SMALL, 0.55, &small, err);
+    if (rc == SOV_OK && small->summary.median > 0)
+        bench_result_extra(large, "times_evict_small",
+                           large->summary.median / small->summary.median);
+    return rc;
+}
+
+/* ---- over HTTP ---- */
+
+static enum sov_error cache_http(struct bench_run *run, const struct bench_server *server,
+                                 const struct bench_workload *w, const char *name, int clients,
+                                 struct bench_result **out, struct sov_errbuf *err)
+{
+    struct bench_asked asked;
+    /* The first one computes the answer. */
+    enum sov_error rc = bench_ask(run, server, w, 1, 1, NULL, &asked, err);
+    if (rc == SOV_OK) bench_asked_free(&asked);
+    bench_progress(run, name, 0.8);
+    if (rc == SOV_OK)
+        rc = bench_ask(run, server, w, clients, bench_count(run, CACHE_HTTP_HITS, CACHE_LEAST),
+                       NULL, &asked, err);
+    if (rc != SOV_OK) return rc;
+    if (asked.hits < asked.count) {
+        rc = sov_fail(err, SOV_ERR_INTERNAL, "%s: %d of %d were no hits", name,
+                      asked.count - asked.hits, asked.count);
+        bench_asked_free(&asked);
+        return rc;
+    }
+    *out = bench_asked_add(run, &asked, name, BENCH_US, err);
+    bench_asked_free(&asked);
+    if (*out == NULL) return SOV_ERR_NOMEM;
+    bench_what(
+        *out, "%s over %d connection%s, %s; %d tokens", w->what, clients, clients == 1 ? "" : "s",
+        w->route == BENCH_ROUTE_CHAT ? "/v1/chat/completions" : "/v1/query", BENCH_ANSWER_TOKENS);
+    return SOV_OK;
+}
+
+static enum sov_error cache_over_http(struct bench_run *run, struct sov_errbuf *err)
+{
+    static const char limit_what[] = "a TCP round trip of this size within one CPU";
+    struct bench_workload by_query = BENCH_WORKLOAD_HITS;
+    double loopback = run->report->limits.loopback_ns;
+    struct bench_server server;
+    struct bench_result *r;
+    by_query.route = BENCH_ROUTE_QUERY;
+    enum sov_error rc = bench_server_start(&server, run->model, err);
+    if (rc != SOV_OK) return rc;
+    rc = cache_http(run, &server, &BENCH_WORKLOAD_HITS, "cache.http_hit", 1, &r, err);
+    if (rc == SOV_OK) {
+        double p50 = r->summary.median;
+        bench_limit_set(r, loopback, p50, "%s", limit_what);
+        bench_metric_set(run, BENCH_METRIC_HIT, p50 * 1e-6, loopback * 1e-6,
+                         p50 > 0 ? loopback / p50 : 0, limit_what);
+        rc = cache_http(run, &server, &by_query, "cache.query_hit", 1, &r, err);
+    }
+    if (rc == SOV_OK) bench_limit_set(r, loopback, r->summary.median, "%s", limit_what);
+    if (rc == SOV_OK)
+        rc = cache_http(run, &server, &BENCH_WORKLOAD_HITS, "cache.http_rate", CACHE_HTTP_CLIENTS,
+                        &r, err);
+    bench_server_stop(&server);
+    return rc;
+}
+
+enum sov_error bench_section_cache(struct bench_run *run, struct sov_errbuf *err)
+{
+    struct cache_bench *b = sov_calloc(1, sizeof *b);
+    if (b == NULL) return sov_fail(err, SOV_ERR_NOMEM, "cache: no memory");
+    b->run = run;
+    cache_encoder_init(&b->encoder);
+    memset(b->query, 'q', sizeof b->query);
+    enum sov_error rc = cache_secret_make(&b->secret, err);
+    if (rc == SOV_OK) rc = cache_keys(b, "cache.key_1k", CACHE_KEY_SMALL, err);
+    if (rc == SOV_OK) rc = cache_keys(b, "cache.key_64k", CACHE_KEY_LARGE, err);
+    if (rc == SOV_OK) rc = cache_hits(b, err);
+    if (rc == SOV_OK) rc = cache_evictions(b, err);
+    cache_encoder_free(&b->encoder);
+    sov_free(b);
+    if (rc == SOV_OK) rc = cache_over_http(run, err);
+    return rc;
+}

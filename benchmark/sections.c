@@ -1,0 +1,195 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/resource.h>
+
+#include "base/clock.h"
+#include "benchmark/section.h"
+
+enum {
+    LIMIT_READ_BYTES = 256 << 20,   /* many times the last cache of most machines */
+    LIMIT_WEIGHTS_BYTES = 64 << 20, /* weights below this may stay in a cache, and are tried */
+    LIMIT_PASSES = 12,
+    LIMIT_SMALL_PASSES = 200,
+    LIMIT_ROUND_TRIPS = 4000,
+    LIMIT_PAUSED_ROUND_TRIPS = 60,
+    LIMIT_PAUSE_NS = 10000000, /* long enough for both CPUs to sleep */
+    /* The request and the answer of a hit in the query benchmarks, about. */
+    LIMIT_REQUEST_BYTES = 300,
+    LIMIT_REPLY_BYTES = 800,
+};
+
+const struct bench_section BENCH_SECTIONS[] = {
+    {"query", "--query",
+     "Queries over HTTP: latency of a Zipf mix at 5 per second, throughput of distinct ones, with "
+     "scores, with thinking; peak memory.",
+     true, NULL, bench_section_query},
+    {"inference", "--inference", "Prefill and decode of one sequence in the engine.", true, NULL,
+     bench_section_inference},
+    {"batching", "--batching", "Decode steps of 1, 2, 4, ... sequences, and the gain over 1.", true,
+     NULL, bench_section_batching},
+    {"cache", "--cache", "The answer cache: keys, hits in the process and over HTTP, evictions.",
+     true, NULL, bench_section_cache},
+    {"consensus", "--consensus", "Rounds of agreement in a federation.", false,
+     "the federation is not in this build", NULL},
+    {"projection", "--projection", "Projections of eight scores: single, and batches of a million.",
+     false, NULL, bench_section_projection},
+};
+const int BENCH_SECTION_COUNT = sizeof BENCH_SECTIONS / sizeof BENCH_SECTIONS[0];
+
+int bench_count(const struct bench_run *run, int standard, int least)
+{
+    double count = (double)standard * run->iterations / BENCH_ITERATIONS_DEFAULT;
+    const double most = 1 << 30;
+    return count < least ? least : (int)(count < most ? count : most);
+}
+
+void bench_progress(const struct bench_run *run, const char *what, double fraction)
+{
+    if (run->progress != NULL)
+        run->progress(run->user, what,
+                      (run->section_index + fraction) /
+                          (run->section_count > 0 ? run->section_count : 1));
+}
+
+static int64_t meter_cpu_ns(void)
+{
+    struct rusage usage;
+    getrusage(RUSAGE_SELF, &usage);
+    return ((int64_t)usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) * 1000000000 +
+           ((int64_t)usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) * 1000;
+}
+
+void bench_meter_start(struct bench_meter *meter)
+{
+    meter->cpu_ns = meter_cpu_ns();
+    meter->start_ns = clock_monotonic_ns();
+}
+
+void bench_meter_stop(struct bench_meter *meter)
+{
+    double ns = (double)(clock_monotonic_ns() - meter->start_ns);
+    meter->seconds = ns * 1e-9;
+    meter->cpu_percent = ns > 0 ? 100 * (double)(meter_cpu_ns() - meter->cpu_ns) / ns : 0;
+}
+
+struct bench_result *bench_add(struct bench_run *run, const char *name, const char *operation,
+                               enum bench_unit unit, struct bench_samples *samples,
+                               const struct bench_meter *meter, double operations,
+                               struct sov_errbuf *err)
+{
+    struct bench_result *result = bench_report_add(run->report, name);
+    if (result == NULL) {
+        sov_fail(err, SOV_ERR_LIMIT, "%s: more than %d benchmarks", name, BENCH_RESULTS_MAX);
+    } else if (bench_result_fill(result, samples, err) != SOV_OK) {
+        run->report->count--;
+        result = NULL;
+    }
+    bench_samples_free(samples);
+    if (result == NULL) return NULL;
+    snprintf(result->operation, sizeof result->operation, "%s", operation);
+    result->unit = unit;
+    result->per_second = meter->seconds > 0 ? operations / meter->seconds : 0;
+    result->cpu_percent = meter->cpu_percent;
+    result->resident_mb = bench_memory_resident() * 1e-6;
+    return result;
+}
+
+void bench_what(struct bench_result *result, const char *format, ...)
+{
+    va_list list;
+    va_start(list, format);
+    vsnprintf(result->what, sizeof result->what, format, list);
+    va_end(list);
+}
+
+void bench_limit_set(struct bench_result *result, double limit_ns, double of_ns, const char *format,
+                     ...)
+{
+    va_list list;
+    result->limit_ns = limit_ns;
+    result->limit_of_ns = of_ns;
+    va_start(list, format);
+    vsnprintf(result->limit_what, sizeof result->limit_what, format, list);
+    va_end(list);
+}
+
+void bench_metric_set(struct bench_run *run, enum bench_metric metric, double value, double limit,
+                      double fraction, const char *what)
+{
+    struct bench_measured *m = &run->report->metrics[metric];
+    *m = (struct bench_measured){.there = value > 0, .value = value, .limit = limit};
+    m->fraction = fraction;
+    snprintf(m->limit_what, sizeof m->limit_what, "%s", what);
+}
+
+static enum sov_error run_measure(struct bench_run *run, struct pool *pool, struct sov_errbuf *err)
+{
+    struct bench_limits *limits = &run->report->limits;
+    struct bench_loop loop;
+    enum sov_error rc =
+        bench_limit_read(pool, LIMIT_READ_BYTES, LIMIT_PASSES, &limits->read_bytes_s, err);
+    if (rc == SOV_OK && bench_loop_find(BENCH_LOOP_INT8_DOT, run->isa, &loop))
+        limits->dot_ops_s = bench_limit_loop(pool, &loop, LIMIT_PASSES);
+    return rc;
+}
+
+enum sov_error bench_run_limits(struct bench_run *run, struct sov_errbuf *err)
+{
+    struct bench_limits *limits = &run->report->limits;
+    struct pool *pool = NULL;
+    bench_progress(run, "limits", 0);
+    run->timer = bench_timer_calibrate();
+    enum sov_error rc = pool_create(run->threads, &pool, err);
+    if (rc == SOV_OK) rc = run_measure(run, pool, err);
+    pool_free(pool);
+    pool = NULL;
+    if (rc == SOV_OK) rc = pool_create(1, &pool, err);
+    if (rc == SOV_OK)
+        rc = bench_limit_read(pool, LIMIT_READ_BYTES, LIMIT_PASSES, &limits->read_one_bytes_s, err);
+    pool_free(pool);
+    if (rc == SOV_OK)
+        rc = bench_limit_loopback(LIMIT_ROUND_TRIPS, LIMIT_REQUEST_BYTES, LIMIT_REPLY_BYTES, 0,
+                                  &limits->loopback_ns, err);
+    if (rc == SOV_OK)
+        rc = bench_limit_loopback(LIMIT_PAUSED_ROUND_TRIPS, LIMIT_REQUEST_BYTES, LIMIT_REPLY_BYTES,
+                                  LIMIT_PAUSE_NS, &limits->loopback_idle_ns, err);
+    return rc;
+}
+
+enum sov_error bench_run_limits_model(struct bench_run *run, struct sov_errbuf *err)
+{
+    struct bench_limits *limits = &run->report->limits;
+    uint64_t bytes = run->model->cost.weight_bytes;
+    struct pool *pool = NULL;
+    limits->weights_bytes_s = limits->read_bytes_s;
+    if (bytes > LIMIT_WEIGHTS_BYTES || bytes == 0) return SOV_OK;
+    enum sov_error rc = pool_create(run->threads, &pool, err);
+    if (rc == SOV_OK)
+        rc = bench_limit_read(pool, (size_t)bytes, LIMIT_SMALL_PASSES, &limits->weights_bytes_s,
+                              err);
+    pool_free(pool);
+    return rc;
+}
+
+enum sov_error bench_run_sections(struct bench_run *run, const bool *chosen, struct sov_errbuf *err)
+{
+    enum sov_error rc = SOV_OK;
+    run->section_index = run->section_count = 0;
+    for (int s = 0; s < BENCH_SECTION_COUNT; s++)
+        run->section_count += chosen[s] && BENCH_SECTIONS[s].missing == NULL;
+    for (int s = 0; s < BENCH_SECTION_COUNT && rc == SOV_OK; s++) {
+        const struct bench_section *section = &BENCH_SECTIONS[s];
+        if (!chosen[s]) continue;
+        if (section->missing != NULL) {
+            bench_report_note(run->report, "Not measured: %s; %s.", section->name,
+                              section->missing);
+            continue;
+        }
+        run->section = section->name;
+        rc = section->run(run, err);
+        run->section_index++;
+    }
+    return rc;
+}

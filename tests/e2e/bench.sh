@@ -1,0 +1,118 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# run-tests: serial
+#
+# sovereign bench: a short run of all sections with the built-in guide, its JSON as a baseline, exit statuses, and what is
+# said when something is wrong. What it measures is not judged here: other things may run beside it.
+cd "$(dirname "$0")/../.." || exit 1
+. tests/e2e/lib_e2e.sh
+
+bench() { "$SOVEREIGN" bench --iterations 1 "$@"; }
+before=$TMPDIR/before.json
+
+all_sections() {
+    local name
+    run bench --all --output "$before"
+    exits 0 || return 1
+    for name in query.zipf query.distinct query.scored inference.prefill inference.decode batching.1 batching.8 \
+        cache.key_1k cache.hit cache.evict_large cache.http_hit projection.single projection.batch; do
+        out_has "$name " && has "$(cat "$before")" "\"name\":\"$name\"" || return 1
+    done
+    out_has 'PERFORMANCE SCORE' && out_has 'Query latency (p50)' && out_has 'Memory (peak)' &&
+        out_has 'the federation is not in this build' && out_has '81 + 9 ln(ours / before)'
+}
+check 'all sections with the built-in guide' all_sections
+is_json() {
+    "$SOVEREIGN" canonical-json <"$before" >/dev/null && grep -q '"format":"sovereign-bench","version":1' "$before"
+}
+check 'the output is JSON' is_json
+plotted() { grep -q '<svg' "$before.svg" && grep -q 'query.zipf' "$before.svg"; }
+check 'and beside it lies a plot' plotted
+
+quiet() {
+    run bench --projection --quiet --plot "$TMPDIR/p.svg"
+    exits 0 && equal "$err" '' && out_has 'projection.batch' && [ -s "$TMPDIR/p.svg" ] || return 1
+    case $out in *query.zipf*) return 1 ;; esac
+}
+check 'one section, quietly' quiet
+to_stdout() {
+    run bench --projection --quiet --output -
+    exits 0 && [ "${out:0:1}" = '{' ] && "$SOVEREIGN" canonical-json <"$TMPDIR/run.out" >/dev/null
+}
+check 'JSON on standard output' to_stdout
+
+# edited NAME SED: the baseline with an edit, in $TMPDIR/NAME.json.
+edited() { sed "$2" "$before" >"$TMPDIR/$1.json"; }
+# All samples of projection.single times a factor; one result has its samples on its last line.
+scaled() { # scaled FACTOR FILE
+    awk -v factor="$1" '
+        /"name":"/ { on = /"name":"projection\.single"/ }
+        on && /"samples":\[/ {
+            begin = index($0, "["); end = index($0, "]")
+            n = split(substr($0, begin + 1, end - begin - 1), values, ",")
+            text = ""
+            for (i = 1; i <= n; i++) text = text (i > 1 ? "," : "") values[i] * factor
+            $0 = substr($0, 1, begin) text substr($0, end)
+        }
+        { print }' "$before" >"$2"
+}
+regression() {
+    scaled 0.01 "$TMPDIR/faster.json"
+    run bench --projection --quiet --baseline "$TMPDIR/faster.json"
+    exits 0 && out_has ': worse' || return 1
+    run bench --projection --quiet --baseline "$TMPDIR/faster.json" --fail-on-regression 10
+    exits 1 && out_has 'projection.single' && err_has 'worse than' && err_has 'projection.single' || return 1
+    scaled 100 "$TMPDIR/slower.json"
+    run bench --projection --quiet --baseline "$TMPDIR/slower.json" --fail-on-regression 100000
+    exits 0 && out_has ': better'
+}
+check 'a regression is an exit status on request only' regression
+itself() {
+    run bench --cache --quiet --baseline "$before" --fail-on-regression 100000
+    exits 0 && out_has 'before' && equal "$err" ''
+}
+check 'against a run of the same machine nothing is warned of' itself
+another_machine() {
+    edited machine 's/"cpu":"[^"]*"/"cpu":"Another CPU"/; s/"digest":"[0-9a-f]*"/"digest":"00"/'
+    run bench --cache --quiet --baseline "$TMPDIR/machine.json"
+    exits 0 && err_has 'another CPU: Another CPU' && err_has 'another model' && out_has 'another CPU'
+}
+check 'a baseline of another machine and model is told' another_machine
+other_workload() {
+    edited other 's/"what":"one projection/"what":"two projections/'
+    run bench --projection --quiet --baseline "$TMPDIR/other.json"
+    exits 0 && out_has 'measured something else'
+}
+check 'another workload is not compared' other_workload
+
+check 'the federation is not in this build' fails 1 'the federation is not in this build' bench --consensus
+check 'a baseline that is not there' fails 1 "$TMPDIR/none.json" bench --cache --baseline "$TMPDIR/none.json"
+echo '{"cut":' >"$TMPDIR/broken.json"
+check 'a broken baseline' fails 1 "$TMPDIR/broken.json" bench --cache --baseline "$TMPDIR/broken.json"
+echo '{"benchmarks": []}' >"$TMPDIR/foreign.json"
+check 'a foreign baseline' fails 1 'not a report of sovereign bench' bench --cache --baseline "$TMPDIR/foreign.json"
+edited newer 's/"version":1/"version":2/'
+check 'a baseline of a newer version' fails 1 'version 2' bench --cache --baseline "$TMPDIR/newer.json"
+check 'a regression without a baseline' fails 2 'only with --baseline' bench --fail-on-regression 10
+check 'iterations out of range' fails 2 '--iterations' bench --iterations 0
+check 'a percentage that is none' fails 2 '--fail-on-regression' bench --baseline x --fail-on-regression -1
+check 'an output that cannot be written is said before anything runs' fails 1 "$TMPDIR/no/out.json" \
+    bench --output "$TMPDIR/no/out.json"
+check 'a plot that cannot be written' fails 1 "$TMPDIR/no/out.svg" bench --plot "$TMPDIR/no/out.svg"
+check 'a model that is not there' fails 1 "$TMPDIR/none.gguf" bench --inference --model "$TMPDIR/none.gguf"
+full() {
+    [ -w /dev/full ] || return 0
+    bench --projection --quiet 2>"$TMPDIR/full.err" >/dev/full
+    equal $? 1 && has "$(cat "$TMPDIR/full.err")" 'could not be written'
+}
+check 'a full disk' full
+file_limit() {
+    (
+        trap '' XFSZ
+        ulimit -f 1
+        bench --projection --quiet --output "$TMPDIR/limited.json" >/dev/null 2>"$TMPDIR/limited.err"
+        equal $? 1
+    ) && has "$(cat "$TMPDIR/limited.err")" "$TMPDIR/limited.json" && [ ! -e "$TMPDIR/limited.json" ]
+}
+check 'an output that there is no room for leaves no half of itself' file_limit
+finish
