@@ -12,7 +12,7 @@
 #include "base/error.h"
 #include "base/strbuf.h"
 
-enum { PLOT_CATEGORIES_MAX = 12, PLOT_SERIES_MAX = 6, PLOT_PANELS_MAX = 12, PLOT_TEXT_MAX = 64 };
+enum { PLOT_CATEGORIES_MAX = 12, PLOT_SERIES_MAX = 6, PLOT_PANELS_MAX = 32, PLOT_TEXT_MAX = 64 };
 
 enum plot_kind { PLOT_LINE, PLOT_BAR, PLOT_LIMIT }; /* a limit is a dashed line without marks */
 

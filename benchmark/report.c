@@ -22,6 +22,11 @@ double bench_unit_ns(enum bench_unit unit)
     return NS[unit];
 }
 
+enum bench_unit bench_unit_fit(double ns)
+{
+    return ns >= 1e6 ? BENCH_MS : ns >= 1e3 ? BENCH_US : BENCH_NS;
+}
+
 enum sov_error bench_report_init(struct bench_report *report, struct sov_errbuf *err)
 {
     memset(report, 0, sizeof *report);

@@ -32,6 +32,8 @@ enum bench_unit { BENCH_NS, BENCH_US, BENCH_MS };
 /* "ns", "us", "ms"; and how many ns one is. */
 const char *bench_unit_name(enum bench_unit unit);
 double bench_unit_ns(enum bench_unit unit);
+/* The largest in which that many ns are 1 or more. */
+enum bench_unit bench_unit_fit(double ns);
 
 /* The percentiles that the plot shows, the least and the greatest sample at its ends. */
 extern const double BENCH_QUANTILE[BENCH_QUANTILES];

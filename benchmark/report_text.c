@@ -136,8 +136,9 @@ static void text_seed(const struct bench_report *report, struct strbuf *out)
         snprintf(text, sizeof text, "-");
     strbuf_printf(out, "%-22s %9s %9s %13s\n", "PERFORMANCE SCORE", "81/100", "90/100", text);
     if (score.measured > 0 && score.measured < BENCH_METRICS)
-        strbuf_printf(out, "    of %d metrics; with 0 points for the %d not measured: %.1f\n",
-                      score.measured, BENCH_METRICS - score.measured, score.pessimistic);
+        strbuf_printf(out, "    of %d metric%s; with 0 points for the %d not measured: %.1f\n",
+                      score.measured, score.measured == 1 ? "" : "s",
+                      BENCH_METRICS - score.measured, score.pessimistic);
     strbuf_printf(out, "    points: %s;\n    the score is their mean over what was measured\n",
                   BENCH_SCORE_FORMULA);
 }

@@ -279,7 +279,7 @@ static void test_the_table_says_what_was_not_measured(void **state)
     assert_non_null(strstr(text.data, "90.0/100"));
     assert_non_null(strstr(text.data, "50% of the limit, 150.0 ms: the speed of light"));
     assert_non_null(strstr(text.data, "not measured (--consensus)"));
-    assert_non_null(strstr(text.data, "of 1 metrics; with 0 points for the 5 not measured: 15.0"));
+    assert_non_null(strstr(text.data, "of 1 metric; with 0 points for the 5 not measured: 15.0"));
     assert_non_null(strstr(text.data, BENCH_SCORE_FORMULA));
     strbuf_free(&text);
     bench_report_free(&report);
