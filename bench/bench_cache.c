@@ -21,7 +21,6 @@
  */
 #include <dirent.h>
 #include <fcntl.h>
-#include <math.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -30,13 +29,13 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-#ifdef __x86_64__
-#include <x86intrin.h>
-#endif
 
 #include "base/clock.h"
 #include "base/datadir.h"
 #include "base/mem.h"
+#include "benchmark/accesses.h"
+#include "benchmark/random.h"
+#include "benchmark/ticks.h"
 #include "cache/cache.h"
 #include "cache/store.h"
 
@@ -56,8 +55,7 @@ struct options {
 };
 
 static struct cache_secret secret;
-static double ns_per_tick = 1;
-static uint64_t empty_ticks;
+static struct bench_timer timer;
 
 static void require(bool condition, const char *what)
 {
@@ -66,33 +64,7 @@ static void require(bool condition, const char *what)
     exit(1);
 }
 
-static uint64_t next_random(uint64_t *state)
-{
-    /* Marsaglia's xorshift, scrambled; the seed is not 0. */
-    *state ^= *state >> 12;
-    *state ^= *state << 25;
-    *state ^= *state >> 27;
-    return *state * 0x2545F4914F6CDD1Du;
-}
-
-static uint64_t below(uint64_t *state, uint64_t n)
-{
-    return (uint64_t)(((unsigned __int128)next_random(state) * n) >> 64);
-}
-
 /* ---- time ---- */
-
-static inline uint64_t ticks(void)
-{
-#ifdef __x86_64__
-    _mm_lfence();
-    uint64_t t = __rdtsc();
-    _mm_lfence();
-    return t;
-#else
-    return (uint64_t)clock_monotonic_ns();
-#endif
-}
 
 static int compare_ticks(const void *a, const void *b)
 {
@@ -102,25 +74,14 @@ static int compare_ticks(const void *a, const void *b)
 
 static void calibrate(void)
 {
-    enum { EMPTY = 10001, CALIBRATION_NS = 50000000 };
-    static uint64_t samples[EMPTY];
-    int64_t start_ns = clock_monotonic_ns(), now_ns;
-    uint64_t start = ticks();
-    while ((now_ns = clock_monotonic_ns()) - start_ns < CALIBRATION_NS) {}
-    ns_per_tick = (double)(now_ns - start_ns) / (double)(ticks() - start);
-    for (int i = 0; i < EMPTY; i++) {
-        uint64_t t = ticks();
-        samples[i] = ticks() - t;
-    }
-    qsort(samples, EMPTY, sizeof samples[0], compare_ticks);
-    empty_ticks = samples[EMPTY / 2];
+    timer = bench_timer_calibrate();
     printf("timer    an empty measurement of %.1f ns is subtracted from each\n",
-           (double)empty_ticks * ns_per_tick);
+           (double)timer.empty * timer.ns_per_tick);
 }
 
 static double sample_ns(uint64_t t)
 {
-    return t > empty_ticks ? (double)(t - empty_ticks) * ns_per_tick : 0;
+    return bench_timer_ns(&timer, t);
 }
 
 static void print_samples(const char *name, uint64_t *samples, size_t count)
@@ -129,29 +90,6 @@ static void print_samples(const char *name, uint64_t *samples, size_t count)
     printf("%-8s p50 %.0f  p90 %.0f  p99 %.0f  p99.9 %.0f ns\n", name,
            sample_ns(samples[count / 2]), sample_ns(samples[count * 9 / 10]),
            sample_ns(samples[count * 99 / 100]), sample_ns(samples[count * 999 / 1000]));
-}
-
-/* ---- Zipf ---- */
-
-/* Popularity of rank r (from 0) is 1 / (r + 1)^exponent, looked up in its sums. */
-static void zipf_sums(double *sums, size_t count, double exponent)
-{
-    double sum = 0;
-    for (size_t r = 0; r < count; r++) sums[r] = sum += pow((double)(r + 1), -exponent);
-}
-
-static uint64_t zipf(const double *sums, size_t count, uint64_t *state)
-{
-    double at = (double)(next_random(state) >> 11) * 0x1p-53 * sums[count - 1];
-    size_t low = 0, high = count - 1;
-    while (low < high) {
-        size_t middle = (low + high) / 2;
-        if (sums[middle] < at)
-            low = middle + 1;
-        else
-            high = middle;
-    }
-    return low;
 }
 
 /* ---- keys ---- */
@@ -187,14 +125,14 @@ static void bench_key_of(struct cache_encoder *e, char *query, size_t length)
     double whole[KEY_ROUNDS], hash[KEY_ROUNDS], best_whole = 1e9, best_hash = 1e9;
     uint64_t sum = 0;
     for (int r = 0; r < KEY_ROUNDS; r++) {
-        uint64_t t = ticks();
+        uint64_t t = bench_ticks();
         for (int i = 0; i < KEY_ITERATIONS; i++)
             sum += make_key(e, query, length, (uint64_t)i).hash.low;
-        whole[r] = sample_ns(ticks() - t) / KEY_ITERATIONS;
-        t = ticks();
+        whole[r] = sample_ns(bench_ticks() - t) / KEY_ITERATIONS;
+        t = bench_ticks();
         for (int i = 0; i < KEY_ITERATIONS; i++)
             sum += cache_hash_bytes(&secret, e->data, e->length).low;
-        hash[r] = sample_ns(ticks() - t) / KEY_ITERATIONS;
+        hash[r] = sample_ns(bench_ticks() - t) / KEY_ITERATIONS;
         if (whole[r] < best_whole) best_whole = whole[r];
         if (hash[r] < best_hash) best_hash = hash[r];
     }
@@ -258,10 +196,10 @@ static void sample_hits(struct cache *cache, const char *name, const uint32_t *n
         struct cache_now now = cache_now_read();
         uint64_t number = numbers[i];
         struct cache_key key = make_key(&e, query, sizeof query, number);
-        uint64_t t = ticks();
+        uint64_t t = bench_ticks();
         if (with_key) key = make_key(&e, query, sizeof query, number);
         bool hit = cache_lookup(cache, &key, CACHE_ANY_AGE, now, &value, NULL);
-        samples[i] = ticks() - t;
+        samples[i] = bench_ticks() - t;
         hits += hit;
         cache_value_release(value);
     }
@@ -270,32 +208,12 @@ static void sample_hits(struct cache *cache, const char *name, const uint32_t *n
     cache_encoder_free(&e);
 }
 
-enum { ENTRY_BYTES = 1408 }; /* a multiple of the cache line, as large as the entries here */
-
-/* What a hit waits for: the slot of a table, at an address that this decides a header, and the rest. */
-enum accesses { SLOT, SLOT_HEADER, SLOT_HEADER_QUERY };
-
-static void sample_accesses(const char *name, enum accesses accesses, const uint64_t *table,
-                            size_t slots, const char *memory, size_t entries)
+static void sample_accesses(const char *name, enum bench_access access,
+                            const struct bench_access_memory *m)
 {
     static uint64_t samples[SAMPLES];
-    static char query[QUERY_BYTES];
-    uint64_t state = 42;
-    size_t equal = 0;
-    for (size_t i = 0; i < SAMPLES; i++) {
-        uint64_t slot = below(&state, slots), entry = below(&state, entries);
-        uint64_t t = ticks();
-        uint64_t in_slot = ((const volatile uint64_t *)table)[slot * 2];
-        if (accesses == SLOT) {
-            equal += in_slot == 0;
-        } else {
-            const char *at = memory + (entry ^ in_slot) * ENTRY_BYTES;
-            size_t bytes = accesses == SLOT_HEADER ? 1 : QUERY_BYTES;
-            equal += memcmp(at + 64, query, bytes) == 0;
-        }
-        samples[i] = ticks() - t;
-    }
-    require(equal == SAMPLES, "memory is not zero");
+    struct sov_errbuf err = {""};
+    require(bench_access_sample(m, access, samples, SAMPLES, &err) == SOV_OK, err.message);
     print_samples(name, samples, SAMPLES);
 }
 
@@ -309,9 +227,10 @@ static double chase_ns(char *memory, size_t lines, size_t stride)
     uint64_t state = 7, *order = calloc(lines, sizeof *order);
     double best = 1e9;
     require(order != NULL, "no memory");
-    for (size_t i = 0; i < lines; i++) order[i] = i * stride + below(&state, stride / 64) * 64;
+    for (size_t i = 0; i < lines; i++)
+        order[i] = i * stride + bench_random_below(&state, stride / 64) * 64;
     for (size_t i = lines - 1; i > 0; i--) {
-        size_t k = below(&state, i + 1);
+        size_t k = bench_random_below(&state, i + 1);
         uint64_t swapped = order[i];
         order[i] = order[k];
         order[k] = swapped;
@@ -332,23 +251,21 @@ static double chase_ns(char *memory, size_t lines, size_t stride)
 }
 
 /*
- * What the machine needs for a hit's memory accesses alone: a random slot of a table as large as the
- * cache's, and, at an address that this decides, a header and 1 KiB to compare; both in huge pages.
- * And what its memory is like: few cache lines that lie anywhere in the entries' memory beside as
- * many that lie together. Both fit into the CPU's caches; where the first take longer, it is their
- * addresses that are waited for, and the huge pages are none to the hypervisor.
+ * What a hit's memory accesses take alone (benchmark/accesses.h). And what the memory is like: few
+ * cache lines that lie anywhere in the entries' memory beside as many that lie together. Both fit into
+ * the CPU's caches; where the first take longer, it is their addresses that are waited for, and the
+ * huge pages are none to the hypervisor.
  */
 static void sample_limit(size_t entries)
 {
-    size_t slots = 1, bytes = entries * ENTRY_BYTES;
-    while (slots < entries * 3 / 2) slots *= 2;
-    uint64_t *table = sov_alloc_aligned(slots * 16);
-    char *memory = sov_alloc_aligned(bytes);
-    require(table != NULL && memory != NULL, "no memory");
+    size_t bytes = entries * BENCH_ACCESS_ENTRY_BYTES;
+    struct bench_access_memory m;
+    struct sov_errbuf err = {""};
+    require(bench_access_make(&m, entries, &err) == SOV_OK, err.message);
     printf("memory   what a hit's accesses take by themselves\n");
-    sample_accesses(" slot", SLOT, table, slots, memory, entries);
-    sample_accesses(" +header", SLOT_HEADER, table, slots, memory, entries);
-    sample_accesses(" limit", SLOT_HEADER_QUERY, table, slots, memory, entries);
+    sample_accesses(" slot", BENCH_ACCESS_SLOT, &m);
+    sample_accesses(" +header", BENCH_ACCESS_HEADER, &m);
+    sample_accesses(" limit", BENCH_ACCESS_QUERY, &m);
     printf(
         "          (a slot in a table of the same size; the header whose address it has; that and "
         "1 KiB compared)\n");
@@ -356,10 +273,9 @@ static void sample_limit(size_t entries)
         printf(
             " lines    %zu KiB of cache lines all over %zu MiB: %.1f ns each, side by side: %.1f "
             "ns\n",
-            lines * 64 / 1024, bytes >> 20, chase_ns(memory, lines, bytes / lines / 64 * 64),
-            chase_ns(memory, lines, 64));
-    sov_free_aligned(table);
-    sov_free_aligned(memory);
+            lines * 64 / 1024, bytes >> 20, chase_ns(m.memory, lines, bytes / lines / 64 * 64),
+            chase_ns(m.memory, lines, 64));
+    bench_access_free(&m);
 }
 
 /* Which entries are asked for: all alike; by Zipf 0.99, with the popular ones anywhere. */
@@ -368,11 +284,12 @@ static void choose_numbers(size_t entries, uint32_t *uniform, uint32_t *skewed)
     double *sums = calloc(entries, sizeof *sums);
     uint64_t state = 42;
     require(sums != NULL, "no memory");
-    zipf_sums(sums, entries, 0.99);
+    bench_zipf_sums(sums, entries, 0.99);
     for (size_t i = 0; i < SAMPLES; i++) {
-        uniform[i] = (uint32_t)below(&state, entries);
-        uint64_t rank = zipf(sums, entries, &state), scatter = rank * 0x9E3779B97F4A7C15u | 1;
-        skewed[i] = (uint32_t)below(&scatter, entries);
+        uniform[i] = (uint32_t)bench_random_below(&state, entries);
+        uint64_t rank = bench_zipf_draw(sums, entries, &state),
+                 scatter = rank * 0x9E3779B97F4A7C15u | 1;
+        skewed[i] = (uint32_t)bench_random_below(&scatter, entries);
     }
     free(sums);
 }
@@ -450,11 +367,11 @@ static double evict_ns(const char *name, enum cache_policy_kind policy, size_t c
     for (size_t i = 0; i < fill + SAMPLES; i++) {
         if (i == fill) start = clock_monotonic_ns();
         struct cache_key key = small_key(material, number++);
-        uint64_t t = ticks();
+        uint64_t t = bench_ticks();
         require(cache_insert(all[i % caches], &key, answer, sizeof answer, now, NULL, NULL) ==
                     SOV_OK,
                 "cannot insert");
-        if (i >= fill) samples[i - fill] = ticks() - t;
+        if (i >= fill) samples[i - fill] = bench_ticks() - t;
     }
     double mean = (double)(clock_monotonic_ns() - start) / SAMPLES;
     struct cache_stats stats;
@@ -500,13 +417,13 @@ static const char *const TRACE_NAMES[TRACES] = {"zipf", "scan", "loop", "mixed"}
 static uint64_t trace_next(int trace, size_t i, const double *sums, uint64_t *state)
 {
     const uint64_t once = (uint64_t)1 << 40, looped = (uint64_t)1 << 41;
-    if (trace == 0) return zipf(sums, OBJECTS, state);
-    if (trace == 1) return i % 30000 >= 20000 ? once + i : zipf(sums, OBJECTS, state);
+    if (trace == 0) return bench_zipf_draw(sums, OBJECTS, state);
+    if (trace == 1) return i % 30000 >= 20000 ? once + i : bench_zipf_draw(sums, OBJECTS, state);
     if (trace == 2) return looped + i % 12000;
     size_t phase = i / 10000 % 5;
     if (phase == 3 && i % 2 == 0) return once + i;
     if (phase == 4) return looped + i % 3000;
-    return zipf(sums, OBJECTS, state) + i / 250000 * (OBJECTS / 3);
+    return bench_zipf_draw(sums, OBJECTS, state) + i / 250000 * (OBJECTS / 3);
 }
 
 static double hit_ratio(enum cache_policy_kind policy, int trace, size_t entries,
@@ -538,7 +455,7 @@ static void bench_policies(const struct options *o)
     static double sums[OBJECTS];
     static const size_t SIZES[] = {1000, 10000};
     (void)o;
-    zipf_sums(sums, OBJECTS, 0.9);
+    bench_zipf_sums(sums, OBJECTS, 0.9);
     printf("policies %d requests, Zipf 0.9 over %d objects; hit ratios in percent\n", REQUESTS,
            OBJECTS);
     printf("policies %-8s %8s %8s %8s %8s\n", "trace", "entries", "lru", "sieve", "s3fifo");

@@ -28,6 +28,7 @@
 #include "base/clock.h"
 #include "base/mem.h"
 #include "base/strbuf.h"
+#include "benchmark/stats.h"
 
 enum {
     CLIENTS_MAX = 512,
@@ -192,20 +193,14 @@ static void *client_thread(void *arg)
     return NULL;
 }
 
-static int compare_doubles(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
 /* Sorts the values; the nearest-rank percentiles of them. */
 static void report_percentiles(const char *metric, double *values, int count)
 {
     static const int percents[] = {50, 95, 99};
-    qsort(values, (size_t)count, sizeof *values, compare_doubles);
+    bench_sort(values, (size_t)count);
     for (size_t i = 0; i < sizeof percents / sizeof *percents; i++) {
-        int rank = (count * percents[i] + 99) / 100;
-        printf("%s_p%d %.6f s\n", metric, percents[i], count > 0 ? values[rank - 1] : 0.0);
+        printf("%s_p%d %.6f s\n", metric, percents[i],
+               count > 0 ? bench_percentile(values, (size_t)count, percents[i]) : 0.0);
     }
 }
 

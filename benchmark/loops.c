@@ -64,7 +64,7 @@ __attribute__((target("avx512f,avx512bw,avx512vnni"))) static uint64_t dot_avx51
         for (int j = 0; j < CHAINS; j++) sums[j] = _mm512_dpbusd_epi32(sums[j], a, b);
     }
     for (int j = 1; j < CHAINS; j++) sums[0] = _mm512_add_epi32(sums[0], sums[j]);
-    return (uint64_t)(uint32_t)_mm512_reduce_add_epi32(sums[0]);
+    return (uint64_t)_mm_cvtsi128_si64(_mm512_castsi512_si128(sums[0]));
 }
 
 /* CHAINS times 32. The product is made opaque, or it would be computed once for all loops. */

@@ -17,6 +17,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "benchmark/accesses.h"
 #include "benchmark/local_server.h"
 #include "benchmark/random.h"
 
@@ -157,40 +158,29 @@ static enum sov_error cache_look(struct cache_bench *b, struct cache *cache, siz
     return SOV_OK;
 }
 
-/*
- * What the machine needs for a hit's memory accesses alone: a random slot of a table as large as the
- * cache's, and, at an address that this decides, a header and 1 KiB to compare. The median, in ns.
- */
+/* The median of what a hit's memory accesses take alone, in ns. */
 static enum sov_error cache_access_limit(const struct cache_bench *b, size_t entries, double *out,
                                          struct sov_errbuf *err)
 {
-    enum { ENTRY = 1408, HEADER = 128, SLOT = 16, ACCESSES = 20000 };
-    size_t slots = 1, equal = 0;
-    while (slots < entries * 3 / 2) slots *= 2;
-    volatile char *table = sov_alloc_aligned(slots * SLOT);
-    char *memory = sov_alloc_aligned(entries * ENTRY);
+    enum { ACCESSES = 20000 };
+    struct bench_access_memory memory;
+    uint64_t *ticks = sov_alloc(ACCESSES, sizeof *ticks);
     struct bench_samples samples = {0};
-    const char query[CACHE_KEY_SMALL] = {0};
-    uint64_t state = 42;
-    for (int i = 0; table != NULL && memory != NULL && i < ACCESSES; i++) {
-        uint64_t slot = bench_random_below(&state, slots),
-                 entry = bench_random_below(&state, entries);
-        uint64_t t = bench_ticks();
-        const char *at = memory + (entry ^ (uint64_t)(unsigned char)table[slot * SLOT]) * ENTRY;
-        for (size_t k = 0; k < CACHE_KEY_SMALL + HEADER; k += 64) __builtin_prefetch(at + k);
-        equal += memcmp(at + HEADER, query, sizeof query) == 0;
-        bench_samples_push(&samples, bench_timer_ns(&b->run->timer, bench_ticks() - t));
+    if (ticks == NULL) return sov_fail(err, SOV_ERR_NOMEM, "cache.hit: no memory for its limit");
+    enum sov_error rc = bench_access_make(&memory, entries, err);
+    if (rc == SOV_OK) {
+        rc = bench_access_sample(&memory, BENCH_ACCESS_QUERY, ticks, ACCESSES, err);
+        bench_access_free(&memory);
     }
-    enum sov_error rc = equal == ACCESSES && !samples.failed
-                            ? SOV_OK
-                            : sov_fail(err, SOV_ERR_NOMEM, "cache.hit: no memory for its limit");
+    for (int i = 0; i < ACCESSES && rc == SOV_OK; i++)
+        bench_samples_push(&samples, bench_timer_ns(&b->run->timer, ticks[i]));
+    if (samples.failed) rc = sov_fail(err, SOV_ERR_NOMEM, "cache.hit: no memory for its limit");
     if (rc == SOV_OK) {
         bench_sort(samples.values, samples.count);
         *out = bench_median(samples.values, samples.count);
     }
     bench_samples_free(&samples);
-    sov_free_aligned((void *)(uintptr_t)table);
-    sov_free_aligned(memory);
+    sov_free(ticks);
     return rc;
 }
 
