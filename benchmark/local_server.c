@@ -27,8 +27,6 @@ static enum sov_error server_open(struct bench_server *s, const struct bench_mod
     if (rc == SOV_OK) rc = cache_create(&config, &s->cache, err);
     if (rc != SOV_OK) return rc;
     s->query = *model->query;
-    s->query.cache = s->cache;
-    s->query.cache_secret = &s->secret;
     shared.cache = s->cache;
     memcpy(shared.model_digest, model->digest, sizeof shared.model_digest);
     server_options_default(&options);

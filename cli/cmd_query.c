@@ -61,8 +61,8 @@ static void query_print_scores(const struct query_command *c, const struct query
     if (c->setup.config.gate != GATE_OFF) printf("gate: %s\n", gate_verdict_name(r->gate.verdict));
     printf("(%s; %d tokens read, %d of them known; %d written, %d of them thinking; scored in "
            "%.0f ms)\n",
-           query_status_name(r->status), r->usage.prompt_tokens, r->usage.cached_tokens,
-           r->usage.completion_tokens, r->reasoning_tokens, (double)r->scoring_ns / 1e6);
+           query_status_name(r->status), r->counts.prompt_tokens, r->counts.cached_tokens,
+           r->counts.completion_tokens, r->counts.reasoning_tokens, (double)r->scoring_ns / 1e6);
 }
 
 static void query_print_event(struct query_command *c, const struct query *q,
@@ -100,7 +100,7 @@ static int query_print_json(struct query_command *c, const struct query *q,
     return status;
 }
 
-static int query_follow(struct query_command *c, struct query *q, const char *model)
+static int query_show(struct query_command *c, struct query *q, const char *model)
 {
     struct query_event event = {.kind = QUERY_EVENT_NONE};
     int status = CLI_OK;
@@ -151,7 +151,9 @@ static int query_run(struct query_command *c, struct cli_runtime *rt)
         .receipt = c->receipt.path != NULL,
         .stream = !c->json,
         .seed_given = true,
-        .cache_max_age_ms = CACHE_ANY_AGE,
+        .stops = c->sampling.stop_texts,
+        .stop_lengths = c->sampling.stop_lengths,
+        .stop_count = c->sampling.stops.count,
     };
     unsigned char digest[MODEL_DIGEST_BYTES];
     if (request.receipt && model_digest_wait(c->receipt.digest, -1, digest, &err) != SOV_OK)
@@ -162,7 +164,7 @@ static int query_run(struct query_command *c, struct cli_runtime *rt)
     struct query *q = NULL;
     enum sov_error rc = query_create(&c->setup.config, &request, &q, &err);
     if (rc == SOV_OK) rc = query_submit(q, NULL, NULL, &err);
-    status = rc == SOV_OK ? query_follow(c, q, rt->name) : cli_error("%s", err.message);
+    status = rc == SOV_OK ? query_show(c, q, rt->name) : cli_error("%s", err.message);
     if (status == CLI_OK) status = query_end(c, q);
     query_free(q);
     return status;
@@ -201,6 +203,7 @@ static void query_declare(struct args *args, struct query_command *c)
         args, &c->sampling,
         "0, the default, always takes the likeliest token; 1 samples as trained.",
         "Where the random numbers begin. The same seed gives the same answer. Default 0.");
+    cli_sampling_add_stops(args, &c->sampling);
     args_heading(args, "Computing");
     cli_runtime_flags_add_engine(args, &c->flags);
     args->examples =
@@ -233,6 +236,7 @@ int cmd_query(int argc, char **argv)
     query_declare(&args, &c);
     if (!args_parse(&args, argc, argv, &status)) return status;
     status = query_check(&c);
+    if (status == CLI_OK) status = cli_sampling_check_stops(&c.sampling, "query");
     if (status != CLI_OK) return status;
     status = cli_runtime_prepare(&rt, &c.flags, "query");
     if (status == CLI_OK) status = cli_query_setup_prepare(&c.setup, "query", rt.isa);

@@ -197,8 +197,6 @@ static int serve_run(struct serve *s, struct cli_runtime *rt)
     if (status == CLI_OK) status = cli_runtime_load(rt, &s->flags);
     if (status == CLI_OK)
         status = cli_query_setup_open(&s->queries, rt, s->identity, s->cache.digest);
-    s->queries.config.cache = s->cache.cache;
-    s->queries.config.cache_secret = &s->cache.secret;
     serve_loading = 0;
     if (status == CLI_OK) status = serve_publish(s, rt);
     if (status == CLI_OK) {

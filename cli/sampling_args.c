@@ -42,8 +42,7 @@ void cli_sampling_add_stops(struct args *args, struct cli_sampling *sampling)
                "End the answer before this text; may be given up to 16 times.");
 }
 
-int cli_sampling_apply(struct cli_sampling *sampling, const char *command,
-                       struct engine_request *request)
+int cli_sampling_check_stops(struct cli_sampling *sampling, const char *command)
 {
     for (int i = 0; i < sampling->stops.count; i++) {
         const char *text = sampling->stops.items[i];
@@ -55,6 +54,14 @@ int cli_sampling_apply(struct cli_sampling *sampling, const char *command,
         sampling->stop_texts[i] = text;
         sampling->stop_lengths[i] = length;
     }
+    return CLI_OK;
+}
+
+int cli_sampling_apply(struct cli_sampling *sampling, const char *command,
+                       struct engine_request *request)
+{
+    int status = cli_sampling_check_stops(sampling, command);
+    if (status != CLI_OK) return status;
     request->sampling = sampling->params;
     request->stops = sampling->stop_texts;
     request->stop_lengths = sampling->stop_lengths;

@@ -18,6 +18,8 @@ void cli_sampling_add(struct args *args, struct cli_sampling *sampling,
                       const char *temperature_help, const char *seed_help);
 /* --stop, for commands whose answers stop strings may end. */
 void cli_sampling_add_stops(struct args *args, struct cli_sampling *sampling);
+/* After parsing: checks them and fills stop_texts and stop_lengths. Returns an exit status. */
+int cli_sampling_check_stops(struct cli_sampling *sampling, const char *command);
 /* After parsing: checks the stop strings and fills the request's fields. Returns an exit status. */
 int cli_sampling_apply(struct cli_sampling *sampling, const char *command,
                        struct engine_request *request);

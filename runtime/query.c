@@ -9,65 +9,12 @@
 #include "base/clock.h"
 #include "base/mem.h"
 #include "base/utf8.h"
-#include "runtime/query_cache.h"
+#include "runtime/query_internal.h"
 #include "runtime/query_text.h"
 #include "runtime/receipt.h"
 
 /* Of the context, the part that thinking leaves to the answer at least (or all that it may have). */
 enum { QUERY_ANSWER_SHARE = 4 };
-
-enum query_phase {
-    QUERY_PHASE_NEW,
-    QUERY_PHASE_THINKING,
-    QUERY_PHASE_ANSWERING,
-    QUERY_PHASE_SCORING, /* the last thought, or the answer */
-    QUERY_PHASE_OVER,
-    QUERY_PHASE_FAILED,
-};
-
-struct query {
-    const struct query_config *config;
-    struct query_request request; /* content is ours */
-    char *content;
-    engine_notify *notify;
-    void *user;
-    int64_t deadline_ns;
-    enum query_phase phase;
-    bool thinks;   /* the first prompt asks for a step */
-    bool answered; /* the answer has its last token */
-    bool timed_out;
-    enum engine_finish finish; /* of the answer */
-
-    struct token_list tokens;       /* all that was read and picked */
-    struct token_list next, answer; /* turns that ask for a step and for the answer */
-    int prompt_count;               /* of tokens, those that the running step was given */
-    int step_tokens;                /* that it may have picked at most */
-    struct engine_job *job;
-    struct evaluation *evaluation;
-    struct strbuf text; /* of the running step; at last, the answer */
-    struct query_thought thoughts[QUERY_DEPTH_MAX];
-    int thought_count;
-    struct query_scores scores;
-    struct gate_result gate;
-    bool judged;
-    unsigned char logits_digest[ENGINE_DIGEST_BYTES];
-    struct strbuf receipt;
-
-    struct engine_usage usage, answer_usage;
-    int reasoning_tokens, scoring_rows_computed, scoring_rows_reused;
-    int64_t scoring_ns, first_token_ns;
-
-    enum query_cached cached;
-    struct cache_encoder *key; /* of a miss that is to be kept */
-    struct cache_hash cache_key;
-    int64_t cache_age_ms, cache_ns;
-
-    int thoughts_given; /* to the reader */
-    size_t answer_given;
-    bool scores_given;
-    enum sov_error error;
-    struct sov_errbuf why;
-};
 
 const char *query_status_name(enum query_status status)
 {
@@ -84,8 +31,7 @@ static bool query_is_blank(const char *text, size_t length)
     return i == length;
 }
 
-static enum sov_error query_check(const struct query_config *c, const struct query_request *r,
-                                  struct sov_errbuf *err)
+static enum sov_error query_check(const struct query_request *r, struct sov_errbuf *err)
 {
     if (query_is_blank(r->content, r->length))
         return sov_fail(err, SOV_ERR_INVALID, "content is empty");
@@ -97,9 +43,19 @@ static enum sov_error query_check(const struct query_config *c, const struct que
     if (r->max_tokens < 1 || r->max_tokens > QUERY_TOKENS_MAX)
         return sov_fail(err, SOV_ERR_INVALID, "max_tokens must be 1 to %d, not %d",
                         QUERY_TOKENS_MAX, r->max_tokens);
+    if (r->stop_count < 0 || r->stop_count > ENGINE_STOPS_MAX)
+        return sov_fail(err, SOV_ERR_INVALID, "stop must be at most %d texts, not %d",
+                        ENGINE_STOPS_MAX, r->stop_count);
     if (r->timeout_ms < 0 || r->timeout_ms > QUERY_TIMEOUT_MS_MAX)
         return sov_fail(err, SOV_ERR_INVALID, "timeout_ms must be 0 to %d, not %d",
                         QUERY_TIMEOUT_MS_MAX, r->timeout_ms);
+    return SOV_OK;
+}
+
+/* A receipt that is wanted can be made. */
+static enum sov_error query_check_receipt(const struct query_config *c,
+                                          const struct query_request *r, struct sov_errbuf *err)
+{
     if (r->receipt && c->identity != NULL) {
         unsigned char digest[MODEL_DIGEST_BYTES];
         struct sov_errbuf why = {""};
@@ -176,10 +132,17 @@ static enum sov_error query_encode(struct query *q, struct sov_errbuf *err)
     return rc;
 }
 
+static void query_release_job(struct query *q)
+{
+    /* Waits for a notify that reads it. */
+    engine_job_release(atomic_load(&q->job));
+    atomic_store(&q->job, NULL);
+}
+
 void query_free(struct query *q)
 {
     if (q == NULL) return;
-    engine_job_release(q->job);
+    query_release_job(q);
     evaluation_release(q->evaluation);
     token_list_free(&q->tokens);
     token_list_free(&q->next);
@@ -187,13 +150,13 @@ void query_free(struct query *q)
     strbuf_free(&q->text);
     strbuf_free(&q->receipt);
     for (int i = 0; i < QUERY_DEPTH_MAX; i++) strbuf_free(&q->thoughts[i].text);
-    if (q->key != NULL) cache_encoder_free(q->key);
-    sov_free(q->key);
     sov_free(q->content);
+    sov_free(q->stop_text);
+    sov_free(q->bias);
     sov_free(q);
 }
 
-static void query_judge(struct query *q)
+void query_judge(struct query *q)
 {
     const struct query_config *c = q->config;
     if (q->scores.there)
@@ -205,11 +168,9 @@ static void query_judge(struct query *q)
     q->judged = true;
 }
 
-/* ---- the cache ---- */
-
 const char *query_cached_name(enum query_cached cached)
 {
-    static const char *const NAMES[] = {"bypass", "miss", "hit"};
+    static const char *const NAMES[] = {"bypass", "miss", "hit", "join"};
     return NAMES[cached];
 }
 
@@ -222,138 +183,59 @@ void query_rubric_digest(const struct rubric *rubric, unsigned char out[MODEL_DI
     strbuf_free(&text);
 }
 
-static bool query_restore_scores(const struct query *q, struct query_scores *to,
-                                 const struct query_scores *from)
+/* What the request points to becomes ours; false when out of memory. */
+static bool query_copy_request(struct query *q, const struct query_request *r)
 {
-    *to = *from;
-    return !to->there ||
-           projector_project(&q->config->projector, to->ihsan, &to->ntu, NULL) == SOV_OK;
-}
-
-/* The query is over with what the record says. False, and the query as it was, if it cannot be. */
-static bool query_restore(struct query *q, const struct query_record *r)
-{
-    bool ok = strbuf_append(&q->text, r->answer, r->answer_length) &&
-              query_restore_scores(q, &q->scores, &r->scores);
-    for (int i = 0; i < r->thought_count && ok; i++) {
-        struct query_thought *t = &q->thoughts[i];
-        t->done = r->thoughts[i].done;
-        ok = strbuf_append(&t->text, r->thoughts[i].text, r->thoughts[i].length) &&
-             query_restore_scores(q, &t->scores, &r->thoughts[i].scores);
+    size_t stop_bytes = 0, at = 0, biases = r->sampling.bias_count;
+    for (int i = 0; i < r->stop_count; i++) stop_bytes += r->stop_lengths[i];
+    q->request = *r;
+    q->content = sov_alloc(r->length + 1, 1);
+    q->stop_text = sov_alloc(stop_bytes + 1, 1);
+    if (biases > 0) q->bias = sov_alloc(biases, sizeof *q->bias);
+    if (q->content == NULL || q->stop_text == NULL || (biases > 0 && q->bias == NULL)) return false;
+    memcpy(q->content, r->content, r->length);
+    q->content[r->length] = '\0';
+    for (int i = 0; i < r->stop_count; i++) {
+        memcpy(q->stop_text + at, r->stops[i], r->stop_lengths[i]);
+        q->stops[i] = q->stop_text + at;
+        q->stop_lengths[i] = r->stop_lengths[i];
+        at += r->stop_lengths[i];
     }
-    if (!ok) {
-        strbuf_free(&q->text);
-        for (int i = 0; i < QUERY_DEPTH_MAX; i++) strbuf_free(&q->thoughts[i].text);
-        q->scores.there = false;
-        return false;
-    }
-    q->thought_count = r->thought_count;
-    q->finish = r->stopped ? ENGINE_FINISH_STOP : ENGINE_FINISH_LENGTH;
-    q->usage = r->usage;
-    q->reasoning_tokens = r->reasoning_tokens;
-    q->scoring_rows_computed = r->scoring_rows_computed;
-    q->scoring_rows_reused = r->scoring_rows_reused;
-    q->answered = true;
-    q->phase = QUERY_PHASE_OVER;
-    query_judge(q);
+    if (biases > 0) memcpy(q->bias, r->sampling.bias, biases * sizeof *q->bias);
+    q->request.content = q->content;
+    q->request.stops = q->stops;
+    q->request.stop_lengths = q->stop_lengths;
+    q->request.sampling.bias = q->bias;
     return true;
 }
 
-/*
- * True when an equal query's answer was found: the query is over. What goes wrong with the cache is
- * no error of the query, which is then computed.
- */
-static bool query_look_up(struct query *q)
+enum sov_error query_new(const struct query_config *config, const struct query_request *request,
+                         struct query **out, struct sov_errbuf *err)
 {
-    const struct query_config *c = q->config;
-    struct cache_key key;
-    struct cache_value *value = NULL;
-    struct query_record record;
-    if (!query_may_be_cached(c, &q->request)) return false;
-    int64_t begin = clock_monotonic_ns();
-    q->key = sov_alloc(1, sizeof *q->key);
-    if (q->key == NULL) return false;
-    cache_encoder_init(q->key);
-    if (query_key_encode(c, &q->request, q->key, NULL) != SOV_OK ||
-        cache_key_finish(q->key, c->cache_secret, &key, NULL) != SOV_OK) {
-        cache_encoder_free(q->key);
-        sov_free(q->key);
-        q->key = NULL;
-        return false;
+    *out = NULL;
+    enum sov_error rc = query_check(request, err);
+    if (rc != SOV_OK) return rc;
+    struct query *q = sov_calloc(1, sizeof *q);
+    if (q == NULL || !query_copy_request(q, request)) {
+        query_free(q);
+        return sov_fail(err, SOV_ERR_NOMEM, "out of memory for the query");
     }
-    q->cached = QUERY_CACHE_MISS;
-    q->cache_key = key.hash;
-    bool found = cache_lookup(c->cache, &key, q->request.cache_max_age_ms, cache_now_read(), &value,
-                              &q->cache_age_ms);
-    if (found) {
-        found = query_record_read(&record, cache_value_bytes(value), value->length);
-        if (found) {
-            found = query_restore(q, &record);
-            query_record_free(&record);
-        }
-        cache_value_release(value);
-    }
-    if (found) q->cached = QUERY_CACHE_HIT;
-    q->cache_ns = clock_monotonic_ns() - begin;
-    return found;
-}
-
-static void query_keep(struct query *q)
-{
-    const struct query_config *c = q->config;
-    struct cache_key key;
-    struct strbuf text = {0};
-    if (q->key == NULL || q->timed_out || q->request.cache_no_store ||
-        q->scores.there != (c->evaluator != NULL))
-        return;
-    struct query_record r = {.answer = strbuf_text(&q->text),
-                             .answer_length = q->text.length,
-                             .stopped = q->finish == ENGINE_FINISH_STOP,
-                             .scores = q->scores,
-                             .thought_count = q->thought_count,
-                             .usage = q->usage,
-                             .reasoning_tokens = q->reasoning_tokens,
-                             .scoring_rows_computed = q->scoring_rows_computed,
-                             .scoring_rows_reused = q->scoring_rows_reused};
-    for (int i = 0; i < q->thought_count; i++) {
-        r.thoughts[i].text = strbuf_text(&q->thoughts[i].text);
-        r.thoughts[i].length = q->thoughts[i].text.length;
-        r.thoughts[i].done = q->thoughts[i].done;
-        r.thoughts[i].scores = q->thoughts[i].scores;
-    }
-    query_record_write(&r, &text);
-    /* What does not fit is counted by the cache, and computed again. */
-    if (!strbuf_failed(&text) && cache_key_finish(q->key, c->cache_secret, &key, NULL) == SOV_OK)
-        (void)cache_insert(c->cache, &key, text.data, text.length, cache_now_read(), NULL, NULL);
-    strbuf_free(&text);
+    q->config = config;
+    *out = q;
+    return SOV_OK;
 }
 
 enum sov_error query_create(const struct query_config *config, const struct query_request *request,
                             struct query **out, struct sov_errbuf *err)
 {
-    *out = NULL;
-    enum sov_error rc = query_check(config, request, err);
-    if (rc != SOV_OK) return rc;
-    struct query *q = sov_calloc(1, sizeof *q);
-    char *content = sov_alloc(request->length + 1, 1);
-    if (q == NULL || content == NULL) {
-        sov_free(q);
-        sov_free(content);
-        return sov_fail(err, SOV_ERR_NOMEM, "out of memory for the query");
-    }
-    memcpy(content, request->content, request->length);
-    content[request->length] = '\0';
-    q->config = config;
-    q->request = *request;
-    q->request.content = q->content = content;
-    if (!query_look_up(q)) rc = query_encode(q, err);
-    q->request.tenant = NULL;
+    enum sov_error rc = query_new(config, request, out, err);
+    if (rc == SOV_OK) rc = query_check_receipt(config, request, err);
+    if (rc == SOV_OK) rc = query_encode(*out, err);
     if (rc != SOV_OK) {
-        query_free(q);
-        return rc;
+        query_free(*out);
+        *out = NULL;
     }
-    *out = q;
-    return SOV_OK;
+    return rc;
 }
 
 /* ---- the steps ---- */
@@ -371,15 +253,29 @@ static enum sov_error query_begin_step(struct query *q, enum query_phase phase,
         .prompt_count = (int)q->tokens.count,
         .max_tokens = q->step_tokens,
         .sampling = q->request.sampling,
+        .stops = q->stops,
+        .stop_lengths = q->stop_lengths,
+        .stop_count = answering ? q->request.stop_count : 0,
         .top_logprobs = -1,
         .digest_logits = answering && q->request.receipt && c->identity != NULL,
-        .notify_at_end = !answering || !q->request.stream || c->gate == GATE_ENFORCE,
+        .notify_at_end =
+            c->gate == GATE_ENFORCE || !(answering ? q->request.stream : q->request.steps),
         .deadline_ns = q->deadline_ns,
     };
     q->phase = phase;
     q->prompt_count = request.prompt_count;
+    q->step_given = 0;
     strbuf_clear(&q->text);
-    return engine_submit(c->engine, &request, q->notify, q->user, &q->job, err);
+    struct engine_job *job = NULL;
+    enum sov_error rc = engine_submit(c->engine, &request, q->notify, q->user, &job, err);
+    atomic_store(&q->job, job);
+    return rc;
+}
+
+void query_begin_deadline(struct query *q)
+{
+    if (q->request.timeout_ms > 0)
+        q->deadline_ns = clock_monotonic_ns() + (int64_t)q->request.timeout_ms * 1000000;
 }
 
 enum sov_error query_submit(struct query *q, engine_notify *notify, void *user,
@@ -387,9 +283,7 @@ enum sov_error query_submit(struct query *q, engine_notify *notify, void *user,
 {
     q->notify = notify;
     q->user = user;
-    if (q->phase == QUERY_PHASE_OVER) return SOV_OK; /* it was found */
-    if (q->request.timeout_ms > 0)
-        q->deadline_ns = clock_monotonic_ns() + (int64_t)q->request.timeout_ms * 1000000;
+    query_begin_deadline(q);
     return query_begin_step(q, q->thinks ? QUERY_PHASE_THINKING : QUERY_PHASE_ANSWERING, err);
 }
 
@@ -433,9 +327,8 @@ static bool query_has_thought_enough(const struct query *q)
            (t->scores.there && level > 0 && t->scores.ntu.belief >= level);
 }
 
-/* A whole step, or with `cut` the beginning of one, becomes a thought. False: there was none. */
-static bool query_keep_thought(struct query *q, const struct engine_usage *usage,
-                               enum sov_error *rc, struct sov_errbuf *err)
+bool query_keep_thought(struct query *q, const struct engine_usage *usage, enum sov_error *rc,
+                        struct sov_errbuf *err)
 {
     size_t begin = 0, end = q->text.length;
     bool done = query_text_thought(strbuf_text(&q->text), &begin, &end);
@@ -498,6 +391,9 @@ static enum sov_error query_sign(struct query *q, struct sov_errbuf *err)
                 .chat_template = chat_template_name(c->chat_template),
                 .sampling = q->request.sampling,
                 .max_tokens = q->step_tokens,
+                .stops = q->stops,
+                .stop_lengths = q->stop_lengths,
+                .stop_count = q->request.stop_count,
                 .context = engine_context(c->engine),
             },
         .kv_type = c->kv_type,
@@ -508,7 +404,7 @@ static enum sov_error query_sign(struct query *q, struct sov_errbuf *err)
         .finish = q->finish == ENGINE_FINISH_STOP     ? RECEIPT_STOP
                   : q->finish == ENGINE_FINISH_LENGTH ? RECEIPT_LENGTH
                                                       : RECEIPT_TIMEOUT,
-        .answer_ns = q->usage.prefill_ns + q->usage.decode_ns, /* of its thoughts, too */
+        .answer_ns = q->prefill_ns + q->decode_ns, /* of its thoughts, too */
         .time_ms = clock_wall_ms(),
     };
     memcpy(a.logits_digest, q->logits_digest, sizeof a.logits_digest);
@@ -542,10 +438,8 @@ static enum sov_error query_end(struct query *q, struct sov_errbuf *err)
     if (q->gate.verdict != GATE_WITHHELD && answering && (int)q->tokens.count > q->prompt_count &&
         q->request.receipt && q->config->identity != NULL)
         rc = query_sign(q, err);
-    if (rc != SOV_OK) return rc;
-    query_keep(q);
-    q->phase = QUERY_PHASE_OVER;
-    return SOV_OK;
+    if (rc == SOV_OK) q->phase = QUERY_PHASE_OVER;
+    return rc;
 }
 
 /* The deadline passed while a step was running. */
@@ -564,16 +458,16 @@ static enum sov_error query_end_late(struct query *q, const struct engine_usage 
 
 static void query_count_usage(struct query *q, const struct engine_usage *u)
 {
-    q->usage.prompt_tokens += u->prompt_tokens;
-    q->usage.cached_tokens += u->cached_tokens;
-    q->usage.completion_tokens += u->completion_tokens;
-    q->usage.queue_ns += u->queue_ns;
-    q->usage.prefill_ns += u->prefill_ns;
-    q->usage.decode_ns += u->decode_ns;
+    q->counts.prompt_tokens += u->prompt_tokens;
+    q->counts.cached_tokens += u->cached_tokens;
+    q->counts.completion_tokens += u->completion_tokens;
+    q->queue_ns += u->queue_ns;
+    q->prefill_ns += u->prefill_ns;
+    q->decode_ns += u->decode_ns;
     if (q->phase == QUERY_PHASE_ANSWERING)
         q->answer_usage = *u;
     else
-        q->reasoning_tokens += u->completion_tokens;
+        q->counts.reasoning_tokens += u->completion_tokens;
 }
 
 /* The last event of a step. */
@@ -609,12 +503,12 @@ static enum sov_error query_take(struct query *q, const struct engine_event *eve
 static enum sov_error query_read_step(struct query *q, bool *moved, struct sov_errbuf *err)
 {
     struct engine_event event;
+    struct engine_job *job = atomic_load(&q->job);
     enum sov_error rc = SOV_OK;
-    while (rc == SOV_OK && !*moved && engine_job_next(q->job, &event)) {
+    while (rc == SOV_OK && !*moved && engine_job_next(job, &event)) {
         rc = query_take(q, &event, err);
         if (rc == SOV_OK && event.finish != ENGINE_FINISH_NONE) {
-            engine_job_release(q->job);
-            q->job = NULL;
+            query_release_job(q);
             *moved = true;
             rc = query_end_step(q, &event, err);
         }
@@ -634,8 +528,8 @@ static enum sov_error query_read_scoring(struct query *q, bool *moved, struct so
     *moved = true;
     if (rc == SOV_ERR_TIMEOUT) return query_end_late(q, NULL, err);
     if (rc != SOV_OK) return rc;
-    q->scoring_rows_computed += scored.rows_computed;
-    q->scoring_rows_reused += scored.rows_reused;
+    q->counts.scoring_rows_computed += scored.rows_computed;
+    q->counts.scoring_rows_reused += scored.rows_reused;
     q->scoring_ns += scored.ns;
     memcpy(to->ihsan, scored.scores, sizeof to->ihsan);
     rc = projector_project(&q->config->projector, to->ihsan, &to->ntu, err);
@@ -649,14 +543,13 @@ static void query_advance(struct query *q)
     bool moved = true;
     while (moved && q->phase != QUERY_PHASE_OVER && q->phase != QUERY_PHASE_FAILED) {
         moved = false;
-        enum sov_error rc = q->job != NULL          ? query_read_step(q, &moved, &q->why)
-                            : q->evaluation != NULL ? query_read_scoring(q, &moved, &q->why)
-                                                    : SOV_OK;
+        enum sov_error rc = atomic_load(&q->job) != NULL ? query_read_step(q, &moved, &q->why)
+                            : q->evaluation != NULL      ? query_read_scoring(q, &moved, &q->why)
+                                                         : SOV_OK;
         if (rc == SOV_OK) continue;
         q->phase = QUERY_PHASE_FAILED;
         q->error = rc;
-        engine_job_release(q->job);
-        q->job = NULL;
+        query_release_job(q);
     }
 }
 
@@ -682,6 +575,12 @@ void query_next(struct query *q, struct query_event *event)
     } else if (open && q->thoughts_given < query_thoughts_ready(q)) {
         event->kind = QUERY_EVENT_THOUGHT;
         event->thought = q->thoughts_given++;
+    } else if (open && q->request.steps && q->phase == QUERY_PHASE_THINKING &&
+               q->step_given < q->text.length) {
+        event->kind = QUERY_EVENT_STEP;
+        event->text = q->text.data + q->step_given;
+        event->length = q->text.length - q->step_given;
+        q->step_given = q->text.length;
     } else if (open && answering && q->answer_given < q->text.length) {
         event->kind = QUERY_EVENT_ANSWER;
         event->text = q->text.data + q->answer_given;
@@ -695,6 +594,11 @@ void query_next(struct query *q, struct query_event *event)
     }
 }
 
+enum sov_error query_error(const struct query *q)
+{
+    return q->error;
+}
+
 const char *query_error_message(const struct query *q)
 {
     return q->why.message;
@@ -702,22 +606,40 @@ const char *query_error_message(const struct query *q)
 
 bool query_wait(struct query *q, int timeout_ms)
 {
-    if (q->job != NULL) return engine_job_wait(q->job, timeout_ms);
+    struct engine_job *job = atomic_load(&q->job);
+    if (job != NULL) return engine_job_wait(job, timeout_ms);
     if (q->evaluation != NULL) return evaluation_wait(q->evaluation, timeout_ms);
     return true;
+}
+
+bool query_step_is_over(struct query *q)
+{
+    /* Before the job is known it may be over; a scoring notifies once. */
+    struct engine_job *job = atomic_load(&q->job);
+    return job == NULL || engine_job_ended(job);
+}
+
+/* With what a step that is running has read and picked; what it took over it tells at its end. */
+static struct query_counts query_counts_now(const struct query *q)
+{
+    struct query_counts c = q->counts;
+    if (atomic_load(&q->job) == NULL) return c;
+    int picked = (int)q->tokens.count - q->prompt_count;
+    c.prompt_tokens += q->prompt_count;
+    c.completion_tokens += picked;
+    if (q->phase == QUERY_PHASE_THINKING) c.reasoning_tokens += picked;
+    return c;
 }
 
 void query_result(const struct query *q, struct query_result *out)
 {
     *out = (struct query_result){
+        .over = q->phase == QUERY_PHASE_OVER,
         .status = q->gate.verdict == GATE_WITHHELD    ? QUERY_WITHHELD
                   : q->timed_out                      ? QUERY_TIMEOUT
                   : q->finish == ENGINE_FINISH_LENGTH ? QUERY_LENGTH
                                                       : QUERY_COMPLETE,
-        .cached = q->cached,
-        .cache_key = q->cache_key,
-        .cache_age_ms = q->cache_age_ms,
-        .cache_ns = q->cache_ns,
+        .origin = q->origin,
         .thoughts = q->thoughts,
         .depth_reached = q->thought_count,
         .answer = strbuf_text(&q->text),
@@ -727,10 +649,10 @@ void query_result(const struct query *q, struct query_result *out)
         .receipt = q->receipt.length > 0 ? q->receipt.data : NULL,
         .receipt_length = q->receipt.length,
         .answer_usage = q->answer_usage,
-        .usage = q->usage,
-        .reasoning_tokens = q->reasoning_tokens,
-        .scoring_rows_computed = q->scoring_rows_computed,
-        .scoring_rows_reused = q->scoring_rows_reused,
+        .counts = query_counts_now(q),
+        .queue_ns = q->queue_ns,
+        .prefill_ns = q->prefill_ns,
+        .decode_ns = q->decode_ns,
         .scoring_ns = q->scoring_ns,
         .first_token_ns = q->first_token_ns,
         .tokens = q->tokens.ids,

@@ -11,6 +11,9 @@
  * belief decides whether there is one. Steps and scorings are ordinary requests of the engine; what
  * comes out depends on the model, the request and the configuration only, not on what runs beside.
  *
+ * A query that somebody else computes (the same one, asked for by several) is followed instead: it is
+ * told by records (query_record.h) what came out, and shows it as if it were its own.
+ *
  * Nothing blocks: one reader calls query_next, which takes what the engine has, submits what comes
  * next, and hands out an event or none; the engine's notify says when to call again. The deadline is
  * the engine's (struct engine_request), so no clock has to wake anyone: whatever runs when it passes
@@ -28,7 +31,7 @@
 
 #include "base/identity.h"
 #include "base/strbuf.h"
-#include "cache/cache.h"
+#include "cache/key.h"
 #include "engine/engine.h"
 #include "ihsan/evaluator.h"
 #include "ihsan/gate.h"
@@ -64,15 +67,9 @@ struct query_config {
     bool gate_all;
     struct gate_thresholds thresholds;
     float stop_belief; /* a thought with this belief is the last; 0: none is because of it */
-    /* For receipts both. */
-    const struct identity *identity;
-    struct model_digest *digest;
-    /*
-     * Where queries that are over are kept and found again, with its secret; NULL: nowhere. It wants
-     * digest, and what query_rubric_digest says of the evaluator's rubric.
-     */
-    struct cache *cache;
-    const struct cache_secret *cache_secret;
+    const struct identity *identity; /* for receipts */
+    struct model_digest *digest;     /* for them and for keys in the cache */
+    /* What query_rubric_digest says of the evaluator's rubric; for keys. */
     unsigned char rubric_digest[MODEL_DIGEST_BYTES];
 };
 void query_rubric_digest(const struct rubric *rubric, unsigned char out[MODEL_DIGEST_BYTES]);
@@ -83,17 +80,16 @@ struct query_request {
     int max_depth; /* steps of thinking, 0 to QUERY_DEPTH_MAX */
     bool require_reasoning;
     int max_tokens;                  /* of the answer, 1 or more; a thought has as many at most */
-    struct sampling_params sampling; /* no bias; every step uses the same seed */
-    int timeout_ms;                  /* 0: none; counted from query_submit */
-    bool federated;                  /* the gate asks for what sharing asks for */
-    bool receipt;                    /* a signed one, if the configuration can */
-    bool stream;                     /* notify at every token of the answer */
-    bool seed_given;                 /* the client's, so that the same query has the same answer */
-    /* Of the cache: neither look nor keep; do not keep; the oldest that is wanted; who shares. */
-    bool cache_bypass, cache_no_store;
-    int64_t cache_max_age_ms; /* CACHE_ANY_AGE: any */
-    const void *tenant;       /* until query_create returns */
-    size_t tenant_length;
+    struct sampling_params sampling; /* bias copied; every step uses the same seed */
+    const char *const *stops;        /* end the answer, not thoughts; copied */
+    const size_t *stop_lengths;
+    int stop_count;
+    int timeout_ms;  /* 0: none; counted from query_submit */
+    bool federated;  /* the gate asks for what sharing asks for */
+    bool receipt;    /* a signed one, if the configuration can */
+    bool stream;     /* notify at every token of the answer */
+    bool steps;      /* and of thoughts, and QUERY_EVENT_STEP */
+    bool seed_given; /* the client's, so that the same query has the same answer */
 };
 
 struct query_scores {
@@ -123,16 +119,31 @@ enum query_cached {
     QUERY_CACHE_BYPASS, /* not looked for: no cache, left to chance, a receipt, or not wanted */
     QUERY_CACHE_MISS,
     QUERY_CACHE_HIT,
+    QUERY_CACHE_JOIN, /* computed for another query */
 };
-/* "bypass", "miss", "hit" */
+/* "bypass", "miss", "hit", "join" */
 const char *query_cached_name(enum query_cached cached);
 
-struct query_result {
-    enum query_status status;
+/* Sums over all steps, the answer and its scoring: prompt_tokens counts a token once for each step
+ * that has it in its prompt, cached_tokens those whose KV was there. */
+struct query_counts {
+    int prompt_tokens, cached_tokens, completion_tokens;
+    int reasoning_tokens; /* of completion_tokens, those of thoughts */
+    int scoring_rows_computed, scoring_rows_reused;
+};
+
+/* What its reader knows of the cache; shown with the result. */
+struct query_origin {
     enum query_cached cached;
-    struct cache_hash cache_key; /* unless it was bypassed */
-    int64_t cache_age_ms;        /* of a hit; INT64_MAX: not known */
-    int64_t cache_ns;            /* that looking took */
+    struct cache_hash key; /* unless it was bypassed */
+    int64_t age_ms;        /* of a hit; INT64_MAX: not known */
+    int64_t ns;            /* that looking took */
+};
+
+struct query_result {
+    bool over; /* what follows is all of it */
+    enum query_status status;
+    struct query_origin origin;
     const struct query_thought *thoughts;
     int depth_reached; /* how many they are */
     const char *answer;
@@ -141,15 +152,11 @@ struct query_result {
     struct gate_result gate;
     const char *receipt; /* canonical JSON, or NULL */
     size_t receipt_length;
+    struct query_counts counts;                          /* so far */
+    int64_t queue_ns, prefill_ns, decode_ns, scoring_ns; /* sums likewise */
+    /* Not of one that is followed: */
     struct engine_usage answer_usage; /* of the answer's own request */
-    /* Sums over all steps and the answer: prompt_tokens counts a token once for each step that has
-     * it in its prompt, cached_tokens those whose KV was there. */
-    struct engine_usage usage;
-    int reasoning_tokens; /* of usage.completion_tokens, those of thoughts */
-    int scoring_rows_computed, scoring_rows_reused;
-    int64_t scoring_ns;
-    int64_t first_token_ns; /* by clock_monotonic_ns, of any step; 0: none */
-    /* Not of a hit: */
+    int64_t first_token_ns;           /* by clock_monotonic_ns, of any step; 0: none */
     const int32_t *tokens; /* the whole of it: prompt, thoughts, what was asked, answer */
     int token_count, answer_begin;
 };
@@ -169,6 +176,7 @@ enum sov_error query_submit(struct query *q, engine_notify *notify, void *user,
 
 enum query_event_kind {
     QUERY_EVENT_NONE,    /* nothing now */
+    QUERY_EVENT_STEP,    /* the next piece of the thought that is being written; if asked for */
     QUERY_EVENT_THOUGHT, /* number `thought` is there, scored */
     QUERY_EVENT_ANSWER,  /* the next piece of the answer, whole UTF-8 */
     QUERY_EVENT_SCORES,  /* of the answer, with the gate's verdict */
@@ -178,7 +186,7 @@ enum query_event_kind {
 struct query_event {
     enum query_event_kind kind;
     int thought;
-    const char *text; /* of ANSWER; valid until the next call */
+    const char *text; /* of STEP and ANSWER; valid until the next call */
     size_t length;
     enum sov_error error;
 };
@@ -187,9 +195,32 @@ struct query_event {
  * has let the answer pass, and never if it does not. After END and FAILED the same again.
  */
 void query_next(struct query *q, struct query_event *event);
+/* After FAILED. */
+enum sov_error query_error(const struct query *q);
 const char *query_error_message(const struct query *q);
 /* Waits until there may be news (true), or timeout_ms have passed; -1: without end. */
 bool query_wait(struct query *q, int timeout_ms);
+/* For notify, on its thread: whether what runs is over, and not only a token further. */
+bool query_step_is_over(struct query *q);
+
+/* ---- one that is followed ---- */
+
+/* As query_create, but nothing is tokenized or computed, and no receipt is made. Instead of
+ * query_submit, query_follow tells it what came out. */
+enum sov_error query_create_following(const struct query_config *config,
+                                      const struct query_request *request, struct query **out,
+                                      struct sov_errbuf *err);
+/* Whole records, from the head on; after those of the end it is over. SOV_ERR_FORMAT: they are none
+ * of a query (it is as it was, but for those before), SOV_ERR_NOMEM. */
+enum sov_error query_follow(struct query *q, const void *records, size_t length,
+                            struct sov_errbuf *err);
+/* Whether the head was there, or it is over: an answer will follow. */
+bool query_has_begun(const struct query *q);
+/* When timeout_ms has passed for it, by clock_monotonic_ns; 0: never. */
+int64_t query_deadline_ns(const struct query *q);
+/* It has: the query is over with what there is, unless it was. */
+void query_expire(struct query *q);
+void query_set_origin(struct query *q, const struct query_origin *origin);
 
 /* What there is; complete after QUERY_EVENT_END. Pointers live as long as the query. */
 void query_result(const struct query *q, struct query_result *out);

@@ -83,27 +83,27 @@ void query_write_thought(const struct query_thought *thought, bool with_text, st
 
 static void put_usage(const struct query_result *r, struct strbuf *out)
 {
-    const struct engine_usage *u = &r->usage;
+    const struct query_counts *u = &r->counts;
     strbuf_printf(out,
                   ",\"usage\":{\"prompt_tokens\":%d,\"completion_tokens\":%d,\"total_tokens\":%d,"
                   "\"prompt_tokens_details\":{\"cached_tokens\":%d},"
                   "\"completion_tokens_details\":{\"reasoning_tokens\":%d},"
                   "\"scoring_tokens\":%d,\"scoring_cached_tokens\":%d}",
                   u->prompt_tokens, u->completion_tokens, u->prompt_tokens + u->completion_tokens,
-                  u->cached_tokens, r->reasoning_tokens,
-                  r->scoring_rows_computed + r->scoring_rows_reused, r->scoring_rows_reused);
+                  u->cached_tokens, u->reasoning_tokens,
+                  u->scoring_rows_computed + u->scoring_rows_reused, u->scoring_rows_reused);
 }
 
-static void put_cache(const struct query_result *r, struct strbuf *out)
+static void put_cache(const struct query_origin *o, struct strbuf *out)
 {
-    strbuf_printf(out, ",\"cache\":{\"status\":\"%s\",\"key\":", query_cached_name(r->cached));
-    if (r->cached == QUERY_CACHE_BYPASS)
+    strbuf_printf(out, ",\"cache\":{\"status\":\"%s\",\"key\":", query_cached_name(o->cached));
+    if (o->cached == QUERY_CACHE_BYPASS)
         strbuf_puts(out, "null");
     else
-        strbuf_printf(out, "\"%016llx%016llx\"", (unsigned long long)r->cache_key.high,
-                      (unsigned long long)r->cache_key.low);
-    if (r->cached == QUERY_CACHE_HIT && r->cache_age_ms != INT64_MAX)
-        strbuf_printf(out, ",\"age_ms\":%lld}", (long long)r->cache_age_ms);
+        strbuf_printf(out, "\"%016llx%016llx\"", (unsigned long long)o->key.high,
+                      (unsigned long long)o->key.low);
+    if (o->cached == QUERY_CACHE_HIT && o->age_ms != INT64_MAX)
+        strbuf_printf(out, ",\"age_ms\":%lld}", (long long)o->age_ms);
     else
         strbuf_puts(out, ",\"age_ms\":null}");
 }
@@ -111,15 +111,15 @@ static void put_cache(const struct query_result *r, struct strbuf *out)
 static void put_timings(const struct query_result *r, struct strbuf *out)
 {
     strbuf_puts(out, ",\"timings\":{");
-    put_ms(out, "queue_ms", r->usage.queue_ns);
+    put_ms(out, "queue_ms", r->queue_ns);
     strbuf_putc(out, ',');
-    put_ms(out, "prefill_ms", r->usage.prefill_ns);
+    put_ms(out, "prefill_ms", r->prefill_ns);
     strbuf_putc(out, ',');
-    put_ms(out, "decode_ms", r->usage.decode_ns);
+    put_ms(out, "decode_ms", r->decode_ns);
     strbuf_putc(out, ',');
     put_ms(out, "scoring_ms", r->scoring_ns);
     strbuf_putc(out, ',');
-    put_ms(out, "cache_ms", r->cache_ns);
+    put_ms(out, "cache_ms", r->origin.ns);
     strbuf_putc(out, '}');
 }
 
@@ -144,7 +144,7 @@ void query_write(const struct query *q, const char *id, const char *model, struc
     put_scores(&r.scores, out);
     strbuf_puts(out, ",\"gate\":");
     query_write_gate(query_config_of(q), &r.gate, out);
-    put_cache(&r, out);
+    put_cache(&r.origin, out);
     strbuf_puts(out, ",\"receipt\":");
     if (r.receipt != NULL)
         strbuf_append(out, r.receipt, r.receipt_length);
@@ -163,6 +163,7 @@ const char *query_event_name(enum query_event_kind kind)
     case QUERY_EVENT_SCORES: return "scores";
     case QUERY_EVENT_END: return "done";
     case QUERY_EVENT_NONE:
+    case QUERY_EVENT_STEP:
     case QUERY_EVENT_FAILED: break;
     }
     return NULL;
@@ -195,6 +196,7 @@ void query_write_event(const struct query *q, const struct query_event *event, c
         break;
     case QUERY_EVENT_END: query_write(q, id, model, out); break;
     case QUERY_EVENT_NONE:
+    case QUERY_EVENT_STEP:
     case QUERY_EVENT_FAILED: break;
     }
 }

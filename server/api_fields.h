@@ -24,6 +24,12 @@ bool api_read_cache(const json_t *object, struct api_cache *out, struct api_erro
 /* An array of token ids below vocab, copied to *ids (sov_free). param names the array. */
 bool api_read_ids(const json_t *array, int vocab, const char *param, int32_t **ids, size_t *count,
                   struct api_error *err);
+/* Up to ENGINE_STOPS_MAX strings, which point into object. */
+bool api_read_stops(const json_t *object, const char **stops, size_t *lengths, int *count,
+                    struct api_error *err);
+/* logit_bias: *bias (sov_free, also on false) and the fields of sampling that point to it. */
+bool api_read_bias(const json_t *object, int vocab, struct sampling_bias **bias,
+                   struct sampling_params *sampling, struct api_error *err);
 /*
  * temperature, top_p, min_p, top_k, the penalties and seed, as far as they are there. *seed_given is
  * false for a seed of -1, too, which llama.cpp's clients send for "any".

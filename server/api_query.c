@@ -31,6 +31,8 @@ static bool api_query_check_names(const json_t *root, struct api_error *err)
         "seed",
         "repeat_penalty",
         "cache",
+        "stop",
+        "logit_bias",
     };
     const char *key;
     json_t *value;
@@ -62,7 +64,7 @@ static bool api_query_read_content(const json_t *root, struct api_query *out, st
     return true;
 }
 
-static bool api_query_read(struct api_query *out, struct api_error *err)
+static bool api_query_read(struct api_query *out, int vocab, struct api_error *err)
 {
     const json_t *root = out->root;
     struct query_request *r = &out->request;
@@ -76,22 +78,27 @@ static bool api_query_read(struct api_query *out, struct api_error *err)
         !api_read_bool(root, "federated", &r->federated, err) ||
         !api_read_bool(root, "receipt", &r->receipt, err) ||
         !api_read_sampling(root, &r->sampling, &out->temperature_given, &r->seed_given, err) ||
+        !api_read_bias(root, vocab, &out->bias, &r->sampling, err) ||
+        !api_read_stops(root, out->stops, out->stop_lengths, &r->stop_count, err) ||
         !api_read_cache(root, &out->wanted_cache, err))
         return false;
+    r->stops = out->stops;
+    r->stop_lengths = out->stop_lengths;
     r->max_depth = (int)depth;
     r->max_tokens = (int)tokens;
     r->timeout_ms = (int)timeout_ms;
     return true;
 }
 
-bool api_query_parse(const char *body, size_t length, struct api_query *out, struct api_error *err)
+bool api_query_parse(const char *body, size_t length, int vocab, struct api_query *out,
+                     struct api_error *err)
 {
     *out = (struct api_query){.request = {.require_reasoning = true},
                               .wanted_cache = api_cache_default()};
     out->request.sampling = sampling_params_default();
     out->root = api_json_parse(body, length, err);
     if (out->root == NULL) return false;
-    if (api_query_read(out, err)) return true;
+    if (api_query_read(out, vocab, err)) return true;
     api_query_free(out);
     return false;
 }
@@ -99,5 +106,6 @@ bool api_query_parse(const char *body, size_t length, struct api_query *out, str
 void api_query_free(struct api_query *request)
 {
     json_decref(request->root);
+    sov_free(request->bias);
     *request = (struct api_query){0};
 }

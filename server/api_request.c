@@ -50,8 +50,8 @@ bool api_read_sampling(const json_t *root, struct sampling_params *s, bool *temp
     return true;
 }
 
-static bool api_read_bias(const json_t *root, int vocab, struct api_request *out,
-                          struct api_error *err)
+bool api_read_bias(const json_t *root, int vocab, struct sampling_bias **bias,
+                   struct sampling_params *sampling, struct api_error *err)
 {
     json_t *map = api_field(root, "logit_bias");
     if (map == NULL) return true;
@@ -64,8 +64,9 @@ static bool api_read_bias(const json_t *root, int vocab, struct api_request *out
         return api_fail(err, "logit_bias",
                         "'logit_bias' has %zu entries; at most %d are supported.", count,
                         ENGINE_LOGIT_BIAS_MAX);
-    out->bias = sov_alloc(count, sizeof *out->bias);
-    if (out->bias == NULL) return api_out_of_memory(err);
+    struct sampling_bias *to = sov_alloc(count, sizeof *to);
+    *bias = to;
+    if (to == NULL) return api_out_of_memory(err);
     const char *key;
     json_t *value;
     size_t n = 0;
@@ -80,19 +81,19 @@ static bool api_read_bias(const json_t *root, int vocab, struct api_request *out
                 err, where,
                 "'logit_bias' has the key '%.64s'; keys must be token ids from 0 to %d.", key,
                 vocab - 1);
-        double bias = json_is_number(value) ? json_number_value(value) : API_BIAS_MAX + 1;
-        if (!(bias >= -API_BIAS_MAX && bias <= API_BIAS_MAX))
+        double number = json_is_number(value) ? json_number_value(value) : API_BIAS_MAX + 1;
+        if (!(number >= -API_BIAS_MAX && number <= API_BIAS_MAX))
             return api_fail(err, where, "'%s' must be a number from %g to %g.", where,
                             -API_BIAS_MAX, API_BIAS_MAX);
-        out->bias[n++] = (struct sampling_bias){.token = (int32_t)id, .bias = (float)bias};
+        to[n++] = (struct sampling_bias){.token = (int32_t)id, .bias = (float)number};
     }
-    out->sampling.bias = out->bias;
-    out->sampling.bias_count = n;
+    sampling->bias = to;
+    sampling->bias_count = n;
     return true;
 }
 
-static bool api_add_stop(const json_t *value, const char *where, struct api_request *out,
-                         struct api_error *err)
+static bool api_read_stop(const json_t *value, const char *where, const char **stop,
+                          size_t *stop_length, struct api_error *err)
 {
     if (!json_is_string(value))
         return api_fail(err, where, "'%s' must be a string, not %s.", where, json_type_name(value));
@@ -100,28 +101,34 @@ static bool api_add_stop(const json_t *value, const char *where, struct api_requ
     if (length == 0 || length > ENGINE_STOP_BYTES_MAX)
         return api_fail(err, where, "'%s' must have 1 to %d bytes, not %zu.", where,
                         ENGINE_STOP_BYTES_MAX, length);
-    out->stops[out->stop_count] = json_string_value(value);
-    out->stop_lengths[out->stop_count++] = length;
+    *stop = json_string_value(value);
+    *stop_length = length;
     return true;
 }
 
-static bool api_read_stops(const json_t *root, struct api_request *out, struct api_error *err)
+bool api_read_stops(const json_t *root, const char **stops, size_t *lengths, int *count,
+                    struct api_error *err)
 {
     json_t *stop = api_field(root, "stop");
     if (stop == NULL) return true;
-    if (json_is_string(stop)) return api_add_stop(stop, "stop", out, err);
+    if (json_is_string(stop)) {
+        *count = 1;
+        return api_read_stop(stop, "stop", stops, lengths, err);
+    }
     if (!json_is_array(stop))
         return api_fail(err, "stop", "'stop' must be a string or an array of strings, not %s.",
                         json_type_name(stop));
-    size_t count = json_array_size(stop);
-    if (count > ENGINE_STOPS_MAX)
-        return api_fail(err, "stop", "'stop' has %zu strings; at most %d are supported.", count,
+    size_t n = json_array_size(stop);
+    if (n > ENGINE_STOPS_MAX)
+        return api_fail(err, "stop", "'stop' has %zu strings; at most %d are supported.", n,
                         ENGINE_STOPS_MAX);
-    for (size_t i = 0; i < count; i++) {
+    for (size_t i = 0; i < n; i++) {
         char where[API_PARAM_MAX];
         snprintf(where, sizeof where, "stop[%zu]", i);
-        if (!api_add_stop(json_array_get(stop, i), where, out, err)) return false;
+        if (!api_read_stop(json_array_get(stop, i), where, &stops[i], &lengths[i], err))
+            return false;
     }
+    *count = (int)n;
     return true;
 }
 
@@ -217,7 +224,8 @@ static bool api_read_common(const json_t *root, int vocab, struct api_request *o
         return api_fail(err, "model", "'model' must be a string, not %s.", json_type_name(model));
     if (!api_refuse_unsupported(root, err) ||
         !api_read_sampling(root, &out->sampling, &out->temperature_given, &out->seed_given, err) ||
-        !api_read_bias(root, vocab, out, err) || !api_read_stops(root, out, err) ||
+        !api_read_bias(root, vocab, &out->bias, &out->sampling, err) ||
+        !api_read_stops(root, out->stops, out->stop_lengths, &out->stop_count, err) ||
         !api_read_stream(root, out, err) || !api_read_int(root, "n", 1, API_N_MAX, &n, err) ||
         !api_read_int(root, "best_of", 1, API_N_MAX, &best_of, err) ||
         !api_read_int(root, "max_tokens", min_tokens, API_CONTEXT_MAX, &max_tokens, err) ||

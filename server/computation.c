@@ -10,10 +10,10 @@ enum { COMPUTATION_EXPIRE_ENTRIES = 16 };
 
 struct computation {
     struct computations *all;
-    struct producer *producer;   /* NULL: it has ended */
-    struct cache_flight *flight; /* as above */
-    struct producer_stats stats; /* at the end */
-    atomic_int holders;          /* who started it, and itself while it runs or is on the list */
+    struct computation_source source; /* it is NULL: it has ended */
+    struct cache_flight *flight;      /* as above */
+    struct producer_stats stats;      /* at the end */
+    atomic_int holders; /* who started it, and itself while it runs or is on the list */
 
     /* The list's lock. */
     struct computation *next;
@@ -106,9 +106,9 @@ void computation_release(struct computation *c)
 static struct cache_flight *computation_end(struct computation *c)
 {
     struct cache_flight *flight = c->flight;
-    producer_stats_read(c->producer, &c->stats);
-    producer_free(c->producer);
-    c->producer = NULL;
+    c->source.read_stats(c->source.it, &c->stats);
+    c->source.free(c->source.it);
+    c->source.it = NULL;
     return flight;
 }
 
@@ -123,9 +123,12 @@ static void computation_finish(struct computation *c)
 {
     struct sov_errbuf why;
     struct cache_now now = cache_now_read();
+    struct strbuf kept = {0};
+    if (c->source.put_kept != NULL) c->source.put_kept(c->source.it, &kept);
     struct cache_flight *flight = computation_end(c);
     /* An answer that is too large to be cached, or found no memory, has been read all the same. */
-    (void)cache_commit(flight, NULL, 0, true, now, &why);
+    (void)cache_commit(flight, kept.data, kept.length, !strbuf_failed(&kept), now, &why);
+    strbuf_free(&kept);
     c->flight = NULL;
     cache_expire(c->all->cache, COMPUTATION_EXPIRE_ENTRIES, now);
 }
@@ -139,7 +142,7 @@ static void computation_drive(struct computation *c, bool cancelled)
         computation_fail(c, SOV_ERR_CANCELLED, "Nobody waits for this answer any more.");
         return;
     }
-    enum producer_state state = producer_pump(c->producer, &records, &error, &err);
+    enum producer_state state = c->source.pump(c->source.it, &records, &error, &err);
     /* What came before a failure is shown; but half a record is none. */
     if (records.length > 0 && !strbuf_failed(&records)) {
         struct sov_errbuf why;
@@ -162,8 +165,8 @@ void computations_drive(struct computations *all)
     bool cancelled;
     struct computation *c;
     while (computations_ready(all) && (c = list_take(all, &cancelled)) != NULL) {
-        if (c->producer != NULL) computation_drive(c, cancelled);
-        if (c->producer != NULL) continue;
+        if (c->source.it != NULL) computation_drive(c, cancelled);
+        if (c->source.it != NULL) continue;
         /* News may have put it back on the list before its jobs were released: then later. */
         pthread_mutex_lock(&all->lock);
         bool listed = c->listed;
@@ -178,7 +181,7 @@ static enum sov_error computation_put_head(struct computation *c, struct sov_err
 {
     struct strbuf head = {0};
     enum sov_error rc = SOV_OK;
-    producer_put_head(c->producer, &head);
+    c->source.put_head(c->source.it, &head);
     if (strbuf_failed(&head))
         rc = sov_fail(err, SOV_ERR_NOMEM, "Out of memory for the answer.");
     else
@@ -191,30 +194,30 @@ static enum sov_error computation_submit(struct computation *c, struct sov_errbu
 {
     struct producer_listener listener = {.notify = computation_on_notify, .user = c};
     cache_flight_on_cancel(c->flight, computation_on_cancel, c);
-    enum sov_error rc = producer_submit(c->producer, &listener, err);
+    enum sov_error rc = c->source.submit(c->source.it, &listener, err);
     /* The head says that the request was accepted: whoever reads it begins to answer. */
     return rc == SOV_OK ? computation_put_head(c, err) : rc;
 }
 
-enum sov_error computation_start(struct computations *all, const struct server_model *model,
-                                 struct api_request *request, struct cache_flight *flight,
-                                 struct computation **out, struct sov_errbuf *err)
+enum sov_error computation_start_source(struct computations *all,
+                                        const struct computation_source *source,
+                                        struct cache_flight *flight, struct computation **out,
+                                        struct sov_errbuf *err)
 {
     *out = NULL;
     struct computation *c = sov_calloc(1, sizeof *c);
     enum sov_error rc = SOV_OK;
     if (c == NULL) {
-        api_request_free(request);
         rc = sov_fail(err, SOV_ERR_NOMEM, "Out of memory while preparing the request.");
     } else {
         c->all = all;
         c->flight = flight;
+        c->source = *source;
         atomic_init(&c->holders, 2);
-        rc = producer_create(model, request, &c->producer, err);
+        rc = computation_submit(c, err);
     }
-    if (rc == SOV_OK) rc = computation_submit(c, err);
     if (rc != SOV_OK) {
-        if (c != NULL) producer_free(c->producer);
+        source->free(source->it);
         cache_abandon(flight, rc, err->message);
         sov_free(c);
         return rc;
@@ -227,10 +230,61 @@ enum sov_error computation_start(struct computations *all, const struct server_m
     return SOV_OK;
 }
 
+/* ---- completions ---- */
+
+static enum sov_error completion_submit(void *it, const struct producer_listener *listener,
+                                        struct sov_errbuf *err)
+{
+    return producer_submit(it, listener, err);
+}
+
+static void completion_put_head(const void *it, struct strbuf *records)
+{
+    producer_put_head(it, records);
+}
+
+static enum producer_state completion_pump(void *it, struct strbuf *records, enum sov_error *error,
+                                           struct sov_errbuf *err)
+{
+    return producer_pump(it, records, error, err);
+}
+
+static void completion_read_stats(const void *it, struct producer_stats *out)
+{
+    producer_stats_read(it, out);
+}
+
+static void completion_free(void *it)
+{
+    producer_free(it);
+}
+
+enum sov_error computation_start(struct computations *all, const struct server_model *model,
+                                 struct api_request *request, struct cache_flight *flight,
+                                 struct computation **out, struct sov_errbuf *err)
+{
+    struct computation_source source = {
+        .submit = completion_submit,
+        .put_head = completion_put_head,
+        .pump = completion_pump,
+        .read_stats = completion_read_stats,
+        .free = completion_free,
+    };
+    struct producer *producer = NULL;
+    enum sov_error rc = producer_create(model, request, &producer, err);
+    *out = NULL;
+    if (rc != SOV_OK) {
+        cache_abandon(flight, rc, err->message);
+        return rc;
+    }
+    source.it = producer;
+    return computation_start_source(all, &source, flight, out, err);
+}
+
 void computation_stats(const struct computation *c, struct producer_stats *out)
 {
-    if (c->producer != NULL)
-        producer_stats_read(c->producer, out);
+    if (c->source.it != NULL)
+        c->source.read_stats(c->source.it, out);
     else
         *out = c->stats;
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Computations that several requests may read: a producer whose records go into a flight of the
- * cache (cache/flight.h). A computation belongs to no request. It goes on as long as the flight has
+ * Computations that several requests may read: a source (a producer of completions, a query) whose
+ * records go into a flight of the cache (cache/flight.h). A computation belongs to no request. It goes on as long as the flight has
  * a reader, whichever request began it, and it is the event thread that drives it, whichever
  * request that runs for:
  *
@@ -35,6 +35,20 @@
 
 struct computation;
 
+/* What computes; the functions are those of producer.h, of the completion or of the query. */
+struct computation_source {
+    void *it;
+    enum sov_error (*submit)(void *it, const struct producer_listener *listener,
+                             struct sov_errbuf *err);
+    void (*put_head)(const void *it, struct strbuf *records);
+    enum producer_state (*pump)(void *it, struct strbuf *records, enum sov_error *error,
+                                struct sov_errbuf *err);
+    void (*read_stats)(const void *it, struct producer_stats *out);
+    /* Of one that is DONE: what is to be kept. NULL: all records, as they came. */
+    void (*put_kept)(const void *it, struct strbuf *kept);
+    void (*free)(void *it);
+};
+
 struct computations {
     struct cache *cache; /* NULL: there are none */
     pthread_mutex_t lock;
@@ -52,7 +66,13 @@ void computations_free(struct computations *all);
  * flight and the request, whatever comes of it: on an error the flight is abandoned with it, so that
  * all its readers are told the same. *out is for computation_stats and computation_release. Any
  * thread that has not closed its reader of the flight.
+ *
+ * computation_start_source is the same for any source, which is taken over, too.
  */
+enum sov_error computation_start_source(struct computations *all,
+                                        const struct computation_source *source,
+                                        struct cache_flight *flight, struct computation **out,
+                                        struct sov_errbuf *err);
 enum sov_error computation_start(struct computations *all, const struct server_model *model,
                                  struct api_request *request, struct cache_flight *flight,
                                  struct computation **out, struct sov_errbuf *err);

@@ -219,7 +219,7 @@ static bool generation_find_records(struct generation *g, const struct generatio
     return ok;
 }
 
-static uint64_t generation_draw_seed(void)
+uint64_t generation_draw_seed(void)
 {
     uint64_t seed;
     server_draw(&seed, sizeof seed);

@@ -25,6 +25,9 @@
 
 struct generation;
 
+/* Where a request names none. */
+uint64_t generation_draw_seed(void);
+
 enum { GENERATION_ID_MAX = 40, GENERATION_TENANT_BYTES = 32 };
 /* Seeds we draw are below this, so that JavaScript's numbers hold them exactly. */
 #define GENERATION_SEED_LIMIT (1ull << 53)
@@ -36,7 +39,8 @@ struct generation_cache {
     size_t piece_bytes_max; /* of the model's tokens */
 };
 
-/* What a request is, beside its body. Copied, but for what is pointed to. */
+/* What a request is, beside its body; of completions, and of queries (query_reply.h). Copied, but for
+ * what is pointed to. */
 struct generation_setup {
     const struct server_model *model;     /* outlives the generation */
     const struct generation_cache *cache; /* NULL: none; outlives the generation */

@@ -448,8 +448,10 @@ static void http_peer(struct MHD_Connection *mhd, char out[INET6_ADDRSTRLEN])
 
 static void http_log_access(struct request *r, const struct engine_usage *usage, int status)
 {
-    const char *cached =
-        r->generation != NULL ? metrics_cached_name(generation_cached(r->generation)) : NULL;
+    const char *cached = r->generation != NULL
+                             ? metrics_cached_name(generation_cached(r->generation))
+                         : r->query != NULL ? metrics_cached_name(query_reply_cached(r->query))
+                                            : NULL;
     char peer[INET6_ADDRSTRLEN];
     struct strbuf line = {0}, path = {0};
     double ms = (double)(clock_monotonic_ns() - r->started_ns) * 1e-6;
@@ -502,6 +504,7 @@ void http_on_completed(void *cls, struct MHD_Connection *mhd, void **context,
     metrics_count_request(&server->metrics, r->route, status);
     if (r->generation != NULL)
         metrics_count_cached(&server->metrics, generation_cached(r->generation));
+    if (r->query != NULL) metrics_count_cached(&server->metrics, query_reply_cached(r->query));
     atomic_fetch_sub(&server->metrics.in_progress, 1);
     if (server->options.access_log) {
         struct generation_stats stats = {0};

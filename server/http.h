@@ -86,6 +86,7 @@ struct request {
     bool answered_early; /* with part of the body unread */
     bool refused;        /* refusal is the answer, whatever else comes */
     bool generation_over;
+    bool deadline_watched;
     struct api_cache wanted_cache; /* by headers */
     unsigned char tenant[GENERATION_TENANT_BYTES];
     size_t tenant_length;
@@ -102,6 +103,7 @@ struct request {
     atomic_bool keepalive_due;
     atomic_bool streaming;
     atomic_int_fast64_t last_write_ns;
+    int64_t wake_at_ns; /* 0: never; server.lock guards it */
     struct request *work_next;
 
     struct generation *generation;
@@ -214,6 +216,8 @@ void watch_kick(struct server *server);
 /* Begin and end noticing that the client leaves; server.lock is held. */
 void watch_add(struct server *server, struct conn *conn);
 void watch_remove(struct server *server, struct conn *conn);
+/* The request is woken at this time (clock_monotonic_ns) if it is still there. Event thread. */
+void watch_wake_at(struct server *server, struct request *r, int64_t at_ns);
 /*
  * Keeps a duplicate of the connection's socket to read what the client still sends; server.lock is
  * held.

@@ -34,7 +34,7 @@ enum server_route {
 /* "/v1/chat/completions", ..., "other". */
 const char *server_route_name(enum server_route route);
 
-/* What completion requests were answered from. */
+/* What completions and queries were answered from. */
 enum metrics_cached {
     METRICS_CACHE_HIT,    /* the cache */
     METRICS_CACHE_MISS,   /* the engine, as the cache had no answer */

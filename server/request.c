@@ -86,6 +86,15 @@ void request_watch(struct request *r)
     pthread_mutex_unlock(&r->server->lock);
 }
 
+/* A query that follows another's computation has a deadline of its own. */
+static void request_watch_deadline(struct request *r)
+{
+    if (r->query == NULL || r->deadline_watched) return;
+    r->deadline_watched = true;
+    int64_t deadline_ns = query_reply_deadline_ns(r->query);
+    if (deadline_ns != 0) watch_wake_at(r->server, r, deadline_ns);
+}
+
 /*
  * False when there is news already, and the caller should look again: for this request, or for a
  * computation (computation.h says why that is asked here).
@@ -94,6 +103,7 @@ static bool request_suspend(struct request *r)
 {
     /* Whoever is answered at once need not be watched. */
     request_watch(r);
+    request_watch_deadline(r);
     if (computations_ready(&r->server->computations)) return false;
     pthread_mutex_lock(&r->lock);
     bool suspend = !r->woken;
@@ -169,17 +179,16 @@ static void request_prepare_detokenize(struct request *r, const struct server_mo
     api_detokenize_free(&d);
 }
 
-static bool request_prepare_generation(struct request *r, const struct server_model *model,
-                                       bool may_wait)
+/* later: with the event thread, which must not wait; NULL with the worker. */
+static struct generation_setup request_setup(struct request *r, const struct server_model *model,
+                                             bool *later)
 {
-    struct api_error err;
-    bool later = false;
     struct generation_setup setup = {
         .model = model,
         .cache = atomic_load(&r->server->cache),
         .computations = &r->server->computations,
-        .memo = may_wait ? NULL : &r->server->memo, /* it is the event thread's */
-        .later = may_wait ? NULL : &later,
+        .memo = later == NULL ? NULL : &r->server->memo, /* it is the event thread's */
+        .later = later,
         .chat = r->route == ROUTE_CHAT,
         .id = r->id + strlen("req_"),
         .wanted = r->wanted_cache,
@@ -188,6 +197,15 @@ static bool request_prepare_generation(struct request *r, const struct server_mo
         .user = r,
     };
     memcpy(setup.tenant, r->tenant, sizeof setup.tenant);
+    return setup;
+}
+
+static bool request_prepare_generation(struct request *r, const struct server_model *model,
+                                       bool may_wait)
+{
+    struct api_error err;
+    bool later = false;
+    struct generation_setup setup = request_setup(r, model, may_wait ? NULL : &later);
     bool made = generation_create(&setup, r->body.data, r->body.length, &r->generation, &err);
     if (!made && !later) request_refuse(r, &err);
     return !later;
@@ -200,31 +218,15 @@ static void request_prepare_project(struct request *r)
         request_refuse(r, &err);
 }
 
-static void request_prepare_query(struct request *r, const struct server_model *model)
+static bool request_prepare_query(struct request *r, const struct server_model *model,
+                                  bool may_wait)
 {
     struct api_error err;
-    struct query_reply_setup setup = {
-        .model = model,
-        .id = r->id + strlen("req_"),
-        .use_cache = atomic_load(&r->server->cache) != NULL,
-        .wanted = r->wanted_cache,
-        .tenant = r->tenant,
-        .tenant_length = r->tenant_length,
-    };
-    bool ok = query_reply_create(&setup, r->body.data, r->body.length, &r->query, &err);
-    if (ok && !query_reply_submit(r->query, request_on_notify, r, &err)) {
-        query_reply_free(r->query);
-        r->query = NULL;
-        ok = false;
-    }
-    if (!ok) request_refuse(r, &err);
-}
-
-/* While answers come back from disk, looking one up may take a read. */
-static bool request_query_must_wait(const struct request *r)
-{
-    const struct generation_cache *cache = atomic_load(&r->server->cache);
-    return cache != NULL && cache_is_fetching(cache->shared.cache);
+    bool later = false;
+    struct generation_setup setup = request_setup(r, model, may_wait ? NULL : &later);
+    bool made = query_reply_create(&setup, r->body.data, r->body.length, &r->query, &err);
+    if (!made && !later) request_refuse(r, &err);
+    return !later;
 }
 
 bool request_prepare(struct request *r, bool may_wait)
@@ -245,11 +247,8 @@ bool request_prepare(struct request *r, bool may_wait)
             request_prepare_tokenize(r, model);
         else if (r->route == ROUTE_DETOKENIZE)
             request_prepare_detokenize(r, model);
-        else if (r->route == ROUTE_QUERY && !may_wait && request_query_must_wait(r))
-            return false;
-        else if (r->route == ROUTE_QUERY)
-            request_prepare_query(r, model);
-        else if (!request_prepare_generation(r, model, may_wait))
+        else if (r->route == ROUTE_QUERY ? !request_prepare_query(r, model, may_wait)
+                                         : !request_prepare_generation(r, model, may_wait))
             return false;
     }
     request_release_body(r);
@@ -286,7 +285,7 @@ static bool request_streams(const struct request *r)
 /* Whether what a stream answers with is certain: its status cannot change any more. */
 static bool request_begun(const struct request *r)
 {
-    return r->query != NULL || generation_begun(r->generation);
+    return r->query != NULL ? query_reply_begun(r->query) : generation_begun(r->generation);
 }
 
 /* Of a whole answer. */

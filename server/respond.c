@@ -51,15 +51,26 @@ static void respond_add_seed(uint64_t seed, struct MHD_Response *response)
     MHD_add_response_header(response, "x-sovereign-seed", number);
 }
 
-static void respond_add_generation(const struct generation *g, struct MHD_Response *response)
+static void respond_add_cached(enum metrics_cached cached, int64_t age_ms,
+                               struct MHD_Response *response)
 {
     char number[DECIMAL_TEXT_MAX];
-    respond_add_seed(generation_seed(g), response);
-    enum metrics_cached cached = generation_cached(g);
     MHD_add_response_header(response, "x-sovereign-cache", metrics_cached_name(cached));
-    if (cached != METRICS_CACHE_HIT || generation_age_ms(g) == INT64_MAX) return;
-    (void)decimal_from_uint((uint64_t)generation_age_ms(g) / 1000, number);
+    if (cached != METRICS_CACHE_HIT || age_ms == INT64_MAX) return;
+    (void)decimal_from_uint((uint64_t)age_ms / 1000, number);
     MHD_add_response_header(response, MHD_HTTP_HEADER_AGE, number);
+}
+
+static void respond_add_generation(const struct generation *g, struct MHD_Response *response)
+{
+    respond_add_seed(generation_seed(g), response);
+    respond_add_cached(generation_cached(g), generation_age_ms(g), response);
+}
+
+static void respond_add_query(const struct query_reply *q, struct MHD_Response *response)
+{
+    respond_add_seed(query_reply_seed(q), response);
+    respond_add_cached(query_reply_cached(q), query_reply_age_ms(q), response);
 }
 
 /*
@@ -75,7 +86,7 @@ static enum MHD_Result respond_queue(struct request *r, int status, const char *
     MHD_add_response_header(response, "x-request-id", r->id);
     MHD_add_response_header(response, "X-Content-Type-Options", "nosniff");
     if (r->generation != NULL) respond_add_generation(r->generation, response);
-    if (r->query != NULL) respond_add_seed(query_reply_seed(r->query), response);
+    if (r->query != NULL) respond_add_query(r->query, response);
     respond_add_cors(r, response);
     if (atomic_load(&r->server->draining))
         MHD_add_response_header(response, MHD_HTTP_HEADER_CONNECTION, "close");

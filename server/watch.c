@@ -117,6 +117,31 @@ static int64_t watch_limit_ns(const struct server *server, const struct conn *co
     return ms * 1000000;
 }
 
+void watch_wake_at(struct server *server, struct request *r, int64_t at_ns)
+{
+    pthread_mutex_lock(&server->lock);
+    r->wake_at_ns = at_ns;
+    pthread_mutex_unlock(&server->lock);
+    watch_kick(server);
+}
+
+/* Wakes those whose time has come; the time of the next one, or INT64_MAX. */
+static int64_t watch_wake_due(struct server *server)
+{
+    int64_t now = clock_monotonic_ns(), next = INT64_MAX;
+    for (struct conn *c = server->conns; c != NULL; c = c->next) {
+        struct request *r = c->request;
+        if (r == NULL || r->wake_at_ns == 0) continue;
+        if (r->wake_at_ns <= now) {
+            r->wake_at_ns = 0;
+            request_wake(r);
+        } else if (r->wake_at_ns < next) {
+            next = r->wake_at_ns;
+        }
+    }
+    return next;
+}
+
 static void watch_tick(struct server *server)
 {
     int64_t now = clock_monotonic_ns();
@@ -168,9 +193,14 @@ static void *watch_main(void *arg)
     bool stop = false;
     while (!stop) {
         pthread_mutex_lock(&server->lock);
-        bool work = watch_has_work(server);
+        int64_t wake_at_ns = watch_wake_due(server);
+        int wait_ms = watch_has_work(server) ? tick_ms : -1;
         pthread_mutex_unlock(&server->lock);
-        int n = epoll_wait(server->watch_epoll, events, WATCH_EVENTS, work ? tick_ms : -1);
+        /* Up to a millisecond late. */
+        int64_t until_ms = (wake_at_ns - clock_monotonic_ns()) / 1000000 + 1;
+        if (wake_at_ns != INT64_MAX && until_ms < wait_ms)
+            wait_ms = until_ms > 0 ? (int)until_ms : 0;
+        int n = epoll_wait(server->watch_epoll, events, WATCH_EVENTS, wait_ms);
         pthread_mutex_lock(&server->lock);
         for (int i = 0; i < n; i++) {
             uint64_t tag = events[i].data.u64;

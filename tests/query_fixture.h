@@ -63,8 +63,6 @@ static UNUSED_OK void query_fixture_start_cache(struct query_fixture *q, struct 
     FIXTURE_OK(cache_create(&BOUNDS, &q->cache, &err));
     FIXTURE_OK(model_digest_of_memory("a model", 7, &q->digest, &err));
     q->config.digest = q->digest;
-    q->config.cache = q->cache;
-    q->config.cache_secret = &SECRET;
     struct server_cache shared = {.cache = q->cache, .secret = &SECRET, .model_digest = {7}};
     server_set_cache(f->server, &shared);
 }

@@ -1,15 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* run-tests: seconds=300 */
 /* /v1/query on the wire: bodies, the object, the events, the gate, deadlines, clients that leave. */
-#include "tests/server_fixture.h"
+#include "tests/query_fixture.h"
 
 #include <math.h>
 
-#include "runtime/query.h"
-
 static struct fixture f;
-static struct evaluator *evaluator;
-static struct query_config config;
+static struct query_fixture q;
 
 static int load(void **state)
 {
@@ -25,63 +22,18 @@ static int unload(void **state)
     return 0;
 }
 
-/* The model's vocabulary spells words by letters, so the rubric asks for single ones. */
-static void make_config(void)
-{
-    static struct rubric r;
-    struct sov_errbuf err = {""};
-    rubric_default(&r);
-    for (int d = 0; d < IHSAN_DIMENSIONS; d++) {
-        snprintf(r.dimensions[d].yes.words[0], sizeof r.dimensions[d].yes.words[0], "y");
-        snprintf(r.dimensions[d].no.words[0], sizeof r.dimensions[d].no.words[0], "n");
-    }
-    struct evaluator_options options = {.engine = f.engine,
-                                        .tokenizer = f.tokenizer,
-                                        .chat_template = CHAT_TEMPLATE_CHATML,
-                                        .rubric = &r};
-    FIXTURE_OK(evaluator_create(&options, &evaluator, &err));
-    config = (struct query_config){.engine = f.engine,
-                                   .tokenizer = f.tokenizer,
-                                   .chat_template = CHAT_TEMPLATE_CHATML,
-                                   .kv_type = KV_TYPE_F16,
-                                   .evaluator = evaluator,
-                                   .thresholds = gate_thresholds_default()};
-    projector_init(&config.projector, kern_isa_best());
-    f.served.query = &config;
-}
-
 static int start(void **state)
 {
     (void)state;
-    fixture_start_engine(&f, 8, 64);
-    make_config();
-    fixture_start_server(&f, NULL, true);
+    query_fixture_start(&q, &f, 8, 64);
     return 0;
 }
 
 static int stop(void **state)
 {
     (void)state;
-    server_free(f.server);
-    evaluator_free(evaluator);
-    engine_free(f.engine);
-    f.server = NULL;
-    f.engine = NULL;
+    query_fixture_stop(&q, &f);
     return 0;
-}
-
-static double number(const json_t *object, const char *name)
-{
-    const json_t *value = json_object_get(object, name);
-    if (!json_is_number(value)) fail_msg("%s is no number", name);
-    return json_number_value(value);
-}
-
-static const char *text(const json_t *object, const char *name)
-{
-    const char *value = json_string_value(json_object_get(object, name));
-    if (value == NULL) fail_msg("%s is no string", name);
-    return value;
 }
 
 static void expect_scores(const json_t *object)
@@ -89,12 +41,12 @@ static void expect_scores(const json_t *object)
     const json_t *ihsan = json_object_get(object, "ihsan"), *ntu = json_object_get(object, "ntu");
     assert_int_equal(json_object_size(ihsan), IHSAN_DIMENSIONS);
     for (int d = 0; d < IHSAN_DIMENSIONS; d++) {
-        double score = number(ihsan, ihsan_dimension_name((enum ihsan_dimension)d));
+        double score = json_number_at(ihsan, ihsan_dimension_name((enum ihsan_dimension)d));
         assert_true(score >= 0 && score <= 1);
     }
-    assert_true(number(ntu, "belief") >= 0 && number(ntu, "belief") <= 1);
-    assert_true(number(ntu, "entropy") >= 0 && number(ntu, "entropy") <= 5);
-    assert_true(number(ntu, "potential") >= -1 && number(ntu, "potential") <= 1);
+    assert_true(json_number_at(ntu, "belief") >= 0 && json_number_at(ntu, "belief") <= 1);
+    assert_true(json_number_at(ntu, "entropy") >= 0 && json_number_at(ntu, "entropy") <= 5);
+    assert_true(json_number_at(ntu, "potential") >= -1 && json_number_at(ntu, "potential") <= 1);
 }
 
 #define ASK "{\"content\":\"Why is the sky blue?\",\"max_tokens\":12,\"seed\":4"
@@ -103,35 +55,37 @@ static void the_object_has_everything(void **state)
 {
     (void)state;
     json_t *r = post(f.port, "/v1/query", ASK "}", 200);
-    assert_int_equal(strncmp(text(r, "id"), "query-", 6), 0);
-    assert_string_equal(text(r, "model"), "tiny");
-    assert_true(strcmp(text(r, "status"), "complete") == 0 ||
-                strcmp(text(r, "status"), "length") == 0);
-    assert_true(strlen(text(r, "answer")) > 0);
-    assert_int_equal(number(r, "depth_reached"), 2);
+    assert_int_equal(strncmp(json_text_at(r, "id"), "query-", 6), 0);
+    assert_string_equal(json_text_at(r, "model"), "tiny");
+    assert_true(strcmp(json_text_at(r, "status"), "complete") == 0 ||
+                strcmp(json_text_at(r, "status"), "length") == 0);
+    assert_true(strlen(json_text_at(r, "answer")) > 0);
+    assert_int_equal(json_number_at(r, "depth_reached"), 2);
     const json_t *thoughts = json_object_get(r, "thoughts");
     assert_int_equal(json_array_size(thoughts), 2);
     for (size_t i = 0; i < 2; i++) {
-        assert_true(strlen(text(json_array_get(thoughts, i), "text")) > 0);
+        assert_true(strlen(json_text_at(json_array_get(thoughts, i), "text")) > 0);
         expect_scores(json_array_get(thoughts, i));
     }
     expect_scores(r);
     const json_t *gate = json_object_get(r, "gate");
-    assert_string_equal(text(gate, "verdict"), "off");
-    assert_true(fabs(number(json_object_get(gate, "threshold"), "belief") - 0.6) < 1e-9);
+    assert_string_equal(json_text_at(gate, "verdict"), "off");
+    assert_true(fabs(json_number_at(json_object_get(gate, "threshold"), "belief") - 0.6) < 1e-9);
     assert_int_equal(json_array_size(json_object_get(gate, "reasons")), 0);
-    assert_string_equal(text(json_object_get(r, "cache"), "status"), "bypass");
+    assert_string_equal(json_text_at(json_object_get(r, "cache"), "status"), "bypass");
     assert_true(json_is_null(json_object_get(r, "receipt")));
     const json_t *usage = json_object_get(r, "usage"), *timings = json_object_get(r, "timings");
-    assert_true(number(usage, "completion_tokens") >
-                number(json_object_get(usage, "completion_tokens_details"), "reasoning_tokens"));
-    assert_true(number(json_object_get(usage, "prompt_tokens_details"), "cached_tokens") > 0);
-    assert_true(number(usage, "scoring_tokens") > 0);
+    assert_true(
+        json_number_at(usage, "completion_tokens") >
+        json_number_at(json_object_get(usage, "completion_tokens_details"), "reasoning_tokens"));
+    assert_true(json_number_at(json_object_get(usage, "prompt_tokens_details"), "cached_tokens") >
+                0);
+    assert_true(json_number_at(usage, "scoring_tokens") > 0);
     static const char *const PARTS[] = {"queue_ms", "prefill_ms", "decode_ms", "scoring_ms",
                                         "cache_ms"};
-    for (size_t i = 0; i < 5; i++) assert_true(number(timings, PARTS[i]) >= 0);
-    assert_true(number(timings, "scoring_ms") > 0);
-    assert_int_equal(number(r, "seed"), 4);
+    for (size_t i = 0; i < 5; i++) assert_true(json_number_at(timings, PARTS[i]) >= 0);
+    assert_true(json_number_at(timings, "scoring_ms") > 0);
+    assert_int_equal(json_number_at(r, "seed"), 4);
     json_decref(r);
     await_idle(f.port);
 }
@@ -150,10 +104,33 @@ static void without_reasoning_it_answers_as_a_chat(void **state)
                                          ASK ",\"max_depth\":0,\"require_reasoning\":null}"};
     for (size_t i = 0; i < 2; i++) {
         json_t *r = post(f.port, "/v1/query", BODIES[i], 200);
-        assert_string_equal(text(r, "answer"), text(message, "content"));
-        assert_int_equal(number(r, "depth_reached"), 0);
+        assert_string_equal(json_text_at(r, "answer"), json_text_at(message, "content"));
+        assert_int_equal(json_number_at(r, "depth_reached"), 0);
         json_decref(r);
     }
+    json_decref(chat);
+}
+
+/* Stops and biases are those of a chat, too. */
+static void the_sampling_is_that_of_a_chat(void **state)
+{
+    (void)state;
+    static const char REST[] = ",\"logit_bias\":{\"101\":4,\"97\":-100},\"stop\":[\"e\",\"qqqq\"]}";
+    char body[400];
+    snprintf(body, sizeof body,
+             "{\"messages\":[{\"role\":\"user\",\"content\":\"Why is the sky blue?\"}],"
+             "\"max_tokens\":12,\"seed\":4%s",
+             REST);
+    json_t *chat = post(f.port, "/v1/chat/completions", body, 200);
+    const json_t *choice = json_array_get(json_object_get(chat, "choices"), 0);
+    snprintf(body, sizeof body, "%s,\"max_depth\":0%s", ASK, REST);
+    json_t *r = post(f.port, "/v1/query", body, 200);
+    assert_true(json_equal(json_object_get(r, "answer"),
+                           json_object_get(json_object_get(choice, "message"), "content")));
+    assert_string_equal(json_text_at(choice, "finish_reason"), "stop");
+    assert_string_equal(json_text_at(r, "status"), "complete");
+    expect_scores(r);
+    json_decref(r);
     json_decref(chat);
 }
 
@@ -185,13 +162,19 @@ static void wrong_bodies_name_the_field(void **state)
         {"{\"content\":\"a\",\"model\":1}", "model", "string"},
         {"{\"content\":\"a\",\"cache\":1}", "cache", "true or false"},
         {"{\"content\":\"a\",\"messages\":[]}", "messages", "messages"},
+        {"{\"content\":\"a\",\"stop\":7}", "stop", "string"},
+        {"{\"content\":\"a\",\"stop\":[\"x\",\"\"]}", "stop[1]", "1 to 1024"},
+        {"{\"content\":\"a\",\"logit_bias\":[]}", "logit_bias", "object"},
+        {"{\"content\":\"a\",\"logit_bias\":{\"512\":1}}", "logit_bias.512", "0 to 511"},
+        {"{\"content\":\"a\",\"logit_bias\":{\"5\":101}}", "logit_bias.5", "-100 to 100"},
     };
     for (size_t i = 0; i < sizeof ROWS / sizeof ROWS[0]; i++) {
         json_t *r = post(f.port, "/v1/query", ROWS[i].body, 400);
         const json_t *error = json_object_get(r, "error");
-        if (strcmp(text(error, "param"), ROWS[i].param) != 0 ||
-            strstr(text(error, "message"), ROWS[i].part) == NULL)
-            fail_msg("%s: %s: %s", ROWS[i].body, text(error, "param"), text(error, "message"));
+        if (strcmp(json_text_at(error, "param"), ROWS[i].param) != 0 ||
+            strstr(json_text_at(error, "message"), ROWS[i].part) == NULL)
+            fail_msg("%s: %s: %s", ROWS[i].body, json_text_at(error, "param"),
+                     json_text_at(error, "message"));
         json_decref(r);
     }
     static const char *const BROKEN[] = {"",
@@ -216,24 +199,6 @@ static void wrong_bodies_name_the_field(void **state)
     strbuf_free(&body);
 }
 
-/* One event at text; returns what follows it, or NULL at the end. */
-static const char *read_event(const char *at, char name[16], json_t **data)
-{
-    if (strncmp(at, "event: ", 7) != 0) return NULL;
-    at += 7;
-    size_t length = strcspn(at, "\n");
-    assert_true(length < 16);
-    memcpy(name, at, length);
-    name[length] = '\0';
-    at += length + 1;
-    assert_int_equal(strncmp(at, "data: ", 6), 0);
-    at += 6;
-    length = strcspn(at, "\n");
-    *data = parse_json(at, length);
-    assert_int_equal(strncmp(at + length, "\n\n", 2), 0);
-    return at + length + 2;
-}
-
 static void events_come_in_order_and_say_the_same(void **state)
 {
     (void)state;
@@ -245,16 +210,16 @@ static void events_come_in_order_and_say_the_same(void **state)
     struct strbuf order = {0}, answer = {0};
     char name[16];
     json_t *data;
-    for (const char *at = strbuf_text(&r.body); (at = read_event(at, name, &data)) != NULL;) {
+    for (const char *at = strbuf_text(&r.body); next_event(&at, name, &data);) {
         char letter = name[0];
         if (order.length == 0 || letter != 'a' || order.data[order.length - 1] != 'a')
             strbuf_putc(&order, letter);
         if (letter == 't') {
-            size_t index = (size_t)number(data, "index");
+            size_t index = (size_t)json_number_at(data, "index");
             const json_t *thought = json_array_get(json_object_get(whole, "thoughts"), index);
             assert_true(json_equal(json_object_get(data, "thought"), thought));
         } else if (letter == 'a') {
-            strbuf_puts(&answer, text(data, "delta"));
+            strbuf_puts(&answer, json_text_at(data, "delta"));
         } else if (letter == 's') {
             assert_true(
                 json_equal(json_object_get(data, "ihsan"), json_object_get(whole, "ihsan")));
@@ -269,7 +234,7 @@ static void events_come_in_order_and_say_the_same(void **state)
         json_decref(data);
     }
     assert_string_equal(order.data, "ttasd");
-    assert_string_equal(strbuf_text(&answer), text(whole, "answer"));
+    assert_string_equal(strbuf_text(&answer), json_text_at(whole, "answer"));
     strbuf_free(&order);
     strbuf_free(&answer);
     response_free(&r);
@@ -279,13 +244,13 @@ static void events_come_in_order_and_say_the_same(void **state)
 static void what_is_withheld_is_403_with_reasons(void **state)
 {
     (void)state;
-    config.gate = GATE_ENFORCE;
-    config.thresholds = (struct gate_thresholds){1, 1, 1, 1};
+    q.config.gate = GATE_ENFORCE;
+    q.config.thresholds = (struct gate_thresholds){1, 1, 1, 1};
     json_t *r = post(f.port, "/v1/query", ASK "}", 403);
     const json_t *error = json_object_get(r, "error");
-    assert_string_equal(text(error, "code"), "answer_withheld");
-    assert_non_null(strstr(text(error, "message"), "at least 1"));
-    assert_string_equal(text(r, "status"), "withheld");
+    assert_string_equal(json_text_at(error, "code"), "answer_withheld");
+    assert_non_null(strstr(json_text_at(error, "message"), "at least 1"));
+    assert_string_equal(json_text_at(r, "status"), "withheld");
     assert_true(json_is_null(json_object_get(r, "answer")));
     assert_true(json_array_size(json_object_get(json_object_get(r, "gate"), "reasons")) > 0);
     expect_scores(r);
@@ -302,10 +267,10 @@ static void what_is_withheld_is_403_with_reasons(void **state)
     assert_true(metric(f.port, "sovereign_gate_failures_total{test=\"geometric_mean\"}") == 2);
     assert_true(metric(f.port, "sovereign_query_thoughts_total") == 4);
     assert_true(metric(f.port, "sovereign_query_scoring_seconds_total") > 0);
-    config.gate = GATE_OBSERVE;
+    q.config.gate = GATE_OBSERVE;
     r = post(f.port, "/v1/query", ASK "}", 200);
-    assert_string_equal(text(json_object_get(r, "gate"), "verdict"), "observed");
-    assert_true(strlen(text(r, "answer")) > 0);
+    assert_string_equal(json_text_at(json_object_get(r, "gate"), "verdict"), "observed");
+    assert_true(strlen(json_text_at(r, "answer")) > 0);
     json_decref(r);
 }
 
@@ -317,9 +282,9 @@ static void a_deadline_ends_it_with_what_there_is(void **state)
                      "{\"content\":\"a\",\"max_depth\":0,\"max_tokens\":7000,\"temperature\":0,"
                      "\"timeout_ms\":150}",
                      200);
-    assert_string_equal(text(r, "status"), "timeout");
+    assert_string_equal(json_text_at(r, "status"), "timeout");
     assert_true(json_is_null(json_object_get(r, "ihsan")));
-    assert_true(number(json_object_get(r, "usage"), "completion_tokens") < 7000);
+    assert_true(json_number_at(json_object_get(r, "usage"), "completion_tokens") < 7000);
     json_decref(r);
     await_idle(f.port);
     assert_true(metric(f.port, "sovereign_queries_total{status=\"timeout\"}") == 1);
@@ -340,49 +305,6 @@ static void a_client_that_leaves_frees_the_sequence(void **state)
         client_close(&c);
         await_idle(f.port);
     }
-}
-
-static void an_equal_query_is_a_hit(void **state)
-{
-    (void)state;
-    static const struct cache_secret SECRET = {{7}};
-    static const struct cache_config BOUNDS = {.entries_max = 100, .bytes_max = 1 << 20};
-    struct sov_errbuf err = {""};
-    FIXTURE_OK(cache_create(&BOUNDS, &config.cache, &err));
-    FIXTURE_OK(model_digest_of_memory("a model", 7, &config.digest, &err));
-    config.cache_secret = &SECRET;
-    struct server_cache shared = {.cache = config.cache, .secret = &SECRET, .model_digest = {7}};
-    server_set_cache(f.server, &shared);
-    json_t *first = post(f.port, "/v1/query", ASK "}", 200);
-    assert_string_equal(text(json_object_get(first, "cache"), "status"), "miss");
-    double sequences = metric(f.port, "sovereign_sequences_total");
-    json_t *again = post(f.port, "/v1/query", ASK ",\"timeout_ms\":1}", 200);
-    const json_t *cache = json_object_get(again, "cache");
-    assert_string_equal(text(cache, "status"), "hit");
-    assert_string_equal(text(cache, "key"), text(json_object_get(first, "cache"), "key"));
-    assert_true(number(cache, "age_ms") >= 0);
-    static const char *const SAME[] = {"answer", "thoughts", "ihsan", "ntu", "status", "usage"};
-    for (size_t i = 0; i < sizeof SAME / sizeof SAME[0]; i++)
-        assert_true(json_equal(json_object_get(again, SAME[i]), json_object_get(first, SAME[i])));
-    assert_string_not_equal(text(again, "id"), text(first, "id"));
-    struct response r = http(f.port, "POST", "/v1/query", "", ASK ",\"stream\":true}");
-    assert_non_null(strstr(strbuf_text(&r.body), "event: thought\n"));
-    assert_non_null(strstr(strbuf_text(&r.body), "event: answer\n"));
-    assert_non_null(strstr(strbuf_text(&r.body), "\"status\":\"hit\""));
-    response_free(&r);
-    assert_true(metric(f.port, "sovereign_sequences_total") == sequences);
-    json_t *other = post(f.port, "/v1/query", ASK ",\"cache\":false}", 200);
-    assert_string_equal(text(json_object_get(other, "cache"), "status"), "bypass");
-    json_t *fresh =
-        post(f.port, "/v1/query", ASK ",\"cache\":{\"max_age\":0,\"no_store\":true}}", 200);
-    assert_string_equal(text(json_object_get(fresh, "cache"), "status"), "miss");
-    json_decref(first);
-    json_decref(again);
-    json_decref(other);
-    json_decref(fresh);
-    server_stop(f.server, 1000);
-    cache_free(config.cache);
-    model_digest_free(config.digest);
 }
 
 /* Chats and queries at once; each query gets what it gets alone. */
@@ -445,12 +367,12 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(the_object_has_everything, start, stop),
         cmocka_unit_test_setup_teardown(without_reasoning_it_answers_as_a_chat, start, stop),
+        cmocka_unit_test_setup_teardown(the_sampling_is_that_of_a_chat, start, stop),
         cmocka_unit_test_setup_teardown(wrong_bodies_name_the_field, start, stop),
         cmocka_unit_test_setup_teardown(events_come_in_order_and_say_the_same, start, stop),
         cmocka_unit_test_setup_teardown(what_is_withheld_is_403_with_reasons, start, stop),
         cmocka_unit_test_setup_teardown(a_deadline_ends_it_with_what_there_is, start, stop),
         cmocka_unit_test_setup_teardown(a_client_that_leaves_frees_the_sequence, start, stop),
-        cmocka_unit_test_setup_teardown(an_equal_query_is_a_hit, start, stop),
         cmocka_unit_test_setup_teardown(load_beside_changes_nothing, start, stop),
         cmocka_unit_test_setup_teardown(a_server_that_stops_says_so, start, stop),
         cmocka_unit_test(a_server_without_them_says_so),

@@ -445,16 +445,16 @@ static void those_who_ask_together_share(void **state)
 {
     (void)state;
     enum { CLIENTS = 4 };
+#define LONG ",\"ihsan\":true,\"max_completion_tokens\":2000,\"ignore_eos\":true"
     query_fixture_start_cache(&q, &f);
     struct client clients[CLIENTS];
     double before = metric(f.port, "sovereign_sequences_total");
     for (int i = 0; i < CLIENTS; i++) {
         clients[i] = client_open(f.port);
         client_request(&clients[i], "POST", CHATS, "",
-                       i % 2 == 0 ? CHAT ",\"ihsan\":true,\"max_completion_tokens\":300}"
-                                  : CHAT ",\"ihsan\":true,\"max_completion_tokens\":300,"
-                                         "\"stream\":true}");
+                       i % 2 == 0 ? CHAT LONG "}" : CHAT LONG ",\"stream\":true}");
     }
+    await_metric(f.port, "sovereign_http_requests_in_progress", CLIENTS + 1);
     client_close(&clients[0]); /* the first to come leaves */
     char *scores = NULL;
     for (int i = 1; i < CLIENTS; i++) {

@@ -1,0 +1,401 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* run-tests: seconds=300 */
+/*
+ * Queries that were asked before, or are being computed: found again, shared by all who ask at the
+ * same time, left by some of them, and what the headers and the metrics say of it.
+ */
+#include "tests/query_fixture.h"
+
+static struct fixture f;
+static struct query_fixture q;
+
+static int load(void **state)
+{
+    (void)state;
+    fixture_load(&f);
+    return 0;
+}
+
+static int unload(void **state)
+{
+    (void)state;
+    fixture_unload(&f);
+    return 0;
+}
+
+static int start(void **state)
+{
+    (void)state;
+    query_fixture_start(&q, &f, 8, 64);
+    query_fixture_start_cache(&q, &f);
+    return 0;
+}
+
+static int stop(void **state)
+{
+    (void)state;
+    query_fixture_stop(&q, &f);
+    return 0;
+}
+
+#define ASK "{\"content\":\"Why is the sky blue?\",\"max_tokens\":12,\"seed\":4"
+#define QUERY "/v1/query"
+/*
+ * Takes a good part of a second: those who come meanwhile find it in flight. The model may not end its
+ * answer. rest: ends the object. Valid for the next seven calls.
+ */
+static const char *long_query(int depth, const char *rest)
+{
+    static char bodies[8][400];
+    static int next;
+    char ends[100] = "";
+    size_t used = 0;
+    for (int32_t id = 0; id < tokenizer_vocab_size(f.tokenizer) && used < sizeof ends; id++)
+        if (tokenizer_is_eog(f.tokenizer, id))
+            used += (size_t)snprintf(ends + used, sizeof ends - used, "%s\"%d\":-100",
+                                     used > 0 ? "," : "", id);
+    char *body = bodies[next++ % 8];
+    snprintf(body, sizeof bodies[0],
+             "{\"content\":\"What is far?\",\"max_tokens\":3000,\"seed\":4,\"max_depth\":%d,"
+             "\"logit_bias\":{%s}%s",
+             depth, ends, rest);
+    return body;
+}
+
+static struct response ask_with(const char *headers, const char *body, int status,
+                                const char *cached)
+{
+    struct response r = http(f.port, "POST", QUERY, headers, body);
+    if (r.status != status) fail_msg("%s: %d: %s", body, r.status, strbuf_text(&r.body));
+    assert_string_equal(response_header(&r, "x-sovereign-cache"), cached);
+    assert_int_equal(response_header(&r, "Age") != NULL, strcmp(cached, "hit") == 0);
+    return r;
+}
+
+/* The object; its own account of the cache is that of the header. */
+static json_t *ask(const char *body, int status, const char *cached)
+{
+    struct response r = ask_with("", body, status, cached);
+    json_t *root = parse_json(strbuf_text(&r.body), r.body.length);
+    assert_string_equal(json_text_at(json_object_get(root, "cache"), "status"), cached);
+    response_free(&r);
+    return root;
+}
+
+static void expect_same_answer(const json_t *a, const json_t *b)
+{
+    static const char *const SAME[] = {"answer", "thoughts", "ihsan", "ntu", "status", "usage"};
+    for (size_t i = 0; i < sizeof SAME / sizeof SAME[0]; i++)
+        if (!json_equal(json_object_get(a, SAME[i]), json_object_get(b, SAME[i])))
+            fail_msg("%s differs", SAME[i]);
+}
+
+static void an_equal_query_is_a_hit(void **state)
+{
+    (void)state;
+    json_t *first = ask(ASK "}", 200, "miss");
+    double sequences = metric(f.port, "sovereign_sequences_total");
+    assert_true(json_number_at(json_object_get(first, "timings"), "scoring_ms") > 0);
+    assert_true(json_number_at(json_object_get(first, "timings"), "decode_ms") > 0);
+    json_t *again = ask(ASK ",\"timeout_ms\":1}", 200, "hit");
+    const json_t *cache = json_object_get(again, "cache");
+    assert_string_equal(json_text_at(cache, "key"),
+                        json_text_at(json_object_get(first, "cache"), "key"));
+    assert_true(json_number_at(cache, "age_ms") >= 0);
+    assert_true(json_number_at(json_object_get(again, "timings"), "decode_ms") == 0);
+    expect_same_answer(first, again);
+    assert_string_not_equal(json_text_at(again, "id"), json_text_at(first, "id"));
+    struct response r = ask_with("", ASK ",\"stream\":true}", 200, "hit");
+    assert_non_null(strstr(strbuf_text(&r.body), "event: thought\n"));
+    assert_non_null(strstr(strbuf_text(&r.body), "event: answer\n"));
+    assert_non_null(strstr(strbuf_text(&r.body), "\"status\":\"hit\""));
+    response_free(&r);
+    /* The gate judges what is found. */
+    q.config.gate = GATE_ENFORCE;
+    q.config.thresholds = (struct gate_thresholds){1, 1, 1, 1};
+    json_t *withheld = ask(ASK "}", 403, "hit");
+    assert_true(json_is_null(json_object_get(withheld, "answer")));
+    assert_true(metric(f.port, "sovereign_gate_verdicts_total{verdict=\"withheld\"}") == 1);
+    assert_true(metric(f.port, "sovereign_sequences_total") == sequences);
+    json_decref(first);
+    json_decref(again);
+    json_decref(withheld);
+}
+
+static void clients_say_what_they_want_of_the_cache(void **state)
+{
+    (void)state;
+    json_decref(ask(ASK ",\"cache\":false}", 200, "bypass"));
+    json_decref(ask(ASK ",\"cache\":{\"no_store\":true}}", 200, "miss"));
+    json_t *kept = ask(ASK "}", 200, "miss");
+    json_t *found = ask(ASK ",\"cache\":{\"no_store\":true}}", 200, "hit");
+    expect_same_answer(kept, found);
+    struct response r = ask_with("Cache-Control: no-cache\r\n", ASK "}", 200, "miss");
+    response_free(&r);
+    r = ask_with("Cache-Control: max-age=1000\r\n", ASK "}", 200, "hit");
+    response_free(&r);
+    json_decref(ask("{\"content\":\"a\",\"max_depth\":0,\"max_tokens\":3}", 200, "bypass"));
+    json_decref(kept);
+    json_decref(found);
+    assert_true(metric(f.port, "sovereign_cache_hits_total") == 2);
+    assert_true(metric(f.port, "sovereign_cache_misses_total") == 3);
+    assert_true(metric(f.port, "sovereign_cache_bypasses_total") == 2);
+    assert_true(metric(f.port, "sovereign_cache_joins_total") == 0);
+}
+
+/* ---- together ---- */
+
+static struct client send_query(const char *body)
+{
+    struct client c = client_open(f.port);
+    assert_true(client_request(&c, "POST", QUERY, "", body));
+    return c;
+}
+
+static json_t *take_object(struct client *c, const char *cached)
+{
+    struct response r = client_read(c, true);
+    assert_int_equal(r.status, 200);
+    assert_string_equal(response_header(&r, "x-sovereign-cache"), cached);
+    json_t *root = parse_json(strbuf_text(&r.body), r.body.length);
+    response_free(&r);
+    client_close(c);
+    return root;
+}
+
+/* The last event of a stream, whose pieces make its answer and whose thoughts are its thoughts. */
+static json_t *take_stream(struct client *c, const char *cached)
+{
+    struct response r = client_read(c, true);
+    struct strbuf answer = {0};
+    char name[16];
+    size_t thoughts = 0;
+    json_t *data, *done = NULL;
+    assert_int_equal(r.status, 200);
+    assert_string_equal(response_header(&r, "x-sovereign-cache"), cached);
+    for (const char *at = strbuf_text(&r.body); next_event(&at, name, &data);) {
+        assert_null(done);
+        if (strcmp(name, "thought") == 0)
+            assert_true(json_number_at(data, "index") == (double)thoughts++);
+        const json_t *delta = json_object_get(data, "delta");
+        if (delta != NULL)
+            strbuf_append(&answer, json_string_value(delta), json_string_length(delta));
+        if (strcmp(name, "done") == 0) done = json_incref(data);
+        json_decref(data);
+    }
+    assert_non_null(done);
+    assert_int_equal(json_array_size(json_object_get(done, "thoughts")), thoughts);
+    const json_t *whole = json_object_get(done, "answer");
+    assert_int_equal(json_string_length(whole), answer.length);
+    assert_memory_equal(json_string_value(whole), strbuf_text(&answer), answer.length);
+    strbuf_free(&answer);
+    response_free(&r);
+    client_close(c);
+    return done;
+}
+
+static void those_who_ask_together_share_one_computation(void **state)
+{
+    (void)state;
+    enum { CLIENTS = 6, DEPTH = 2 };
+    struct client clients[CLIENTS];
+    const char *const BODIES[2] = {long_query(2, "}"), long_query(2, ",\"stream\":true}")};
+    for (int i = 0; i < CLIENTS; i++) {
+        clients[i] = send_query(BODIES[i % 2]);
+        /* Some come while it thinks, some while it answers. */
+        if (i == 0) await_metric(f.port, "sovereign_cache_in_flight", 1);
+        int64_t until = clock_monotonic_ns() + (int64_t)FIXTURE_WAIT_MS * 1000000;
+        while (i == 2 && metric(f.port, "sovereign_sequences_total") < 1 + IHSAN_DIMENSIONS)
+            assert_true(clock_monotonic_ns() < until);
+    }
+    json_t *first = take_object(&clients[0], "miss");
+    assert_int_equal(json_array_size(json_object_get(first, "thoughts")), DEPTH);
+    for (int i = 1; i < CLIENTS; i++) {
+        json_t *joined =
+            i % 2 == 0 ? take_object(&clients[i], "join") : take_stream(&clients[i], "join");
+        expect_same_answer(first, joined);
+        assert_true(json_equal(json_object_get(json_object_get(first, "timings"), "decode_ms"),
+                               json_object_get(json_object_get(joined, "timings"), "decode_ms")));
+        json_decref(joined);
+    }
+    json_decref(first);
+    assert_true(metric(f.port, "sovereign_sequences_total") ==
+                (DEPTH + 1) * (1 + IHSAN_DIMENSIONS));
+    assert_true(metric(f.port, "sovereign_cache_joins_total") == CLIENTS - 1);
+    json_decref(ask(long_query(2, "}"), 200, "hit"));
+    await_idle(f.port);
+}
+
+static void it_survives_the_first_client(void **state)
+{
+    (void)state;
+    const char *const FIRST[2] = {long_query(0, "}"), long_query(0, ",\"stream\":true}")};
+    for (int i = 0; i < 2; i++) {
+        double sequences = metric(f.port, "sovereign_sequences_total");
+        struct client first = send_query(FIRST[i]);
+        await_metric(f.port, "sovereign_cache_in_flight", 1);
+        struct client second = send_query(FIRST[1 - i]);
+        struct client third = send_query(FIRST[i]);
+        await_metric(f.port, "sovereign_http_requests_in_progress", 4);
+        client_close(&first);
+        json_t *a = i == 0 ? take_stream(&second, "join") : take_object(&second, "join");
+        json_t *b = i == 0 ? take_object(&third, "join") : take_stream(&third, "join");
+        expect_same_answer(a, b);
+        assert_true(metric(f.port, "sovereign_sequences_total") ==
+                    sequences + 1 + IHSAN_DIMENSIONS);
+        json_decref(a);
+        json_decref(b);
+        /* The second round begins with nothing kept. */
+        query_fixture_stop(&q, &f);
+        (void)start(NULL);
+    }
+}
+
+static void the_last_to_leave_ends_it(void **state)
+{
+    (void)state;
+    const char *const BODIES[2] = {long_query(4, "}"), long_query(4, ",\"stream\":true}")};
+    for (int round = 0; round < 3; round++) {
+        struct client clients[3];
+        double sequences = metric(f.port, "sovereign_sequences_total");
+        for (int i = 0; i < 3; i++) clients[i] = send_query(BODIES[(i + round) % 2]);
+        await_metric(f.port, "sovereign_cache_in_flight", 1);
+        /* Now in a step, now in a scoring. */
+        int64_t until = clock_monotonic_ns() + (int64_t)FIXTURE_WAIT_MS * 1000000;
+        while (metric(f.port, "sovereign_sequences_total") < sequences + 1 + 4 * round)
+            assert_true(clock_monotonic_ns() < until);
+        for (int i = 0; i < 3; i++) client_close(&clients[i]);
+        await_idle(f.port);
+        await_metric(f.port, "sovereign_cache_in_flight", 0);
+    }
+    json_decref(ask(ASK "}", 200, "miss"));
+}
+
+/* ---- deadlines ---- */
+
+/* One of them has little time: it ends with what there is, and the other gets all. */
+static void each_has_its_own_deadline(void **state)
+{
+    (void)state;
+    struct client whole = send_query(long_query(0, "}"));
+    await_metric(f.port, "sovereign_cache_in_flight", 1);
+    json_t *late = ask(long_query(0, ",\"timeout_ms\":30}"), 200, "join");
+    assert_string_equal(json_text_at(late, "status"), "timeout");
+    assert_true(json_is_null(json_object_get(late, "ihsan")));
+    double written = json_number_at(json_object_get(late, "usage"), "completion_tokens");
+    struct client stream = send_query(long_query(0, ",\"timeout_ms\":40,\"stream\":true}"));
+    json_t *streamed = take_stream(&stream, "join");
+    assert_string_equal(json_text_at(streamed, "status"), "timeout");
+    json_t *all = take_object(&whole, "miss");
+    assert_true(written < json_number_at(json_object_get(all, "usage"), "completion_tokens"));
+    const json_t *part = json_object_get(streamed, "answer"),
+                 *full = json_object_get(all, "answer");
+    assert_true(json_string_length(part) < json_string_length(full));
+    assert_memory_equal(json_string_value(part), json_string_value(full), json_string_length(part));
+    assert_true(metric(f.port, "sovereign_queries_total{status=\"timeout\"}") == 2);
+    json_decref(late);
+    json_decref(streamed);
+    json_decref(all);
+    await_idle(f.port);
+}
+
+/* Alone, with a deadline: what runs ends with it, and nothing is kept. */
+static void a_deadline_frees_the_sequence(void **state)
+{
+    (void)state;
+    for (int depth = 0; depth < 2; depth++) {
+        for (int stream = 0; stream < 2; stream++) {
+            struct client c = send_query(long_query(
+                8 * depth, stream ? ",\"timeout_ms\":60,\"stream\":true}" : ",\"timeout_ms\":60}"));
+            json_t *r = stream ? take_stream(&c, "miss") : take_object(&c, "miss");
+            assert_string_equal(json_text_at(r, "status"), "timeout");
+            await_idle(f.port);
+            const json_t *thoughts = json_object_get(r, "thoughts");
+            size_t count = json_array_size(thoughts);
+            if (depth == 1 && count > 0)
+                assert_true(json_string_length(
+                                json_object_get(json_array_get(thoughts, count - 1), "text")) > 0);
+            json_decref(r);
+        }
+    }
+    q.config.gate = GATE_ENFORCE;
+    json_t *r = ask(long_query(0, ",\"timeout_ms\":60}"), 403, "miss");
+    assert_string_equal(json_text_at(r, "status"), "withheld");
+    assert_non_null(strstr(json_text_at(json_object_get(r, "error"), "message"), "deadline"));
+    json_decref(r);
+    await_idle(f.port);
+}
+
+/* ---- what can go wrong ---- */
+
+/* A queue with room for a step, and none for its scoring: all are told the same. */
+static void a_failure_is_told_to_all(void **state)
+{
+    (void)state;
+    query_fixture_stop(&q, &f);
+    query_fixture_start(&q, &f, 1, 4);
+    query_fixture_start_cache(&q, &f);
+    struct client one = send_query(long_query(0, "}")),
+                  two = send_query(long_query(0, ",\"stream\":true}"));
+    struct response r = client_read(&one, true);
+    expect_error(&r, 429, "server_busy", "");
+    r = client_read(&two, true);
+    assert_int_equal(r.status, 200);
+    assert_non_null(strstr(strbuf_text(&r.body), "event: answer\n"));
+    assert_non_null(strstr(strbuf_text(&r.body), "event: error\ndata: {\"error\":"));
+    assert_null(strstr(strbuf_text(&r.body), "event: done"));
+    response_free(&r);
+    client_close(&one);
+    client_close(&two);
+    await_idle(f.port);
+}
+
+static void a_content_without_room_is_told_at_once(void **state)
+{
+    (void)state;
+    struct strbuf body = {0};
+    strbuf_puts(&body, "{\"seed\":1,\"stream\":true,\"content\":\"");
+    for (int i = 0; i < FIXTURE_CONTEXT; i++) strbuf_putc(&body, 'q');
+    strbuf_puts(&body, "\"}");
+    for (int i = 0; i < 2; i++) {
+        struct response r = http(f.port, "POST", QUERY, "", body.data);
+        expect_error(&r, 400, "context_length_exceeded", "8192");
+    }
+    strbuf_free(&body);
+    await_metric(f.port, "sovereign_cache_in_flight", 0);
+}
+
+static void a_server_that_stops_says_so_to_all(void **state)
+{
+    (void)state;
+    struct client one = send_query(long_query(0, ",\"stream\":true}"));
+    await_metric(f.port, "sovereign_requests_running", 1);
+    struct client two = send_query(long_query(0, ",\"stream\":true}"));
+    await_metric(f.port, "sovereign_http_requests_in_progress", 3);
+    server_stop(f.server, 0);
+    struct response r = client_read(&one, true);
+    assert_non_null(strstr(strbuf_text(&r.body), "event: error\ndata: {\"error\":"));
+    response_free(&r);
+    r = client_read(&two, true);
+    assert_non_null(strstr(strbuf_text(&r.body), "shutting_down"));
+    response_free(&r);
+    client_close(&one);
+    client_close(&two);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(an_equal_query_is_a_hit, start, stop),
+        cmocka_unit_test_setup_teardown(clients_say_what_they_want_of_the_cache, start, stop),
+        cmocka_unit_test_setup_teardown(those_who_ask_together_share_one_computation, start, stop),
+        cmocka_unit_test_setup_teardown(it_survives_the_first_client, start, stop),
+        cmocka_unit_test_setup_teardown(the_last_to_leave_ends_it, start, stop),
+        cmocka_unit_test_setup_teardown(each_has_its_own_deadline, start, stop),
+        cmocka_unit_test_setup_teardown(a_deadline_frees_the_sequence, start, stop),
+        cmocka_unit_test_setup_teardown(a_failure_is_told_to_all, start, stop),
+        cmocka_unit_test_setup_teardown(a_content_without_room_is_told_at_once, start, stop),
+        cmocka_unit_test_setup_teardown(a_server_that_stops_says_so_to_all, start, stop),
+    };
+    return cmocka_run_group_tests(tests, load, unload);
+}
