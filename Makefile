@@ -213,8 +213,10 @@ $(BUILD)/sovereign: $(MAIN:%.c=$(BUILD)/obj/%.o) $(LIB)
 $(TOOL_SRCS:tools/%.c=$(BUILD)/%): $(BUILD)/%: $(BUILD)/obj/tools/%.o $(LIB)
 	$(call link,$(CC),,$(LIBS))
 $(BUILD)/mkmodel: $(MKMODEL_SRCS:%.c=$(BUILD)/obj/%.o)
+# So that the test sees who calls these.
+$(BUILD)/tests/test_server_cache: TEST_LINK := -Wl,--wrap=tokenizer_encode,--wrap=tokenizer_encode_guarded,--wrap=engine_submit
 $(BUILD)/tests/%: $(BUILD)/obj/tests/%.o $(LIB)
-	$(call link,$(CC),,$(LIBS) $(TEST_LIBS))
+	$(call link,$(CC),$(TEST_LINK),$(LIBS) $(TEST_LIBS))
 $(BUILD)/bin/fuzz_%: $(BUILD)/obj/fuzz/fuzz_%.o $(LIB)
 	$(call link,$(CC),-fsanitize=fuzzer,$(LIBS))
 

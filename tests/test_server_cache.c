@@ -7,6 +7,7 @@
 #include "tests/server_fixture.h"
 
 #include <pthread.h>
+#include <stdatomic.h>
 
 #include "cache/flight.h"
 #include "server/answer_key.h"
@@ -177,6 +178,88 @@ static void test_a_hit_has_the_bytes_of_a_miss_in_every_form(void **state)
             strbuf_free(&one);
             strbuf_free(&two);
         }
+    }
+}
+
+/* The linker leads calls of these functions here (Makefile), and __real_ to the functions. */
+static atomic_uint tokenized, submitted;
+
+enum sov_error __real_tokenizer_encode(const struct tokenizer *tok, const char *text, size_t length,
+                                       unsigned flags, struct token_list *list,
+                                       struct sov_errbuf *err);
+enum sov_error __wrap_tokenizer_encode(const struct tokenizer *tok, const char *text, size_t length,
+                                       unsigned flags, struct token_list *list,
+                                       struct sov_errbuf *err);
+enum sov_error __wrap_tokenizer_encode(const struct tokenizer *tok, const char *text, size_t length,
+                                       unsigned flags, struct token_list *list,
+                                       struct sov_errbuf *err)
+{
+    atomic_fetch_add(&tokenized, 1);
+    return __real_tokenizer_encode(tok, text, length, flags, list, err);
+}
+
+enum sov_error __real_tokenizer_encode_guarded(const struct tokenizer *tok, const char *text,
+                                               size_t length, unsigned flags,
+                                               const struct tokenizer_span *spans,
+                                               size_t span_count, struct token_list *list,
+                                               struct sov_errbuf *err);
+enum sov_error __wrap_tokenizer_encode_guarded(const struct tokenizer *tok, const char *text,
+                                               size_t length, unsigned flags,
+                                               const struct tokenizer_span *spans,
+                                               size_t span_count, struct token_list *list,
+                                               struct sov_errbuf *err);
+enum sov_error __wrap_tokenizer_encode_guarded(const struct tokenizer *tok, const char *text,
+                                               size_t length, unsigned flags,
+                                               const struct tokenizer_span *spans,
+                                               size_t span_count, struct token_list *list,
+                                               struct sov_errbuf *err)
+{
+    atomic_fetch_add(&tokenized, 1);
+    return __real_tokenizer_encode_guarded(tok, text, length, flags, spans, span_count, list, err);
+}
+
+enum sov_error __real_engine_submit(struct engine *engine, const struct engine_request *request,
+                                    engine_notify *notify, void *user, struct engine_job **out,
+                                    struct sov_errbuf *err);
+enum sov_error __wrap_engine_submit(struct engine *engine, const struct engine_request *request,
+                                    engine_notify *notify, void *user, struct engine_job **out,
+                                    struct sov_errbuf *err);
+enum sov_error __wrap_engine_submit(struct engine *engine, const struct engine_request *request,
+                                    engine_notify *notify, void *user, struct engine_job **out,
+                                    struct sov_errbuf *err)
+{
+    atomic_fetch_add(&submitted, 1);
+    return __real_engine_submit(engine, request, notify, user, out, err);
+}
+
+/* In whichever form it is asked for: seen before byte for byte, or only by what it means. */
+static void test_a_hit_is_not_tokenized_and_wakes_no_engine(void **state)
+{
+    (void)state;
+    for (int i = 0; i < REQUEST_COUNT; i++) {
+        char body[1024];
+        struct engine_stats before, after;
+        atomic_store(&tokenized, 0);
+        atomic_store(&submitted, 0);
+        snprintf(body, sizeof body, "{%s}", REQUESTS[i].fields);
+        expect_way(REQUESTS[i].path, "", body, "miss");
+        assert_true(atomic_load(&submitted) > 0);
+        bool is_text = strstr(body, "\"prompt\":[72") == NULL; /* else ids */
+        assert_int_equal(atomic_exchange(&tokenized, 0) > 0, is_text);
+        atomic_store(&submitted, 0);
+        await_idle(f.port);
+        engine_stats_read(f.engine, &before);
+        for (int form = 0; form < 3; form++)
+            for (int again = 0; again < 3; again++) {
+                snprintf(body, sizeof body, "{%s%s%s}", again == 2 ? " " : "", REQUESTS[i].fields,
+                         FORMS[form]);
+                expect_way(REQUESTS[i].path, "", body, "hit");
+                expect_way(REQUESTS[i].path, "Cache-Control: no-store\r\n", body, "hit");
+            }
+        engine_stats_read(f.engine, &after);
+        assert_int_equal(atomic_load(&tokenized), 0);
+        assert_int_equal(atomic_load(&submitted), 0);
+        assert_int_equal(after.steps_total, before.steps_total);
     }
 }
 
@@ -877,6 +960,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         EACH(test_a_hit_has_the_bytes_of_a_miss_in_every_form),
+        EACH(test_a_hit_is_not_tokenized_and_wakes_no_engine),
         EACH(test_a_stream_fills_the_cache_for_whole_answers),
         EACH(test_what_decides_the_answer_is_told_apart),
         EACH(test_chance_is_not_cached),
