@@ -40,6 +40,12 @@ shapes decode odd/q4_0 avx512 8 sovereign 80 tokens/s
 shapes prefill tinyllama/q4_0 avx512 256 sovereign 100 tokens/s
 shapes prefill odd/q4_0 avx512 256 sovereign 280 tokens/s
 prefix seconds q4_0 avx512 64 llama 100 s
+http hit_rate nginx two-cpus 64 sovereign 90000 requests/s
+http hit_rate nginx two-cpus 64 peer 120000 requests/s
+http hit_latency_p50 memcached one-cpu 1 sovereign 18 us
+http hit_latency_p50 memcached one-cpu 1 peer 16 us
+http hit_latency_p50 memcached two-cpus 1 sovereign 150 us
+http hit_latency_p50 memcached two-cpus 1 peer 60 us
 END
 run() { # sets output and status
     rm -f "$TMPDIR"/*.svg "$TMPDIR/bench.json"
@@ -66,7 +72,12 @@ check "the gain of batching is a figure" equal "$(json 'f("batch_8_over_1", 8).s
 check "of times, less is better" equal "$(json 'f("seconds", 64).met')" false
 check "an idle server is judged alone" equal "$(json 'f("idle_cpu", 32).met')" true
 check "what the machine is stays as it was" equal "$(json 'b.machine.cpu + " " + b.machine.commit')" "Test & Sons 671e261"
-check "the table counts the floors" has "$output" "3 of 8 floors met"
+check "the table counts the floors" has "$output" "5 of 11 floors met"
+check "hits through HTTP are set against nginx" equal "$(json '[f("hit_rate", 64).ratio, f("hit_rate", 64).met].join()')" 0.75,true
+check "and named after whom they are set against" equal "$(json 'f("hit_rate", 64).weights + f("hit_rate", 64).peer.median')" nginx120000
+check "their latency against memcached, placement by placement" equal \
+    "$(json 'b.figures.filter(x => x.metric === "hit_latency_p50").map(x => x.isa + x.ratio + x.met).join()')" \
+    "one-cpu1.125true,two-cpus2.5false"
 shape() { # what the report says of a metric of the odd shape
     json "(x => x.sovereign.median.toFixed(3) + ' ' + x.met)(b.figures.find(x => x.weights === 'odd/q4_0' && x.metric === '$1' && x.size === $2))"
 }
@@ -76,13 +87,13 @@ check "in a prompt without the output matrix of all tokens but one" equal "$(sha
 check "there is a plot of decode" has "$(cat "$TMPDIR/decode.svg")" "limit of the machine"
 
 sed -i 's/ 30 s$/ 20 s/; s/sovereign 270/sovereign 500/; s/sovereign 80 /sovereign 95 /
-    s/sovereign 280 /sovereign 290 /' "$records"
+    s/sovereign 280 /sovereign 290 /; s/sovereign 150 us/sovereign 90 us/' "$records"
 run
 check "with all floors met the status is 0" equal "$status $(json 'f("decode", 8).of_limit')" "0 1"
 
 echo "engine decode q4_0 avx512 8 nobody 200 tokens/s" >>"$records"
 run
-check "a line that is no record is named" has "$status $output" "records.txt:27"
+check "a line that is no record is named" has "$status $output" "records.txt:33"
 
 check "a section that there is not is refused" has "$(bench/run SECTIONS=engine,speed 2>&1)" "no section 'speed'"
 check "so is an argument without a value" has "$(bench/run engine 2>&1)" "not NAME=VALUE"
