@@ -47,7 +47,7 @@ static void text_header(const char *section, struct strbuf *out)
     strbuf_printf(out, "\n%-20s %6s", section, "n");
     for (size_t i = 0; i < sizeof COLUMNS / sizeof *COLUMNS; i++)
         strbuf_printf(out, " %7s", COLUMNS[i]);
-    strbuf_printf(out, "    %8s %5s %6s\n", "per s", "CPU %", "RSS MB");
+    strbuf_printf(out, "    %8s %5s %6s\n", "QPS", "CPU %", "RSS MB");
 }
 
 static void text_change(const struct bench_result *r, struct strbuf *out)
@@ -150,6 +150,7 @@ void bench_report_text(const struct bench_report *report, struct strbuf *out)
     for (int i = 0; i < report->difference_count; i++)
         strbuf_printf(out, "  warning: %s\n", report->differences[i]);
     text_results(report, out);
+    for (int i = 0; i < report->note_count; i++)
+        strbuf_printf(out, "%s%s\n", i == 0 ? "\n" : "", report->notes[i]);
     text_seed(report, out);
-    for (int i = 0; i < report->note_count; i++) strbuf_printf(out, "%s\n", report->notes[i]);
 }

@@ -117,7 +117,7 @@ static enum sov_error inference_prefill(struct bench_run *run, struct sov_errbuf
     if (r == NULL) return rc != SOV_OK ? rc : SOV_ERR_NOMEM;
     r->unit = bench_unit_fit(r->summary.median);
     double limit = bench_limit_step_ns(&run->report->limits, &m->cost, tokens, 1) / tokens;
-    bench_what(r, "a token of a prompt of %d, one sequence; per second: tokens", tokens);
+    bench_what(r, "a token of a prompt of %d, one sequence; QPS are tokens", tokens);
     bench_limit_set(r, limit, r->summary.median,
                     "all weights read once per prompt, or all multiply-adds done");
     return SOV_OK;
@@ -174,7 +174,7 @@ static enum sov_error batching_measure(struct bench_run *run, const char *name, 
     *out = bench_add(run, name, "token", BENCH_MS, &samples, &meter, (double)count * batch, err);
     if (*out == NULL) return SOV_ERR_NOMEM;
     (*out)->unit = bench_unit_fit((*out)->summary.median);
-    bench_what(*out, "a step of %d sequence%s behind prompts of %d; per second: tokens", batch,
+    bench_what(*out, "a step of %d sequence%s behind prompts of %d; QPS are tokens", batch,
                batch == 1 ? "" : "s", INFERENCE_PROMPT);
     bench_limit_set(*out, bench_limit_step_ns(&run->report->limits, &m->cost, batch, batch),
                     (*out)->summary.median, "all weights read once, or all multiply-adds done");

@@ -23,7 +23,8 @@
 
 enum {
     BENCH_SECTIONS_ROOM = 16,
-    BENCH_PARALLEL_DEFAULT = 16, /* the clients of the throughput row */
+    BENCH_PARALLEL_DEFAULT = 16,  /* the clients of the throughput row */
+    BENCH_CONTEXT_DEFAULT = 1024, /* many times what is asked; or what the model was trained for */
     BENCH_BAR_CELLS = 30,
     BENCH_BAR_NS = 100000000, /* between two pictures of it */
     BENCH_PERCENT_MAX = 1000000,
@@ -188,11 +189,21 @@ static void bench_describe_model(struct bench_command *c, const struct cli_runti
     id->weight_bytes = (double)config->weight_bytes;
 }
 
+/* Where --ctx says nothing. What is wrong with the model, loading says better. */
+static void bench_choose_context(struct bench_command *c, const struct cli_runtime *rt)
+{
+    struct model_config config;
+    if (c->flags.context != 0 || model_config_read(rt->gguf, &config, NULL) != SOV_OK) return;
+    c->flags.context =
+        config.context_train < BENCH_CONTEXT_DEFAULT ? config.context_train : BENCH_CONTEXT_DEFAULT;
+}
+
 static int bench_load(struct bench_command *c, struct cli_runtime *rt)
 {
     struct sov_errbuf err = {""};
     int status = cli_model_digest_start(c->flags.model, NULL, &c->digest);
     if (status == CLI_OK) status = cli_runtime_open(rt, &c->flags);
+    if (status == CLI_OK) bench_choose_context(c, rt);
     if (status == CLI_OK) status = cli_runtime_load(rt, &c->flags);
     if (status != CLI_OK) return status;
     bench_describe_model(c, rt);
