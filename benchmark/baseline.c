@@ -52,7 +52,7 @@ static enum sov_error baseline_number(const json_t *object, const char *where, c
 static enum sov_error baseline_int(const json_t *object, const char *where, const char *name,
                                    int min, int max, int *out, struct sov_errbuf *err)
 {
-    double number;
+    double number = 0;
     enum sov_error rc = baseline_number(object, where, name, min, max, &number, err);
     if (rc != SOV_OK) return rc;
     *out = (int)number;

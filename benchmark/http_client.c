@@ -152,7 +152,7 @@ static enum sov_error load_one(struct load *l, struct bench_http *client, struct
                                int index, struct sov_errbuf *err)
 {
     struct bench_load *of = l->of;
-    struct bench_http_reply reply;
+    struct bench_http_reply reply = {0};
     struct bench_answer *answer = &of->answers[index];
     strbuf_clear(request);
     of->request(of->user, index, request);

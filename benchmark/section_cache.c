@@ -266,7 +266,8 @@ static enum sov_error cache_evict(struct cache_bench *b, const char *name, size_
     struct cache_stats stats = {0};
     int count = bench_count(run, CACHE_EVICTIONS, CACHE_LEAST);
     struct cache **all = sov_calloc(caches, sizeof *all);
-    enum sov_error rc = all != NULL ? SOV_OK : sov_fail(err, SOV_ERR_NOMEM, "%s: no memory", name);
+    enum sov_error rc = SOV_OK;
+    if (all == NULL) return sov_fail(err, SOV_ERR_NOMEM, "%s: no memory", name);
     for (size_t c = 0; c < caches && rc == SOV_OK; c++) rc = cache_create(&config, &all[c], err);
     if (rc == SOV_OK)
         rc = cache_insert_all(b, all, caches, caches * entries + caches * entries / 8, count, from,
@@ -274,7 +275,7 @@ static enum sov_error cache_evict(struct cache_bench *b, const char *name, size_
     if (rc == SOV_OK) cache_stats_read(all[0], &stats);
     if (rc == SOV_OK && stats.evictions == 0)
         rc = sov_fail(err, SOV_ERR_INTERNAL, "%s: nothing was evicted", name);
-    for (size_t c = 0; all != NULL && c < caches; c++) cache_free(all[c]);
+    for (size_t c = 0; c < caches; c++) cache_free(all[c]);
     sov_free(all);
     if (rc != SOV_OK) {
         bench_samples_free(&samples);
@@ -289,14 +290,14 @@ static enum sov_error cache_evict(struct cache_bench *b, const char *name, size_
 
 static enum sov_error cache_evictions(struct cache_bench *b, struct sov_errbuf *err)
 {
-    struct bench_result *large, *small;
+    struct bench_result *large = NULL, *small = NULL;
     size_t entries = cache_bench_entries(b->run, CACHE_EVICT_LARGE, CACHE_EVICT_BYTES);
     enum sov_error rc = cache_evict(b, "cache.evict_large", 1, entries, 0.3, &large, err);
     if (rc != SOV_OK) return rc;
     rc = cache_evict(b, "cache.evict_small",
                      entries > CACHE_EVICT_SMALL ? entries / CACHE_EVICT_SMALL : 1,
                      CACHE_EVICT_SMALL, 0.55, &small, err);
-    if (rc == SOV_OK && small->summary.median > 0)
+    if (large != NULL && small != NULL && small->summary.median > 0)
         bench_result_extra(large, "times_evict_small",
                            large->summary.median / small->summary.median);
     return rc;
@@ -338,19 +339,20 @@ static enum sov_error cache_over_http(struct bench_run *run, struct sov_errbuf *
     struct bench_workload by_query = BENCH_WORKLOAD_HITS;
     double loopback = run->report->limits.loopback_ns;
     struct bench_server server;
-    struct bench_result *r;
+    struct bench_result *r = NULL;
     by_query.route = BENCH_ROUTE_QUERY;
     enum sov_error rc = bench_server_start(&server, run->model, err);
     if (rc != SOV_OK) return rc;
     rc = cache_http(run, &server, &BENCH_WORKLOAD_HITS, "cache.http_hit", 1, &r, err);
-    if (rc == SOV_OK) {
+    if (rc == SOV_OK && r != NULL) {
         double p50 = r->summary.median;
         bench_limit_set(r, loopback, p50, "%s", limit_what);
         bench_metric_set(run, BENCH_METRIC_HIT, p50 * 1e-6, loopback * 1e-6,
                          p50 > 0 ? loopback / p50 : 0, limit_what);
         rc = cache_http(run, &server, &by_query, "cache.query_hit", 1, &r, err);
     }
-    if (rc == SOV_OK) bench_limit_set(r, loopback, r->summary.median, "%s", limit_what);
+    if (rc == SOV_OK && r != NULL)
+        bench_limit_set(r, loopback, r->summary.median, "%s", limit_what);
     if (rc == SOV_OK)
         rc = cache_http(run, &server, &BENCH_WORKLOAD_HITS, "cache.http_rate", CACHE_HTTP_CLIENTS,
                         &r, err);
