@@ -106,6 +106,7 @@ struct message_request {
     uint32_t pattern_first;  /* its index in message_batch.patterns */
     uint32_t offset, length; /* of its encoding in message_batch.bytes */
     struct message_digest digest;
+    bool known; /* struct message_known had it: signature and patterns were checked before */
 };
 
 /* Requests in order: the value of one sequence number. request_count 0 is the null batch. */
@@ -333,6 +334,7 @@ void message_request_wrap(const uint8_t *request, uint32_t length, struct messag
 struct message_signed {
     uint8_t seat;
     bool request; /* signed by a member as submitter, not by a replica as voter */
+    bool known;   /* that request was met before, in its whole, with this signature */
     uint32_t epoch;
     struct message_digest digest;
     const uint8_t *signature;
