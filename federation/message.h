@@ -160,7 +160,7 @@ enum message_status_flags {
 /* Bit i of the maps is sequence stable + 1 + i; window is their length in bits, a multiple of 8. */
 struct message_status {
     uint8_t flags;
-    uint64_t executed;     /* the highest sequence delivered */
+    uint64_t executed;     /* the highest sequence delivered and durable: what can be fetched */
     uint64_t view_changes; /* bit per seat: its VIEW_CHANGE for this view is here */
     uint16_t window;
     uint8_t proposed[PBFT_WINDOW_MAX / 8], prepared[PBFT_WINDOW_MAX / 8],
@@ -303,8 +303,10 @@ bool message_prepared_next(const struct message_prepared_list *list, uint32_t *c
 
 /*
  * Making requests. Patterns must be canonical JSON already. The bytes appended to out are a request with room for the
- * signature, which the caller makes over *digest and writes with message_request_sign. To submit it, decode the
- * encoded REQUEST (message_request_wrap) like one from a peer. SOV_ERR_LIMIT, SOV_ERR_NOMEM.
+ * signature, which message_request_sign writes. What is signed is *digest; with digest NULL nothing is hashed here:
+ * then message_request_wrap, message_encode, message_decode (which hashes, this once), sign what that calls the
+ * message's digest, and message_request_sign into the encoded REQUEST, of which the request is the end.
+ * SOV_ERR_LIMIT, SOV_ERR_NOMEM.
  */
 struct message_text {
     const uint8_t *bytes;
@@ -318,7 +320,7 @@ enum sov_error message_change_build(const struct message_scratch *scratch, uint8
                                     uint64_t number, const struct message_change *change,
                                     struct strbuf *out, struct message_digest *digest,
                                     struct sov_errbuf *err);
-/* request: the encoded bytes, as built; length: theirs. */
+/* The last bytes of these: of a request as built, or of a REQUEST as encoded. */
 void message_request_sign(uint8_t *request, size_t length,
                           const uint8_t signature[MESSAGE_SIGNATURE_BYTES]);
 

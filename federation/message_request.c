@@ -95,13 +95,16 @@ static enum sov_error build(const struct message_scratch *scratch, struct messag
         message_store(length, patterns[i].length, 4);
         whole = whole && strbuf_append(out, length, sizeof length) &&
                 strbuf_append(out, patterns[i].bytes, patterns[i].length);
-        message_pattern_digest(patterns[i].bytes, patterns[i].length, scratch->counts, &digests[i]);
+        if (digest != NULL)
+            message_pattern_digest(patterns[i].bytes, patterns[i].length, scratch->counts,
+                                   &digests[i]);
     }
     if (!whole || !strbuf_append(out, room, sizeof room)) {
         out->length = before;
         return sov_fail(err, SOV_ERR_NOMEM, "no memory for a request");
     }
-    message_request_digest(&scratch->federation, request, digests, scratch->counts, digest);
+    if (digest != NULL)
+        message_request_digest(&scratch->federation, request, digests, scratch->counts, digest);
     return SOV_OK;
 }
 

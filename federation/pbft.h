@@ -12,7 +12,7 @@
  *
  * Persist before send: the core itself holds back what depends on a record until PBFT_EVENT_DURABLE covers that
  * record's token, so a shell may send every SEND it sees at once and need not think about it. It only has to be
- * true about durability: tokens ascend by one; "durable up to T" says that every record with a token <= T is.
+ * true about durability: tokens ascend by one (the first is 2); "durable up to T" says that every record with a token <= T is.
  *
  * Trust. Messages come with all signatures verified (message_signed_next), with the keys of the epoch given in the
  * event, and, for REQUEST and PRE_PREPARE, with message_check_canonical passed. `from` is the seat of the
@@ -24,12 +24,11 @@
  *     kind          key (view, sequence)   written                              may go when
  *     NUMBERS       0, number              before own request numbers are used  a newer one is durable
  *     SNAPSHOT      epoch, sequence        at every checkpoint, when executed   a newer one is durable
- *     LOG_ENTRY     view, sequence         when executed (effect DELIVER)       never: this is the log
  *     STABLE        epoch, sequence        when a checkpoint becomes stable     a newer one is durable
- *     VIEW_CHANGE   view, sender           own: before it is sent; others': with the NEW_VIEW
- *                                          that stands on them                  of a lower view than the highest
- *                                                                               durable VIEW_CHANGE or NEW_VIEW...
- *     NEW_VIEW      view, 0                when entered                         ...of the same kind
+ *     LOG_ENTRY     view, sequence         when executed (effect DELIVER)       never: this is the log
+ *     VIEW_CHANGE   view, sender           own: before it is sent; others':     its view is below V, the highest of
+ *                                          with the NEW_VIEW on them            durable NEW_VIEWs and own VIEW_CHANGEs
+ *     NEW_VIEW      view, 0                when the view is entered             its view is below V
  *     PREPARED      view, sequence         before COMMIT                        sequence <= that of a durable STABLE
  *     PRE_PREPARE   view, sequence         before PREPARE (and before itself)   likewise
  *
@@ -38,7 +37,8 @@
  *
  * Restart: pbft_create with the same config, then pbft_restore for the records, kinds in the order of the table
  * (NUMBERS first, PRE_PREPARE last; only the newest NUMBERS, SNAPSHOT and STABLE; of LOG_ENTRY those behind the
- * snapshot, sequences ascending; PRE_PREPARE by ascending view), then PBFT_EVENT_START. A replica that lost its records
+ * snapshot, sequences ascending; VIEW_CHANGE and NEW_VIEW together, by ascending view, in each view the VIEW_CHANGEs
+ * first; PREPARED and PRE_PREPARE by ascending view), then PBFT_EVENT_START. A replica that lost its records
  * is created with `amnesia`, and does not vote before it cannot contradict what it may have said.
  *
  * Threads: one at a time.

@@ -1,0 +1,92 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The primary's part: what waits becomes a batch as soon as the pipeline has room, with no delay to fill it. Under load
+ * the pipeline is full, requests gather meanwhile, and batches grow by themselves (TOCS 2002, section 5.1.4).
+ * Members take turns, one request each, so that the member with the most requests does not decide how long the
+ * others wait.
+ */
+#include "federation/pbft_private.h"
+
+static bool may_propose(const struct pbft *core)
+{
+    if (core->changing || !pbft_may_vote(core) || !pbft_is_primary(core)) return false;
+    if (core->waiting_requests == 0 || core->next_sequence > pbft_sequence_max(core)) return false;
+    /* What a NEW_VIEW proposed comes first, and needs the window to have reached it. */
+    if (core->new_view.present && core->low < core->selection.low) return false;
+    return core->next_sequence - 1 < core->executed + core->config.pipeline_max;
+}
+
+/* The lowest number that waits and is in no proposal of this view. */
+static struct pbft_entry *candidate(struct pbft_queue *queue, uint64_t view)
+{
+    struct pbft_entry *best = NULL;
+    for (uint64_t left = queue->present & ~queue->unjudged; left != 0; left &= left - 1) {
+        struct pbft_entry *entry = &queue->entries[__builtin_ctzll(left)];
+        if (entry->marked == view + 1) continue;
+        if (best == NULL || entry->request.number < best->request.number) best = entry;
+    }
+    return best;
+}
+
+static bool append(const struct pbft *core, struct pbft_body *body, const struct pbft_queue *queue,
+                   const struct pbft_entry *entry)
+{
+    const struct message_limits *limits = &core->config.limits;
+    const struct message_request *request = &entry->request;
+    if (body->request_count >= limits->batch_requests_max ||
+        request->pattern_count > limits->batch_patterns_max - body->pattern_count ||
+        request->length > limits->batch_bytes_max - body->length)
+        return false;
+    const uint8_t *at = queue->buffer + entry->offset;
+    const uint32_t digests = request->pattern_count * MESSAGE_DIGEST_BYTES;
+    struct message_request *out = &body->requests[body->request_count];
+    *out = *request;
+    out->offset = body->length;
+    out->pattern_first = body->pattern_count;
+    memcpy(body->patterns + body->pattern_count, at, digests);
+    memcpy(body->bytes + body->length, at + digests, request->length);
+    body->verdicts[body->request_count++] = PBFT_VALID;
+    body->pattern_count += request->pattern_count;
+    body->length += request->length;
+    return true;
+}
+
+static void fill(struct pbft *core, struct pbft_body *body)
+{
+    body->length = body->request_count = body->pattern_count = body->unjudged = 0;
+    body->refused = false;
+    uint32_t fruitless = 0;
+    while (fruitless < core->n) {
+        const uint8_t seat = core->order[core->propose_turn++ % core->n];
+        struct pbft_queue *queue = &core->queues[seat];
+        struct pbft_entry *entry = candidate(queue, core->view);
+        if (entry == NULL) {
+            fruitless++;
+            continue;
+        }
+        if (!append(core, body, queue, entry)) {
+            core->propose_turn--; /* its turn is not over */
+            break;
+        }
+        entry->marked = core->view + 1;
+        fruitless = 0;
+    }
+}
+
+void pbft_propose(struct pbft *core)
+{
+    while (may_propose(core)) {
+        struct pbft_slot *slot = pbft_slot_get(core, core->next_sequence);
+        if (slot == NULL) return;
+        struct pbft_body *body = pbft_slot_spare(slot);
+        body->present = false;
+        fill(core, body);
+        if (body->request_count == 0) return;
+        memset(body->executed, 0, body->request_count);
+        message_batch_digest(&core->config.federation, body->requests, body->request_count, NULL,
+                             &body->digest);
+        body->present = true;
+        core->next_sequence++;
+        pbft_accept_proposal(core, slot, core->view, &body->digest, false);
+    }
+}

@@ -1,0 +1,183 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * For who is behind or comes back empty (OSDI 1999, section 4.6, state transfer; here the state is the log). Entries
+ * are fetched in a window from several peers at a time; each carries its commit certificate, so each is checked by
+ * itself, and who sent it need not be believed. A peer that claims entries and does not send them, or sends wrong
+ * ones, is not asked for a while that doubles.
+ *
+ * A replica that lost its records (amnesia) follows the log like this, but votes only when it cannot contradict what
+ * it may have said before (TOCS 2002, section 4.3.2, the estimation of the recovery point): its old votes were for
+ * sequences in a window above a checkpoint that a quorum had executed. When it has caught up with all that n - f - 1
+ * others had executed at some time after its start, that checkpoint is below what it has executed, and a window further
+ * on is above every old vote.
+ */
+#include "federation/pbft_private.h"
+
+static struct pbft_fetch *fetch_at(struct pbft *core, uint64_t sequence)
+{
+    return &core->fetches[sequence % core->config.transfer_window];
+}
+
+struct pbft_fetch *pbft_fetched(struct pbft *core, uint64_t sequence)
+{
+    struct pbft_fetch *fetch = fetch_at(core, sequence);
+    return fetch->sequence == sequence && fetch->certificate.present ? fetch : NULL;
+}
+
+static bool believed(const struct pbft *core, uint8_t seat, uint64_t sequence)
+{
+    const struct pbft_peer *peer = &core->peers[seat];
+    return seat != core->self && peer->distrust == 0 && peer->executed >= sequence;
+}
+
+static void distrust(struct pbft *core, uint8_t seat)
+{
+    struct pbft_peer *peer = &core->peers[seat];
+    if (peer->failures < PBFT_DISTRUST_SHIFT_MAX) peer->failures++;
+    peer->distrust = (uint32_t)1 << peer->failures;
+}
+
+static uint64_t further(const struct pbft *core)
+{
+    uint64_t most = core->executed;
+    for (uint8_t seat = 0; seat < MESSAGE_SEATS_MAX; seat++)
+        if (believed(core, seat, most + 1)) most = core->peers[seat].executed;
+    return most;
+}
+
+static void recover(struct pbft *core, uint8_t from)
+{
+    if (!core->recovering || !pbft_is_active(core, core->self)) return;
+    if (core->recovery_point == 0) {
+        if (pbft_is_active(core, from) && core->peers[from].executed <= core->executed)
+            core->recovery_answers |= (uint64_t)1 << from;
+        if ((uint32_t)__builtin_popcountll(core->recovery_answers & core->active) <
+            core->n - core->f - 1)
+            return;
+        core->recovery_point = core->executed + core->config.limits.window;
+    }
+    if (core->low < core->recovery_point) return;
+    core->recovering = false;
+    /* Own numbers of before: at most a window, and what was reserved, above those that were executed. */
+    const uint64_t lost_numbers = (uint64_t)1 << 20;
+    const uint64_t next = core->members[core->self].number_last + lost_numbers;
+    if (core->number_next < next) core->number_next = next;
+    pbft_pool_reserve_numbers(core);
+}
+
+void pbft_claim(struct pbft *core, uint8_t from, const struct message *status)
+{
+    struct pbft_peer *peer = &core->peers[from];
+    peer->executed = status->status.executed;
+    peer->view = status->view;
+    peer->stable = status->sequence;
+    recover(core, from);
+    /* Out of reach for agreement, or of a later configuration: no use in waiting. */
+    if (believed(core, from, core->low + core->config.limits.window + 1) ||
+        (believed(core, from, core->executed + 1) && message_epoch(status->view) > core->epoch))
+        core->transferring = true;
+}
+
+void pbft_on_fetch_log(struct pbft *core, uint8_t from, const struct message *message)
+{
+    uint64_t last = core->durable_executed, first = message->sequence;
+    struct pbft_peer *peer = &core->peers[from];
+    if (first == 0 || first > last || message->count == 0) return;
+    uint64_t count = last - first + 1 < message->count ? last - first + 1 : message->count;
+    if (count > PBFT_TRANSFER_MAX) count = PBFT_TRANSFER_MAX;
+    if (count > PBFT_SERVE_PER_TICK - peer->served) count = PBFT_SERVE_PER_TICK - peer->served;
+    if (count == 0) return;
+    peer->served += (uint32_t)count;
+    struct pbft_effect *effect = pbft_effect_new(core, PBFT_EFFECT_SEND_LOG);
+    effect->to = from;
+    effect->sequence = first;
+    effect->count = (uint32_t)count;
+}
+
+void pbft_on_log_entry(struct pbft *core, uint8_t from, const struct message *message)
+{
+    const uint64_t sequence = message->sequence;
+    if (sequence <= core->executed || sequence > core->executed + core->config.transfer_window ||
+        sequence > core->epoch_end)
+        return;
+    if (!pbft_certified(core, &message->certificate)) {
+        pbft_blame(core, from, PBFT_FAULT_CERTIFICATE);
+        distrust(core, from);
+        return;
+    }
+    struct pbft_fetch *fetch = fetch_at(core, sequence);
+    if (pbft_fetched(core, sequence) != NULL) return;
+    if (fetch->sequence == sequence && fetch->asked == from) core->peers[from].failures = 0;
+    fetch->sequence = sequence;
+    pbft_body_copy(&fetch->body, &message->batch, &message->digest);
+    fetch->certificate.present = true;
+    fetch->certificate.view = message->view;
+    fetch->certificate.digest = message->digest;
+    fetch->certificate.count = message->certificate.count;
+    memcpy(fetch->certificate.votes, message->certificate.votes,
+           message->certificate.count * sizeof *message->certificate.votes);
+}
+
+void pbft_transfer_tick(struct pbft *core)
+{
+    if (core->executed == core->executed_at_tick) {
+        for (uint32_t i = 0; i < core->config.transfer_window; i++) {
+            struct pbft_fetch *fetch = &core->fetches[i];
+            if (fetch->sequence <= core->executed || fetch->certificate.present ||
+                fetch->asked == PBFT_NOBODY)
+                continue;
+            if (core->peers[fetch->asked].distrust == 0) distrust(core, fetch->asked);
+            fetch->asked = PBFT_NOBODY;
+        }
+        if (further(core) > core->executed) core->transferring = true;
+    }
+    core->executed_at_tick = core->executed;
+}
+
+/* The next believed peer that has the sequence; PBFT_NOBODY: none. */
+static uint8_t whom_to_ask(struct pbft *core, uint64_t sequence)
+{
+    for (int i = 0; i < MESSAGE_SEATS_MAX; i++) {
+        const uint8_t seat = (uint8_t)(core->fetch_turn++ % MESSAGE_SEATS_MAX);
+        if (believed(core, seat, sequence)) return seat;
+    }
+    return PBFT_NOBODY;
+}
+
+/* Asks for what is in the window and was not asked for, in runs of a third of it, each of another peer. */
+void pbft_transfer_advance(struct pbft *core)
+{
+    if (!core->transferring || core->diverged) return;
+    const uint64_t most = further(core);
+    if (most <= core->executed) {
+        core->transferring = false;
+        return;
+    }
+    const uint64_t window = core->config.transfer_window;
+    const uint32_t run = (uint32_t)(window + 2) / 3;
+    uint64_t last = core->executed + window < most ? core->executed + window : most;
+    if (last > core->epoch_end) last = core->epoch_end;
+    for (uint64_t s = core->executed + 1; s <= last; s++) {
+        struct pbft_fetch *fetch = fetch_at(core, s);
+        if (fetch->sequence != s) {
+            fetch->sequence = s;
+            fetch->asked = PBFT_NOBODY;
+            fetch->certificate.present = false;
+        }
+        if (fetch->certificate.present || fetch->asked != PBFT_NOBODY) continue;
+        const uint8_t peer = whom_to_ask(core, s);
+        if (peer == PBFT_NOBODY) return;
+        struct message *ask = pbft_message_new(core, MESSAGE_FETCH_LOG);
+        ask->sequence = s;
+        for (; ask->count < run && s <= last && believed(core, peer, s); ask->count++, s++) {
+            struct pbft_fetch *next = fetch_at(core, s);
+            if (next->sequence == s && (next->certificate.present || next->asked != PBFT_NOBODY))
+                break;
+            if (next->sequence != s) next->certificate.present = false;
+            next->sequence = s;
+            next->asked = peer;
+        }
+        s--;
+        pbft_send(core, peer, ask);
+    }
+}
