@@ -186,14 +186,14 @@ static bool certify(const struct pbft *core, const struct pbft_vote *votes, uint
                     const struct message_digest *digest, struct pbft_certificate *out)
 {
     uint32_t count = 0;
-    for (uint8_t seat = 0; seat < MESSAGE_SEATS_MAX; seat++)
+    for (uint32_t seat = 0; seat < MESSAGE_SEATS_MAX; seat++)
         count += matches(core, votes, seat, view, digest);
     if (count < core->quorum) return false;
     out->present = true;
     out->view = view;
     out->digest = *digest;
     out->count = 0;
-    for (uint8_t seat = 0; seat < MESSAGE_SEATS_MAX && out->count < core->quorum; seat++) {
+    for (uint32_t seat = 0; seat < MESSAGE_SEATS_MAX && out->count < core->quorum; seat++) {
         if (!matches(core, votes, seat, view, digest)) continue;
         out->votes[out->count].seat = seat;
         memcpy(out->votes[out->count++].signature, votes[seat].signature, MESSAGE_SIGNATURE_BYTES);
@@ -274,14 +274,15 @@ static void advance_committed(struct pbft *core, struct pbft_slot *slot)
 {
     uint32_t present = 0;
     if (slot->committed.present) return;
-    for (uint8_t seat = 0; seat < MESSAGE_SEATS_MAX; seat++) present += slot->commits[seat].present;
+    for (uint32_t seat = 0; seat < MESSAGE_SEATS_MAX; seat++)
+        present += slot->commits[seat].present;
     if (present < core->quorum) return;
     /* Each (view, digest) that someone voted for. */
-    for (uint8_t seat = 0; seat < MESSAGE_SEATS_MAX; seat++) {
+    for (uint32_t seat = 0; seat < MESSAGE_SEATS_MAX; seat++) {
         const struct pbft_vote *vote = &slot->commits[seat];
         if (!vote->present) continue;
         bool first = true;
-        for (uint8_t before = 0; before < seat && first; before++)
+        for (uint32_t before = 0; before < seat && first; before++)
             first = !matches(core, slot->commits, before, vote->view, &vote->digest);
         if (first && certify(core, slot->commits, vote->view, &vote->digest, &slot->committed))
             return;

@@ -73,7 +73,7 @@ static void gather(struct pbft *core, uint64_t sequence, const struct message_di
             core->pending.digest = *digest;
             core->pending.count = 0;
         }
-        for (uint8_t seat = 0; seat < MESSAGE_SEATS_MAX; seat++) {
+        for (uint32_t seat = 0; seat < MESSAGE_SEATS_MAX; seat++) {
             const struct pbft_checkpoint_vote *vote = vote_at(core, seat, sequence);
             if (!vote->present || vote->sequence != sequence || !pbft_is_active(core, seat) ||
                 !message_digest_equal(&vote->digest, digest))

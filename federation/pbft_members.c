@@ -17,7 +17,7 @@ void pbft_members_set(struct pbft *core)
 {
     core->n = 0;
     core->active = 0;
-    for (uint8_t seat = 0; seat < MESSAGE_SEATS_MAX; seat++) {
+    for (uint32_t seat = 0; seat < MESSAGE_SEATS_MAX; seat++) {
         if (!core->members[seat].active) continue;
         core->active |= (uint64_t)1 << seat;
         core->listed[core->n] = core->members[seat];
@@ -60,7 +60,7 @@ static bool possible(const struct pbft *core, const struct message_change *chang
     memcpy(members, core->members, sizeof members);
     for (uint32_t i = 0; i < core->change_count; i++)
         apply(&members[core->changes[i].seat], &core->changes[i]);
-    for (uint8_t seat = 0; seat < MESSAGE_SEATS_MAX; seat++) {
+    for (uint32_t seat = 0; seat < MESSAGE_SEATS_MAX; seat++) {
         if (!members[seat].active) continue;
         n++;
         if (memcmp(members[seat].key, change->key, sizeof change->key) == 0 &&
@@ -99,7 +99,7 @@ static void begin_views(struct pbft *core)
     core->view_change_sent = false;
     core->new_view.present = false;
     core->installed = 0;
-    for (uint8_t seat = 0; seat < MESSAGE_SEATS_MAX; seat++) {
+    for (uint32_t seat = 0; seat < MESSAGE_SEATS_MAX; seat++) {
         core->latest[seat].present = core->staged[seat].present = false;
         core->current[seat].present = core->waiting[seat].present = false;
     }
@@ -141,7 +141,7 @@ bool pbft_epoch_advance(struct pbft *core)
 void pbft_snapshot_message(struct pbft *core, struct message *out)
 {
     uint32_t count = 0;
-    for (uint8_t seat = 0; seat < MESSAGE_SEATS_MAX; seat++) {
+    for (uint32_t seat = 0; seat < MESSAGE_SEATS_MAX; seat++) {
         const struct message_member *member = &core->members[seat];
         if (member->active || member->number_last > 0) core->snapshot_members[count++] = *member;
     }

@@ -21,12 +21,12 @@ void pbft_select(const struct pbft_view_change *changes, uint64_t sources,
     struct message_prepared prepared;
     out->sources = sources;
     out->low = out->high = 0;
-    for (uint8_t seat = 0; seat < MESSAGE_SEATS_MAX; seat++)
+    for (uint32_t seat = 0; seat < MESSAGE_SEATS_MAX; seat++)
         if (pbft_bit(sources, seat) && changes[seat].message.sequence > out->low)
             out->low = changes[seat].message.sequence;
     out->high = out->low;
     for (int i = 0; i < PBFT_WINDOW_MAX; i++) out->null[i] = true;
-    for (uint8_t seat = 0; seat < MESSAGE_SEATS_MAX; seat++) {
+    for (uint32_t seat = 0; seat < MESSAGE_SEATS_MAX; seat++) {
         uint32_t cursor = 0;
         if (!pbft_bit(sources, seat)) continue;
         while (message_prepared_next(&changes[seat].message.prepared, &cursor, &prepared)) {
@@ -66,7 +66,7 @@ static uint64_t who_names(const struct pbft *core, uint64_t sources, uint64_t se
                           const struct message_digest *digest)
 {
     uint64_t who = 0;
-    for (uint8_t seat = 0; seat < MESSAGE_SEATS_MAX; seat++) {
+    for (uint32_t seat = 0; seat < MESSAGE_SEATS_MAX; seat++) {
         struct message_prepared prepared;
         uint32_t cursor = 0;
         if (!pbft_bit(sources, seat)) continue;
@@ -130,11 +130,11 @@ static void enter(struct pbft *core)
     core->installed = core->selection.low;
     uint64_t last = core->selection.high > core->low ? core->selection.high : core->low;
     core->next_sequence = last + 1;
-    for (uint8_t seat = 0; seat < MESSAGE_SEATS_MAX; seat++)
+    for (uint32_t seat = 0; seat < MESSAGE_SEATS_MAX; seat++)
         if (core->waiting[seat].view <= core->view) core->waiting[seat].present = false;
     pbft_timer_stop(core, PBFT_TIMER_VIEW);
     if (!core->started) return;
-    for (uint8_t seat = 0; seat < MESSAGE_SEATS_MAX; seat++)
+    for (uint32_t seat = 0; seat < MESSAGE_SEATS_MAX; seat++)
         if (pbft_bit(sources, seat) && seat != core->self)
             pbft_persist(core, &core->current[seat].message, core->view, seat);
     struct message *record = pbft_message_new(core, MESSAGE_NEW_VIEW);
@@ -174,7 +174,7 @@ static void make(struct pbft *core)
     }
     struct pbft_new_view *made = &core->new_view;
     *made = (struct pbft_new_view){.present = true, .view = core->view};
-    for (uint8_t seat = 0; seat < MESSAGE_SEATS_MAX; seat++) {
+    for (uint32_t seat = 0; seat < MESSAGE_SEATS_MAX; seat++) {
         if (!pbft_bit(sources, seat)) continue;
         struct message_reference *reference = &made->references[made->count++];
         reference->seat = seat;
@@ -233,7 +233,7 @@ bool pbft_new_view_restore(struct pbft *core, const struct message *message)
 void pbft_new_view_try(struct pbft *core)
 {
     if (core->diverged) return;
-    for (uint8_t i = 0; i < core->n; i++) {
+    for (uint32_t i = 0; i < core->n; i++) {
         struct pbft_new_view *waiting = &core->waiting[core->order[i]];
         if (waiting->present && waiting->view >= core->view &&
             (waiting->view > core->view || core->changing) && take(core, waiting))

@@ -196,7 +196,7 @@ void pbft_pool_local(struct pbft *core, const struct message *message)
 
 static void judge_entries(struct pbft *core, const struct message_digest *request, bool valid)
 {
-    for (uint8_t seat = 0; seat < MESSAGE_SEATS_MAX; seat++) {
+    for (uint32_t seat = 0; seat < MESSAGE_SEATS_MAX; seat++) {
         struct pbft_queue *queue = &core->queues[seat];
         for (uint64_t left = queue->unjudged; left != 0; left &= left - 1) {
             struct pbft_entry *entry = &queue->entries[__builtin_ctzll(left)];
@@ -271,7 +271,7 @@ bool pbft_pool_oldest(const struct pbft *core, uint8_t *seat, uint64_t *number)
 {
     uint64_t first = UINT64_MAX;
     if (core->waiting_requests == 0) return false;
-    for (uint8_t s = 0; s < MESSAGE_SEATS_MAX; s++) {
+    for (uint32_t s = 0; s < MESSAGE_SEATS_MAX; s++) {
         const struct pbft_queue *queue = &core->queues[s];
         for (uint64_t left = queue->present & ~queue->unjudged; left != 0; left &= left - 1) {
             const struct pbft_entry *entry = &queue->entries[__builtin_ctzll(left)];
@@ -308,7 +308,7 @@ void pbft_pool_tick(struct pbft *core)
 {
     uint32_t relayed = 0;
     if (core->diverged) return;
-    for (uint8_t s = 0; s < MESSAGE_SEATS_MAX; s++) {
+    for (uint32_t s = 0; s < MESSAGE_SEATS_MAX; s++) {
         struct pbft_queue *queue = &core->queues[(core->self + s) % MESSAGE_SEATS_MAX];
         for (uint64_t left = queue->present & ~queue->unjudged; left != 0; left &= left - 1) {
             if (relayed >= PBFT_RELAY_REQUESTS) return;

@@ -288,6 +288,7 @@ static inline bool pbft_is_active(const struct pbft *core, uint8_t seat)
 }
 static inline uint8_t pbft_primary(const struct pbft *core, uint64_t view)
 {
+    assert(core->n > 0);
     return core->order[(uint32_t)view % core->n];
 }
 static inline bool pbft_is_primary(const struct pbft *core)

@@ -40,7 +40,7 @@ static void distrust(struct pbft *core, uint8_t seat)
 static uint64_t further(const struct pbft *core)
 {
     uint64_t most = core->executed;
-    for (uint8_t seat = 0; seat < MESSAGE_SEATS_MAX; seat++)
+    for (uint32_t seat = 0; seat < MESSAGE_SEATS_MAX; seat++)
         if (believed(core, seat, most + 1)) most = core->peers[seat].executed;
     return most;
 }

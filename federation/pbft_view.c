@@ -105,7 +105,7 @@ static bool valid(const struct pbft *core, const struct message *message)
 uint64_t pbft_view_change_sources(const struct pbft *core, uint64_t view)
 {
     uint64_t sources = 0;
-    for (uint8_t seat = 0; seat < MESSAGE_SEATS_MAX; seat++)
+    for (uint32_t seat = 0; seat < MESSAGE_SEATS_MAX; seat++)
         if (core->latest[seat].present && core->latest[seat].message.view == view &&
             pbft_is_active(core, seat) && (seat != core->self || core->view_change_sent))
             sources |= (uint64_t)1 << seat;
@@ -116,13 +116,13 @@ uint64_t pbft_view_change_sources(const struct pbft *core, uint64_t view)
 static uint64_t wanted_by(const struct pbft *core, uint32_t seats)
 {
     uint64_t best = 0;
-    for (uint8_t i = 0; i < core->n; i++) {
+    for (uint32_t i = 0; i < core->n; i++) {
         const struct pbft_view_change *candidate = &core->latest[core->order[i]];
         uint32_t count = 0;
         if (core->order[i] == core->self || !candidate->present ||
             candidate->message.view <= core->view || candidate->message.view <= best)
             continue;
-        for (uint8_t j = 0; j < core->n; j++) {
+        for (uint32_t j = 0; j < core->n; j++) {
             const struct pbft_view_change *other = &core->latest[core->order[j]];
             count += core->order[j] != core->self && other->present &&
                      other->message.view >= candidate->message.view;
@@ -135,7 +135,7 @@ static uint64_t wanted_by(const struct pbft *core, uint32_t seats)
 /* A fetched one that a waiting NEW_VIEW stands on, when it is not the newest of its seat. */
 static void stage(struct pbft *core, const struct message *message)
 {
-    for (uint8_t seat = 0; seat < MESSAGE_SEATS_MAX; seat++) {
+    for (uint32_t seat = 0; seat < MESSAGE_SEATS_MAX; seat++) {
         const struct pbft_new_view *waiting = &core->waiting[seat];
         if (!waiting->present || waiting->view != message->view) continue;
         for (uint32_t i = 0; i < waiting->count; i++) {
@@ -188,7 +188,7 @@ static bool slot_waits(const struct pbft *core)
 static bool behind(const struct pbft *core)
 {
     uint32_t further = 0;
-    for (uint8_t i = 0; i < core->n; i++)
+    for (uint32_t i = 0; i < core->n; i++)
         further +=
             core->order[i] != core->self && core->peers[core->order[i]].executed > core->executed;
     return further > core->f;
@@ -218,7 +218,7 @@ void pbft_view_timer(struct pbft *core)
     }
     if (core->changing) {
         uint32_t wanting = core->view_change_sent;
-        for (uint8_t i = 0; i < core->n; i++) {
+        for (uint32_t i = 0; i < core->n; i++) {
             const struct pbft_view_change *latest = &core->latest[core->order[i]];
             wanting += core->order[i] != core->self && latest->present &&
                        latest->message.view >= core->view;

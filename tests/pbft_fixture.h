@@ -84,24 +84,24 @@ struct cluster {
     uint32_t epochs_known;
 };
 
-static void fixture_sign(uint32_t seat, uint8_t key, const struct message_digest *digest,
-                         uint8_t signature[MESSAGE_SIGNATURE_BYTES])
+static inline void fixture_sign(uint32_t seat, uint8_t key, const struct message_digest *digest,
+                                uint8_t signature[MESSAGE_SIGNATURE_BYTES])
 {
     const uint8_t secret[16] = {'s', (uint8_t)seat, key};
     crypto_generichash(signature, MESSAGE_SIGNATURE_BYTES, digest->bytes, sizeof digest->bytes,
                        secret, sizeof secret);
 }
 
-static void node_sign(void *user, const struct message_digest *digest,
-                      uint8_t signature[MESSAGE_SIGNATURE_BYTES])
+static inline void node_sign(void *user, const struct message_digest *digest,
+                             uint8_t signature[MESSAGE_SIGNATURE_BYTES])
 {
     struct node *node = user;
     const uint32_t epoch = node->epoch;
     fixture_sign(node->seat, node->cluster->epoch_key[epoch][node->seat], digest, signature);
 }
 
-static void packet_put(struct cluster *c, uint8_t from, uint8_t to, const uint8_t *bytes,
-                       size_t length)
+static inline void packet_put(struct cluster *c, uint8_t from, uint8_t to, const uint8_t *bytes,
+                              size_t length)
 {
     struct packet *packet = malloc(sizeof *packet + length);
     assert_non_null(packet);
@@ -115,7 +115,7 @@ static void packet_put(struct cluster *c, uint8_t from, uint8_t to, const uint8_
 }
 
 /* Sends in the name of `from`, whatever its core thinks. */
-static void cluster_say(struct cluster *c, uint8_t from, uint8_t to, const struct message *m)
+static inline void cluster_say(struct cluster *c, uint8_t from, uint8_t to, const struct message *m)
 {
     static uint8_t bytes[4 << 20];
     size_t length = message_encode(m, bytes, sizeof bytes);
@@ -124,7 +124,7 @@ static void cluster_say(struct cluster *c, uint8_t from, uint8_t to, const struc
     packet_put(c, from, to, bytes, length);
 }
 
-static void record_put(struct node *node, const struct pbft_effect *e)
+static inline void record_put(struct node *node, const struct pbft_effect *e)
 {
     if (node->record_count == node->record_room) {
         node->record_room = node->record_room * 2 + 64;
@@ -142,9 +142,9 @@ static void record_put(struct node *node, const struct pbft_effect *e)
     assert_int_equal(message_encode(e->message, r->bytes, r->length), r->length);
 }
 
-static void node_step(struct node *node, const struct pbft_event *event);
+static inline void node_step(struct node *node, const struct pbft_event *event);
 
-static void node_send_log(struct node *node, const struct pbft_effect *e)
+static inline void node_send_log(struct node *node, const struct pbft_effect *e)
 {
     for (uint32_t i = 0; i < e->count; i++) {
         bool found = false;
@@ -157,7 +157,8 @@ static void node_send_log(struct node *node, const struct pbft_effect *e)
     }
 }
 
-static void node_effect(struct node *node, const struct pbft_effect *e, struct strbuf *verdicts)
+static inline void node_effect(struct node *node, const struct pbft_effect *e,
+                               struct strbuf *verdicts)
 {
     struct cluster *c = node->cluster;
     switch (e->kind) {
@@ -211,7 +212,7 @@ static void node_effect(struct node *node, const struct pbft_effect *e, struct s
     }
 }
 
-static void node_durable(struct node *node)
+static inline void node_durable(struct node *node)
 {
     while (node->up && !node->hold && node->record_count > 0 &&
            node->records[node->record_count - 1].token > node->durable_told) {
@@ -221,7 +222,7 @@ static void node_durable(struct node *node)
     }
 }
 
-static void node_step(struct node *node, const struct pbft_event *event)
+static inline void node_step(struct node *node, const struct pbft_event *event)
 {
     struct strbuf verdicts = {0};
     size_t count;
@@ -240,7 +241,7 @@ static void node_step(struct node *node, const struct pbft_event *event)
     node_durable(node);
 }
 
-static void node_create(struct node *node)
+static inline void node_create(struct node *node)
 {
     struct pbft_config config = node->cluster->config;
     struct sov_errbuf err = {""};
@@ -254,14 +255,14 @@ static void node_create(struct node *node)
     node->up = true;
 }
 
-static void node_start(struct node *node)
+static inline void node_start(struct node *node)
 {
     const struct pbft_event event = {.kind = PBFT_EVENT_START};
     node->durable_told = 1;
     node_step(node, &event);
 }
 
-static void node_add(struct cluster *c, uint8_t seat)
+static inline void node_add(struct cluster *c, uint8_t seat)
 {
     struct node *node = &c->nodes[seat];
     struct sov_errbuf err = {""};
@@ -282,7 +283,7 @@ static const struct message_limits fixture_limits = {.pattern_bytes_max = 512,
                                                      .window = 16};
 
 /* A federation of n, not started: the config may still be changed before cluster_start. */
-static struct cluster *cluster_make(uint32_t n)
+static inline struct cluster *cluster_make(uint32_t n)
 {
     struct cluster *c = calloc(1, sizeof *c);
     assert_non_null(c);
@@ -307,19 +308,19 @@ static struct cluster *cluster_make(uint32_t n)
     return c;
 }
 
-static void cluster_start(struct cluster *c)
+static inline void cluster_start(struct cluster *c)
 {
     for (uint32_t i = 0; i < c->n; i++) node_add(c, (uint8_t)i);
 }
 
-static struct cluster *cluster_new(uint32_t n)
+static inline struct cluster *cluster_new(uint32_t n)
 {
     struct cluster *c = cluster_make(n);
     cluster_start(c);
     return c;
 }
 
-static void records_free(struct node *node)
+static inline void records_free(struct node *node)
 {
     for (size_t i = 0; i < node->record_count; i++) free(node->records[i].bytes);
     free(node->records);
@@ -327,7 +328,7 @@ static void records_free(struct node *node)
     node->record_count = node->record_room = 0;
 }
 
-static void cluster_free(struct cluster *c)
+static inline void cluster_free(struct cluster *c)
 {
     for (int i = 0; i < NODES_MAX; i++) {
         if (c->nodes[i].cluster == NULL) continue;
@@ -345,7 +346,7 @@ static void cluster_free(struct cluster *c)
 }
 
 /* Power off: what was not durable is gone. */
-static void node_kill(struct node *node)
+static inline void node_kill(struct node *node)
 {
     node->up = false;
     pbft_free(node->core);
@@ -356,7 +357,7 @@ static void node_kill(struct node *node)
     node->hold = false;
 }
 
-static int restore_rank(enum message_kind kind)
+static inline int restore_rank(enum message_kind kind)
 {
     static const enum message_kind order[] = {
         MESSAGE_NUMBERS,     MESSAGE_SNAPSHOT, MESSAGE_STABLE,   MESSAGE_LOG_ENTRY,
@@ -366,7 +367,7 @@ static int restore_rank(enum message_kind kind)
     return rank == 5 ? 4 : rank; /* view changes and new views go together */
 }
 
-static int restore_order(const void *a, const void *b)
+static inline int restore_order(const void *a, const void *b)
 {
     const struct record *x = *(const struct record *const *)a,
                         *y = *(const struct record *const *)b;
@@ -379,7 +380,7 @@ static int restore_order(const void *a, const void *b)
     return x->token < y->token ? -1 : x->token > y->token;
 }
 
-static const struct record *newest(const struct node *node, enum message_kind kind)
+static inline const struct record *newest(const struct node *node, enum message_kind kind)
 {
     const struct record *best = NULL;
     for (size_t i = 0; i < node->record_count; i++)
@@ -388,7 +389,7 @@ static const struct record *newest(const struct node *node, enum message_kind ki
 }
 
 /* The error of the first record that is refused. */
-static enum sov_error node_restore(struct node *node, struct sov_errbuf *err)
+static inline enum sov_error node_restore(struct node *node, struct sov_errbuf *err)
 {
     const struct record **list = calloc(node->record_count + 1, sizeof *list);
     const struct record *snapshot = newest(node, MESSAGE_SNAPSHOT);
@@ -416,7 +417,7 @@ static enum sov_error node_restore(struct node *node, struct sov_errbuf *err)
 }
 
 /* Starts again from the durable records. What was delivered before stays noted: it may not be delivered again. */
-static void node_restart(struct node *node)
+static inline void node_restart(struct node *node)
 {
     struct sov_errbuf err = {""};
     struct pbft_status status;
@@ -428,7 +429,7 @@ static void node_restart(struct node *node)
     node_start(node);
 }
 
-static bool signatures_good(struct cluster *c, const struct message *m, uint32_t current)
+static inline bool signatures_good(struct cluster *c, const struct message *m, uint32_t current)
 {
     struct message_signed_cursor cursor;
     struct message_signed s;
@@ -443,7 +444,7 @@ static bool signatures_good(struct cluster *c, const struct message *m, uint32_t
     return true;
 }
 
-static void packet_deliver(struct cluster *c, const struct packet *packet)
+static inline void packet_deliver(struct cluster *c, const struct packet *packet)
 {
     struct node *to = &c->nodes[packet->to];
     struct message m;
@@ -460,7 +461,7 @@ static void packet_deliver(struct cluster *c, const struct packet *packet)
 }
 
 /* All that is on its way, and what follows from it, in no time. */
-static void cluster_settle(struct cluster *c)
+static inline void cluster_settle(struct cluster *c)
 {
     for (int steps = 0; c->head != NULL; steps++) {
         struct packet *packet = c->head;
@@ -473,7 +474,7 @@ static void cluster_settle(struct cluster *c)
 }
 
 /* The next timer of all; false: none within the time. */
-static bool cluster_tick(struct cluster *c, uint64_t until)
+static inline bool cluster_tick(struct cluster *c, uint64_t until)
 {
     struct node *best = NULL;
     int timer = 0;
@@ -495,7 +496,7 @@ static bool cluster_tick(struct cluster *c, uint64_t until)
     return true;
 }
 
-static void cluster_run(struct cluster *c, uint64_t milliseconds)
+static inline void cluster_run(struct cluster *c, uint64_t milliseconds)
 {
     const uint64_t until = c->now + milliseconds;
     cluster_settle(c);
@@ -504,8 +505,9 @@ static void cluster_run(struct cluster *c, uint64_t milliseconds)
 }
 
 /* A REQUEST, encoded and signed, of `patterns` patterns, into bytes; text makes it differ from others. */
-static size_t request_make(struct cluster *c, uint8_t seat, uint64_t number, const char *text,
-                           uint32_t patterns, uint8_t bytes[4096], struct message *out)
+static inline size_t request_make(struct cluster *c, uint8_t seat, uint64_t number,
+                                  const char *text, uint32_t patterns, uint8_t bytes[4096],
+                                  struct message *out)
 {
     char json[16][64];
     struct message_text texts[16];
@@ -534,8 +536,8 @@ static size_t request_make(struct cluster *c, uint8_t seat, uint64_t number, con
 }
 
 /* Submits at its own replica; the number, or 0 when it is busy. */
-static uint64_t cluster_submit_many(struct cluster *c, uint8_t seat, const char *text,
-                                    uint32_t patterns)
+static inline uint64_t cluster_submit_many(struct cluster *c, uint8_t seat, const char *text,
+                                           uint32_t patterns)
 {
     uint8_t bytes[4096];
     struct message m;
@@ -551,26 +553,26 @@ static uint64_t cluster_submit_many(struct cluster *c, uint8_t seat, const char 
     return number;
 }
 
-static uint64_t cluster_submit(struct cluster *c, uint8_t seat, const char *text)
+static inline uint64_t cluster_submit(struct cluster *c, uint8_t seat, const char *text)
 {
     return cluster_submit_many(c, seat, text, 1);
 }
 
-static bool node_committed(const struct node *node, uint64_t number)
+static inline bool node_committed(const struct node *node, uint64_t number)
 {
     for (uint32_t i = 0; i < node->reply_count; i++)
         if (node->replies[i].number == number) return node->replies[i].outcome == PBFT_COMMITTED;
     return false;
 }
 
-static uint32_t node_requests(const struct node *node)
+static inline uint32_t node_requests(const struct node *node)
 {
     uint32_t sum = 0;
     for (uint64_t s = 1; s <= node->executed; s++) sum += node->executed_requests[s];
     return sum;
 }
 
-static struct pbft_status node_status(const struct node *node)
+static inline struct pbft_status node_status(const struct node *node)
 {
     struct pbft_status status;
     pbft_status(node->core, &status);
@@ -578,7 +580,7 @@ static struct pbft_status node_status(const struct node *node)
 }
 
 /* Agreement and total order: of any two logs one is the other's beginning. */
-static void assert_agreement(const struct cluster *c)
+static inline void assert_agreement(const struct cluster *c)
 {
     for (uint32_t i = 0; i < NODES_MAX; i++)
         for (uint32_t j = 0; j < i; j++) {
