@@ -62,7 +62,7 @@ static void try_records(const char *bytes, size_t length)
     bool whole, again;
     if (write_again(bytes, length, &once, &whole)) {
         require(!strbuf_failed(&once));
-        require(write_again(once.data, once.length, &twice, &again) && again == whole);
+        require(write_again(strbuf_text(&once), once.length, &twice, &again) && again == whole);
         require(once.length == twice.length);
         require(once.length == 0 || memcmp(once.data, twice.data, once.length) == 0);
     }

@@ -134,6 +134,45 @@ step 'another token' refuses 6 'evidence.tokens is not what tokens_digest is of'
 sed 's/"text":"/&x/' "$r" >"$TMPDIR/text.json"
 step 'another text' refuses 6 'evidence.text is not the text of its tokens' "$TMPDIR/text.json"
 
+# ---- for scripts
+
+# json STATUS VERDICT STEP FILE [flags]
+json() {
+    local expected=$1 verdict=$2 failed=$3 file=$4
+    shift 4
+    run "$SOVEREIGN" verify "$file" --quiet --json "$@"
+    exits "$expected" && equal "$(json_field verdict)" "$verdict" && equal "$(json_field exit_status)" "$expected" &&
+        equal "$(json_field failed_step)" "$failed" && equal "$(wc -l <<<"$out")" 1 &&
+        "$SOVEREIGN" canonical-json <<<"$out" >/dev/null
+}
+json_verified() {
+    json 0 verified null "$r" --model "$model" && equal "$err" '' && equal "$(json_field matching_tokens)" 24 &&
+        equal "$(json_field answer_tokens)" 24 && out_has '"first_difference":null,"logits_equal":true,' &&
+        out_has '"text":"good","answer":"good"}' && equal "$(json_field node)" "$node" &&
+        grep -Eq '"pass_ms":[0-9.]+,"fraction":[0-9.]+}$' <<<"$out"
+}
+step 'verified, as JSON' json_verified
+json_refused() {
+    json 3 unreadable read "$TMPDIR/half.json" --model "$model" && out_has '"message":"' && err_has 'has no end' &&
+        json 3 unreadable evidence "$TMPDIR/bare.json" --model "$model" && out_has '"evidence":"bad"' &&
+        json 4 bad_signature signature "$TMPDIR/time.json" --model "$model" && out_has '"signature":"bad"' &&
+        json 5 other_model model "$r" --model "$other" && out_has '"model":"bad","text":"not_made"' &&
+        json 6 mismatch text "$TMPDIR/text.json" --model "$model" && out_has '"text":"bad"' &&
+        json 1 undecided model "$r" --model "$TMPDIR/nowhere.gguf" && out_has '"model":"not_made"'
+}
+step 'what is wrong, as JSON' json_refused
+# A node signs another model's answer as this one's: it believes the digest that it remembers.
+lie() {
+    receipt "$TMPDIR/lie.json" -p 'Once upon a time' --ignore-eos --model "$other" --data-dir "$TMPDIR/liar" || return 1
+    sed -i "s/ [0-9a-f]*\$/ $(b2sum -l 256 "$model" | cut -d ' ' -f 1)/" "$TMPDIR/liar/model-digests"
+    receipt "$TMPDIR/lie.json" -p 'Once upon a time' --ignore-eos --model "$other" --data-dir "$TMPDIR/liar" || return 1
+    json 6 mismatch answer "$TMPDIR/lie.json" --model "$model" && out_has '"text":"good","answer":"bad"}' &&
+        out_has '"logits_equal":false' && equal "$(json_field position)" "$(json_field matching_tokens)" &&
+        ! equal "$(json_field receipt)" "$(json_field model)" >/dev/null && [ "$(json_field position)" -lt 24 ] &&
+        err_has 'lie.json'
+}
+step 'the first position that differs, as JSON' lie
+
 check 'no receipt named' fails 2 "give the receipt's file" "$SOVEREIGN" verify
 check 'a key that is none' fails 2 '--public-key: must be 64 hexadecimal digits' "$SOVEREIGN" verify x --public-key 12
 check 'two prompts' fails 2 '--receipt: only with one prompt' "$SOVEREIGN" generate -p a -p b --receipt "$TMPDIR/x"
