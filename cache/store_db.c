@@ -158,6 +158,11 @@ static enum sov_error open_file(const char *path, int flags, struct store_db **o
         store_db_close(db);
         return error;
     }
+    /* SQLite then opens it for reading, and says so at the first change only. */
+    if ((flags & SQLITE_OPEN_READWRITE) != 0 && sqlite3_db_readonly(db->sqlite, "main") == 1) {
+        store_db_close(db);
+        return sov_fail(err, SOV_ERR_IO, "cache database %s: it cannot be written to", path);
+    }
     (void)sqlite3_extended_result_codes(db->sqlite, 1);
     (void)sqlite3_busy_timeout(db->sqlite, BUSY_MS);
     *out = db;

@@ -215,6 +215,8 @@ static void query_declare(struct args *args, struct query_command *c)
 static int query_check(const struct query_command *c)
 {
     if (c->content == NULL) return cli_usage_error("query", "give a question");
+    if (c->content[strspn(c->content, " \t\r\n\v\f")] == '\0')
+        return cli_usage_error("query", "the question is empty");
     if (c->json && c->stream) return cli_usage_error("query", "--json or --stream, not both");
     if (c->receipt.data_dir != NULL && c->receipt.path == NULL)
         return cli_usage_error("query", "--data-dir: only with --receipt");

@@ -81,8 +81,10 @@ int cli_query_setup_open(struct cli_query_setup *setup, const struct cli_runtime
     c->evaluator = setup->evaluator;
     if (rc == SOV_OK) return CLI_OK;
     /* A vocabulary without the words answers all the same, unless somebody relies on scores. */
-    if (rc != SOV_ERR_UNSUPPORTED || c->gate != GATE_OFF || setup->rubric != NULL)
-        return cli_error("%s", err.message);
+    if (rc == SOV_ERR_UNSUPPORTED && setup->rubric == NULL && c->gate != GATE_OFF)
+        return cli_error("--gate %s needs scores, which this model cannot give: %s",
+                         gate_mode_name(c->gate), err.message);
+    if (rc != SOV_ERR_UNSUPPORTED || setup->rubric != NULL) return cli_error("%s", err.message);
     log_warn("queries are answered without scores: %s", err.message);
     return CLI_OK;
 }

@@ -21,6 +21,7 @@ struct query_reply {
 
     struct cache_reader *reader;     /* of a flight */
     struct computation *computation; /* of it, by who began it */
+    struct computations *computations;
 };
 
 static enum metrics_cached query_reply_way(enum query_cached cached)
@@ -208,6 +209,7 @@ bool query_reply_create(const struct generation_setup *setup, const char *body, 
         r->stream = request->stream;
         r->notify = setup->notify;
         r->user = setup->user;
+        r->computations = setup->computations;
         snprintf(r->id, sizeof r->id, "query-%s", setup->id);
         ok = query_reply_find(r, setup, request, &wanted, err);
     }
@@ -298,6 +300,20 @@ static enum generation_state query_reply_fail(struct query_reply *r, struct strb
     return GENERATION_FAILED;
 }
 
+/*
+ * After its deadline nothing more is read, and what nobody else reads is ended at once, however long
+ * the client takes to read what there is.
+ */
+static void query_reply_leave_late(struct query_reply *r)
+{
+    int64_t deadline_ns = query_deadline_ns(r->query);
+    if (deadline_ns == 0 || clock_monotonic_ns() < deadline_ns) return;
+    query_expire(r->query);
+    cache_reader_close(r->reader);
+    r->reader = NULL;
+    computations_drive(r->computations);
+}
+
 /* Takes what the flight has. False with err when no more will come. */
 static bool query_reply_read(struct query_reply *r, struct api_error *err)
 {
@@ -312,11 +328,7 @@ static bool query_reply_read(struct query_reply *r, struct api_error *err)
             if (rc == SOV_OK) continue;
             return api_fail_from(err, rc == SOV_ERR_NOMEM ? rc : SOV_ERR_INTERNAL, NULL,
                                  why.message);
-        case CACHE_READ_WAIT:
-            if (query_deadline_ns(r->query) != 0 &&
-                clock_monotonic_ns() >= query_deadline_ns(r->query))
-                query_expire(r->query);
-            return true;
+        case CACHE_READ_WAIT: query_reply_leave_late(r); return true;
         case CACHE_READ_END: return true;
         case CACHE_READ_FAILED:
             rc = cache_reader_error(r->reader, &why);

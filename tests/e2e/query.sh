@@ -52,6 +52,14 @@ withheld() {
         err_has 'the gate withholds the answer: the score of truthfulness'
 }
 check 'what falls short is withheld, with status 1' withheld
+stopped() {
+    query "$question" --no-reasoning --json || return 1
+    local whole
+    whole=$(js 'o.answer')
+    query "$question" --no-reasoning --json --stop "${whole:5:3}"
+    exits 0 && equal "$(js 'o.status + " " + o.answer')" "complete ${whole%%"${whole:5:3}"*}"
+}
+check 'a stop text ends the answer' stopped
 receipt() {
     query "$question" --receipt "$TMPDIR/receipt.json" --data-dir "$TMPDIR/node"
     exits 0 && run "$SOVEREIGN" verify "$TMPDIR/receipt.json" && exits 0 && out_has 'verified'
@@ -59,7 +67,8 @@ receipt() {
 check 'its receipt is verified' receipt
 
 check 'no question' fails 2 'give a question' "$SOVEREIGN" query
-check 'an empty question' fails 1 'content is empty' "$SOVEREIGN" query --quiet ' '
+check 'an empty question' fails 2 'the question is empty' "$SOVEREIGN" query --quiet ' '
+check 'a stop text of nothing' fails 2 '--stop: must be 1 to 1024 bytes' "$SOVEREIGN" query x --stop ''
 check 'depth beyond 8' fails 2 '--max-depth 9: must be' "$SOVEREIGN" query x --max-depth 9
 check 'an unknown mode of the gate' fails 2 'off, observe or enforce' "$SOVEREIGN" query x --gate on
 check 'a threshold above 1' fails 2 '--gate-mean 2: must be' "$SOVEREIGN" query x --gate-mean 2
@@ -82,6 +91,6 @@ unscored() {
     exits 0 && equal "$(js '[o.ihsan, o.ntu, o.depth_reached].map(String).join(" ")')" 'null null 2'
 }
 check 'a vocabulary without yes and no is answered without scores' unscored
-check 'and refused where somebody relies on them' fails 1 'truthfulness' \
+check 'and refused where somebody relies on them' fails 1 '--gate enforce needs scores' \
     "$SOVEREIGN" query x --model "$TMPDIR/random.gguf" --gate enforce
 finish
