@@ -43,7 +43,7 @@ static bool generation_out_of_memory(struct api_error *err)
 }
 
 static bool generation_make_writer(struct generation *g, const struct generation_setup *setup,
-                                   struct api_error *err)
+                                   size_t follows, struct api_error *err)
 {
     struct writer_form form = {
         .chat = g->chat,
@@ -58,6 +58,7 @@ static bool generation_make_writer(struct generation *g, const struct generation
         .created_s = clock_wall_ms() / 1000,
         .model = setup->model->name,
         .tokenizer = setup->model->tokenizer,
+        .follows = follows,
     };
     g->writer = writer_create(&form);
     return g->writer != NULL || generation_out_of_memory(err);
@@ -275,7 +276,7 @@ static bool generation_create_parsed(const struct generation_setup *setup,
     if (g == NULL) return generation_out_of_memory(err);
     g->ihsan = request->ihsan;
     g->shows_scores = shows_scores;
-    if (!generation_make_writer(g, setup, err) ||
+    if (!generation_make_writer(g, setup, 0, err) ||
         !generation_find_records(g, setup, request, body, length, err)) {
         generation_free(g);
         return false;
@@ -305,12 +306,12 @@ static bool generation_use_remembered(struct generation *g, const struct generat
     const struct body_ending *ending = g->stream ? NULL : body_memo_ending(entry, value->serial);
     if (ending == NULL)
         return generation_use_value(g, setup, value, age_ms) &&
-               generation_make_writer(g, setup, &ignored) &&
+               generation_make_writer(g, setup, 0, &ignored) &&
                (g->stream || generation_make_whole(g, entry));
     cache_value_release(value);
     g->cached = METRICS_CACHE_HIT;
     g->age_ms = age_ms;
-    if (!generation_make_writer(g, setup, &ignored)) return false;
+    if (!generation_make_writer(g, setup, ending->length, &ignored)) return false;
     writer_take_ending(g->writer, ending->text, ending->length, &ending->usage, &g->whole);
     return !strbuf_failed(&g->whole);
 }

@@ -8,19 +8,19 @@
 #include "kernels/isa.h"
 
 /* JSON has no infinity: a token that cannot occur gets OpenAI's stand-in. */
-enum { REPLY_HEAD_BYTES = 500 }; /* room for a head, and for many a whole answer's end */
+enum { REPLY_HEAD_BYTES = 250 }; /* room for a head, unless the model's name is very long */
 
 static const float REPLY_LOGPROB_MIN = -9999.0f;
 
 bool reply_head_init(struct reply_head *head, bool chat, bool stream, bool include_usage,
-                     const char *id, int64_t created_s, const char *model)
+                     const char *id, int64_t created_s, const char *model, size_t follows)
 {
     *head = (struct reply_head){.chat = chat, .include_usage = include_usage};
     const char *object = !chat    ? "text_completion"
                          : stream ? "chat.completion.chunk"
                                   : "chat.completion";
     struct strbuf *out = &head->text;
-    if (!strbuf_reserve(out, REPLY_HEAD_BYTES)) return false;
+    if (!strbuf_reserve(out, REPLY_HEAD_BYTES + follows)) return false;
     /* Written with every answer, those from the cache too: no printf. */
     strbuf_puts(out, chat ? "{\"id\":\"chatcmpl-" : "{\"id\":\"cmpl-");
     strbuf_puts(out, id);

@@ -27,9 +27,12 @@ struct reply_head {
     bool include_usage; /* in a stream: every event carries "usage", null but in the last */
     struct strbuf text;
 };
-/* id is the request's, without prefix. False when out of memory. */
+/*
+ * id is the request's, without prefix. follows: there is room for so many bytes more. False when out
+ * of memory.
+ */
 bool reply_head_init(struct reply_head *head, bool chat, bool stream, bool include_usage,
-                     const char *id, int64_t created_s, const char *model);
+                     const char *id, int64_t created_s, const char *model, size_t follows);
 void reply_head_free(struct reply_head *head);
 
 /*

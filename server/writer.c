@@ -56,7 +56,7 @@ struct writer *writer_create(const struct writer_form *form)
         reply_logprobs_init(&w->choices[i].logprobs, form->chat, form->tokenizer);
     bool judges = form->judge == NULL || w->gates != NULL;
     if (judges && reply_head_init(&w->head, form->chat, form->stream, form->include_usage, form->id,
-                                  form->created_s, form->model))
+                                  form->created_s, form->model, form->follows))
         return w;
     writer_free(w);
     return NULL;

@@ -35,6 +35,7 @@ struct writer_form {
     int64_t created_s;
     const char *model;
     const struct tokenizer *tokenizer;
+    size_t follows; /* bytes of the head's text that writer_take_ending will add; 0: not known */
 };
 
 struct writer;

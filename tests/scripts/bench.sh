@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# What make bench makes of its records: medians, ratios, limits, floors, plots; and what its clients see of a server.
+# What make bench makes of its records: medians, ratios, limits, floors, plots; and what bench_http sees of a server.
 set -u
 . tests/scripts/lib_tap.sh
 
@@ -94,6 +94,34 @@ check "with all floors met the status is 0" equal "$status $(json 'f("decode", 8
 echo "engine decode q4_0 avx512 8 nobody 200 tokens/s" >>"$records"
 run
 check "a line that is no record is named" has "$status $output" "records.txt:33"
+
+# bench_http against a server that has one answer.
+make --no-print-directory SETUP=no BUILD="$BUILD" "$BUILD/bench/bench_http" "$BUILD/sovereign" >"$TMPDIR/make.log" 2>&1
+"$BUILD/sovereign" serve --model models/guide.gguf --port 0 --threads 1 --parallel 1 --ctx 512 </dev/null >/dev/null \
+    2>"$TMPDIR/serve.log" &
+server=$!
+trap 'kill -KILL "$server" 2>/dev/null' EXIT
+for _ in $(seq 300); do # half a minute; it takes a moment
+    port=$(sed -n 's|.* on http://127.0.0.1:\([0-9]*\).*|\1|p' "$TMPDIR/serve.log")
+    [ -z "$port" ] || break
+    sleep 0.1
+done
+ask() { # ask EXPECTED: the answer to one question, for a second over four connections
+    "$BUILD/bench/bench_http" --port "$port" --connections 4 --seconds 1 --post /v1/completions \
+        --body '{"prompt":"What is a hit?","max_tokens":8,"temperature":0}' --expect "$1" 2>&1
+}
+curl -s -o "$TMPDIR/answer" -d '{"prompt":"What is a hit?","max_tokens":8,"temperature":0}' \
+    -H 'Content-Type: application/json' "http://127.0.0.1:$port/v1/completions"
+output=$(ask 'x-sovereign-cache: hit')
+rate=$(sed -n 's/^hit_rate \([0-9]*\)[0-9.]* requests.s$/\1/p' <<<"$output")
+check "hits over connections that stay open are counted" test "${rate:-0}" -gt 100
+check "and timed" has "$output" "hit_latency_p50"
+check "an answer that is not the expected one ends it" has "$(ask 'x-sovereign-cache: miss')" "not the expected answer"
+check "so does an error" has "$("$BUILD/bench/bench_http" --port "$port" --post /v1/completions --body '{}' 2>&1)" \
+    "the answer is not 200"
+kill "$server"
+wait "$server" || true
+trap - EXIT
 
 check "a section that there is not is refused" has "$(bench/run SECTIONS=engine,speed 2>&1)" "no section 'speed'"
 check "so is an argument without a value" has "$(bench/run engine 2>&1)" "not NAME=VALUE"
