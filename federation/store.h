@@ -1,0 +1,184 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What a replica must not forget: an SQLite database, federation.sqlite, in the node's data directory.
+ * It holds the votes since the last stable checkpoint and the log of committed batches. It does not
+ * know the protocol: a vote is bytes with a key; of a batch it is told where its patterns are, so that
+ * the ordinary sqlite3 shell can show them (docs/federation.md, "Storage").
+ *
+ * Group commit. fed_store_append copies what it is given onto a queue and returns a token. One thread
+ * writes all that is on the queue in one transaction, has it synced (WAL, synchronous=FULL), and then
+ * calls durable(token) with the highest token that is on disk by now. What was given in one call is
+ * on disk as a whole or not at all, and tokens become durable in their order. A message that depends
+ * on a token must not leave before durable() was called with that token or a higher one.
+ *
+ * When the disk is full, read-only for a moment or locked by another program, nothing is dropped and
+ * nothing is reported durable: the thread tries again every FED_STORE_RETRY_MS, and once the queue has
+ * queue_bytes_max, append refuses with SOV_ERR_BUSY: the replica stands still, which the federation
+ * survives. After an error that leaves unknown what is on disk (a sync that failed, a damaged page)
+ * the store has failed for good: append refuses, no token becomes durable any more, and the process
+ * has to be started again, so that what is on disk is read anew.
+ *
+ * Opening reads the votes and the last FED_STORE_CHECK_BATCHES batches, whatever the length of the
+ * log. What it finds damaged among the batches is deleted: other replicas have it, with certificates.
+ * Damaged votes cannot be fetched from anybody; opening refuses and says what to do. The log beside
+ * (store_wal.h) is looked at before SQLite sees it: SQLite would take damage in it for a torn end, and
+ * forget what came after.
+ *
+ * Threads: append, collect and stats from any; open, records and close from one, before and after.
+ */
+#ifndef SOV_FEDERATION_STORE_H
+#define SOV_FEDERATION_STORE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/datadir.h"
+#include "base/error.h"
+
+enum {
+    FED_STORE_SCHEMA_VERSION = 1,
+    FED_STORE_DIGEST_BYTES = 32,
+    FED_STORE_OWNER_BYTES_MAX = 128,
+    FED_STORE_RETRY_MS = 250,              /* between tries to write */
+    FED_STORE_BUSY_MS = 1000,              /* what opening waits for another program's lock */
+    FED_STORE_QUEUE_BYTES = 64 << 20,      /* given and not yet durable */
+    FED_STORE_RECORD_BYTES_MAX = 16 << 20, /* of one record, content or certificate */
+    FED_STORE_CHECK_BATCHES = 256,         /* the newest ones, checked when opening */
+};
+#define FED_STORE_FILE "federation.sqlite"
+
+struct fed_store;
+
+/* One request of a batch, for readers of the tables, and one of its patterns. */
+struct fed_store_request {
+    uint32_t member;
+    uint64_t number;
+    unsigned char digest[FED_STORE_DIGEST_BYTES];
+    const char *kind;       /* "patterns", "config": a name without quotes or backslashes */
+    uint32_t pattern_count; /* of the patterns that follow those of the request before */
+};
+struct fed_store_pattern {
+    unsigned char id[FED_STORE_DIGEST_BYTES];
+    uint32_t offset, length; /* of its canonical JSON, within the content's bytes */
+};
+
+/*
+ * What a batch holds: its encoding, as it goes over the wire. Stored once for (sequence, digest),
+ * whoever gives it first: with the vote for its pre-prepare, or with the committed batch.
+ */
+struct fed_store_content {
+    uint64_t sequence;
+    unsigned char digest[FED_STORE_DIGEST_BYTES]; /* the batch's */
+    const void *bytes;
+    size_t length;
+    const struct fed_store_request *requests;
+    size_t request_count;
+    const struct fed_store_pattern *patterns;
+    size_t pattern_count;
+};
+
+/* A vote, or whatever else the core wants to find again after a restart. */
+struct fed_store_record {
+    uint8_t kind; /* the core's */
+    bool lasting; /* not collected; takes the place of older ones of its kind */
+    uint64_t view, sequence;
+    const void *bytes;
+    size_t length;
+    const struct fed_store_content *content; /* or NULL */
+};
+
+/* A committed batch. They are given in the order of their sequences, from 1 on. */
+struct fed_store_batch {
+    uint64_t sequence, view;
+    unsigned char digest[FED_STORE_DIGEST_BYTES];
+    unsigned char head[FED_STORE_DIGEST_BYTES]; /* of the hash chain, with this batch */
+    const void *certificate;
+    size_t certificate_length;
+    const struct fed_store_content *content; /* NULL: it was given before */
+};
+
+struct fed_store_options {
+    unsigned char federation[FED_STORE_DIGEST_BYTES]; /* whose log it is */
+    const char *owner;      /* whose votes they are, e.g. "member 2"; another's are refused */
+    size_t queue_bytes_max; /* 0: FED_STORE_QUEUE_BYTES */
+    /*
+     * True: no thread. fed_store_commit writes in the caller's; append alone makes nothing durable.
+     */
+    bool without_thread;
+    /* By the thread that writes; must not call the store, apart from append and collect. */
+    void (*durable)(void *user, uint64_t token);
+    /* The state of the store changed: NULL, it writes again; else a sentence. */
+    void (*trouble)(void *user, const char *problem);
+    void *user;
+    /* For tests: SQLite finds the disk full when the file would be larger. 0: no bound. */
+    size_t file_bytes_max;
+};
+
+/* What opening found. */
+struct fed_store_found {
+    uint64_t sequence;                          /* of the last committed batch; 0: none */
+    unsigned char head[FED_STORE_DIGEST_BYTES]; /* of the hash chain there; zeroes for 0 */
+    uint64_t records;
+    uint64_t dropped;       /* batches that were damaged, and those after them */
+    uint64_t dropped_first; /* the first of these */
+};
+
+/*
+ * dir stays the caller's and must outlive the store. SOV_ERR_UNSUPPORTED: a newer version's file,
+ * another program's, another federation's or another owner's; SOV_ERR_BUSY: locked; SOV_ERR_FORMAT:
+ * damaged beyond what can be fetched again; SOV_ERR_IO; SOV_ERR_NOMEM. The message names the file and
+ * what to do.
+ */
+enum sov_error fed_store_open(const struct datadir *dir, const struct fed_store_options *options,
+                              struct fed_store **out, struct fed_store_found *found,
+                              struct sov_errbuf *err);
+/* Writes what is on the queue, as far as the disk takes it at the first try. NULL is fine. */
+void fed_store_close(struct fed_store *store);
+
+/*
+ * The records that were appended and not collected, in their order; content is NULL where there was
+ * none or it is gone. Pointers are the visitor's for the call. Before the first append.
+ */
+enum sov_error fed_store_records(struct fed_store *store,
+                                 enum sov_error (*visit)(void *user,
+                                                         const struct fed_store_record *record,
+                                                         struct sov_errbuf *err),
+                                 void *user, struct sov_errbuf *err);
+/* The highest request number of each member in the log. */
+enum sov_error fed_store_members(struct fed_store *store,
+                                 void (*visit)(void *user, uint32_t member, uint64_t number),
+                                 void *user, struct sov_errbuf *err);
+
+/*
+ * Records and batches, either of them possibly none, in one piece. SOV_ERR_BUSY: the queue is full;
+ * SOV_ERR_LIMIT: something is too long, or a number is 2^63 or more; SOV_ERR_NOMEM; SOV_ERR_IO: the
+ * store has failed. After an error nothing was taken. *token may be NULL.
+ */
+enum sov_error fed_store_append(struct fed_store *store, const struct fed_store_record *records,
+                                size_t record_count, const struct fed_store_batch *batches,
+                                size_t batch_count, uint64_t *token, struct sov_errbuf *err);
+/*
+ * Forgets, once it is its turn, the votes up to this sequence that are not lasting, and contents up to
+ * it that were not committed.
+ */
+enum sov_error fed_store_collect(struct fed_store *store, uint64_t sequence,
+                                 struct sov_errbuf *err);
+/* Without a thread: one transaction for all that is on the queue. SOV_ERR_IO: not durable (yet). */
+enum sov_error fed_store_commit(struct fed_store *store, struct sov_errbuf *err);
+/* Blocks until all appended so far is durable; false after timeout_ms, or when that will not be. */
+bool fed_store_flush(struct fed_store *store, int64_t timeout_ms);
+
+struct fed_store_stats {
+    uint64_t appended, durable;           /* tokens */
+    uint64_t commits, failures;           /* transactions */
+    uint64_t records, batches, collected; /* rows written, votes deleted */
+    uint64_t commit_ns, sync_ns;          /* of whole transactions; of their COMMIT, which syncs */
+    uint64_t commit_ns_max;
+    uint64_t queued_bytes;
+    uint64_t checkpoints, checkpoint_ns; /* of the WAL into the database */
+    bool failed;                         /* for good */
+};
+void fed_store_stats_read(struct fed_store *store, struct fed_store_stats *out);
+
+#endif

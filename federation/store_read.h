@@ -1,0 +1,50 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Reading the log of a data directory (store.h), while its node runs or not: a connection of its own,
+ * read-only. Every row is checked before it is believed.
+ *
+ * Threads: one at a time for each log.
+ */
+#ifndef SOV_FEDERATION_STORE_READ_H
+#define SOV_FEDERATION_STORE_READ_H
+
+#include "federation/store.h"
+
+struct fed_log;
+
+/* One committed batch. What it points to is the log's until the next call. */
+struct fed_log_entry {
+    uint64_t sequence, view;
+    unsigned char digest[FED_STORE_DIGEST_BYTES], head[FED_STORE_DIGEST_BYTES];
+    const void *content; /* the encoded batch */
+    size_t content_length;
+    const void *certificate;
+    size_t certificate_length;
+    uint32_t requests, patterns;
+};
+
+/* Where a pattern is. */
+struct fed_log_place {
+    uint64_t sequence;
+    uint32_t request, index; /* within the batch; within the request */
+    uint32_t member;
+};
+
+/*
+ * data_dir: a node's. SOV_ERR_NOT_FOUND: no log there; SOV_ERR_UNSUPPORTED: of a newer version, or
+ * another program's; SOV_ERR_FORMAT: damaged; SOV_ERR_IO, SOV_ERR_NOMEM.
+ */
+enum sov_error fed_log_open(const char *data_dir, struct fed_log **out, struct sov_errbuf *err);
+void fed_log_close(struct fed_log *log);
+const unsigned char *fed_log_federation(const struct fed_log *log);
+/* The last committed batch and the chain's head there; 0 and zeroes when there is none. */
+enum sov_error fed_log_head(struct fed_log *log, uint64_t *sequence,
+                            unsigned char head[FED_STORE_DIGEST_BYTES], struct sov_errbuf *err);
+/* SOV_ERR_NOT_FOUND; SOV_ERR_FORMAT: the row is damaged, the message says which. */
+enum sov_error fed_log_read(struct fed_log *log, uint64_t sequence, struct fed_log_entry *out,
+                            struct sov_errbuf *err);
+/* The first committed pattern of this id. Takes time linear in the log. SOV_ERR_NOT_FOUND. */
+enum sov_error fed_log_find(struct fed_log *log, const unsigned char id[FED_STORE_DIGEST_BYTES],
+                            struct fed_log_place *out, struct sov_errbuf *err);
+
+#endif
