@@ -55,7 +55,7 @@ struct fed_store_request {
     uint32_t member;
     uint64_t number;
     unsigned char digest[FED_STORE_DIGEST_BYTES];
-    const char *kind;       /* "patterns", "config": a name without quotes or backslashes */
+    bool json;              /* patterns to be shown; else a change of the configuration */
     uint32_t pattern_count; /* of the patterns that follow those of the request before */
 };
 struct fed_store_pattern {
@@ -85,21 +85,34 @@ struct fed_store_record {
     uint64_t view, sequence;
     const void *bytes;
     size_t length;
-    const struct fed_store_content *content; /* or NULL */
+    /*
+     * NULL, or what lies within bytes, content->length of them at content_offset: they are kept with
+     * the content, once, and put back there when the record is read.
+     */
+    const struct fed_store_content *content;
+    size_t content_offset;
 };
 
-/* A committed batch. They are given in the order of their sequences, from 1 on. */
+/*
+ * A committed batch. They are given in the order of their sequences, from 1 on; one that was given before
+ * takes the place of what is there (a damaged row that was fetched again).
+ */
 struct fed_store_batch {
     uint64_t sequence, view;
     unsigned char digest[FED_STORE_DIGEST_BYTES];
     unsigned char head[FED_STORE_DIGEST_BYTES]; /* of the hash chain, with this batch */
     const void *certificate;
     size_t certificate_length;
-    const struct fed_store_content *content; /* NULL: it was given before */
+    const struct fed_store_content *content; /* copied only where it was not given before */
 };
 
 struct fed_store_options {
-    unsigned char federation[FED_STORE_DIGEST_BYTES]; /* whose log it is */
+    /* Whose log it is; also what the hash chain begins with. */
+    unsigned char federation[FED_STORE_DIGEST_BYTES];
+    /* The chain: what follows `before` when the batch of this digest has this sequence. */
+    void (*chain)(const unsigned char before[FED_STORE_DIGEST_BYTES], uint64_t sequence,
+                  const unsigned char digest[FED_STORE_DIGEST_BYTES],
+                  unsigned char head[FED_STORE_DIGEST_BYTES]);
     const char *owner;      /* whose votes they are, e.g. "member 2"; another's are refused */
     size_t queue_bytes_max; /* 0: FED_STORE_QUEUE_BYTES */
     /*
@@ -118,7 +131,7 @@ struct fed_store_options {
 /* What opening found. */
 struct fed_store_found {
     uint64_t sequence;                          /* of the last committed batch; 0: none */
-    unsigned char head[FED_STORE_DIGEST_BYTES]; /* of the hash chain there; zeroes for 0 */
+    unsigned char head[FED_STORE_DIGEST_BYTES]; /* of the hash chain there */
     uint64_t records;
     uint64_t dropped;       /* batches that were damaged, and those after them */
     uint64_t dropped_first; /* the first of these */
@@ -137,19 +150,15 @@ enum sov_error fed_store_open(const struct datadir *dir, const struct fed_store_
 void fed_store_close(struct fed_store *store);
 
 /*
- * The records that were appended and not collected, in their order; content is NULL where there was
- * none or it is gone. Pointers are the visitor's for the call. Before the first append.
+ * The records that were appended and not collected, in their order, as they were given but for content,
+ * which is NULL. A record whose content was damaged is passed over and counted. Pointers are the
+ * visitor's for the call. Before the first append.
  */
 enum sov_error fed_store_records(struct fed_store *store,
                                  enum sov_error (*visit)(void *user,
                                                          const struct fed_store_record *record,
                                                          struct sov_errbuf *err),
-                                 void *user, struct sov_errbuf *err);
-/* The highest request number of each member in the log. */
-enum sov_error fed_store_members(struct fed_store *store,
-                                 void (*visit)(void *user, uint32_t member, uint64_t number),
-                                 void *user, struct sov_errbuf *err);
-
+                                 void *user, uint64_t *incomplete, struct sov_errbuf *err);
 /*
  * Records and batches, either of them possibly none, in one piece. SOV_ERR_BUSY: the queue is full;
  * SOV_ERR_LIMIT: something is too long, or a number is 2^63 or more; SOV_ERR_NOMEM; SOV_ERR_IO: the

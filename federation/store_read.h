@@ -23,13 +23,6 @@ struct fed_log_entry {
     uint32_t requests, patterns;
 };
 
-/* Where a pattern is. */
-struct fed_log_place {
-    uint64_t sequence;
-    uint32_t request, index; /* within the batch; within the request */
-    uint32_t member;
-};
-
 /*
  * data_dir: a node's. SOV_ERR_NOT_FOUND: no log there; SOV_ERR_UNSUPPORTED: of a newer version, or
  * another program's; SOV_ERR_FORMAT: damaged; SOV_ERR_IO, SOV_ERR_NOMEM.
@@ -37,14 +30,17 @@ struct fed_log_place {
 enum sov_error fed_log_open(const char *data_dir, struct fed_log **out, struct sov_errbuf *err);
 void fed_log_close(struct fed_log *log);
 const unsigned char *fed_log_federation(const struct fed_log *log);
-/* The last committed batch and the chain's head there; 0 and zeroes when there is none. */
+/* The last committed batch and the chain's head there; 0 and the federation when there is none. */
 enum sov_error fed_log_head(struct fed_log *log, uint64_t *sequence,
                             unsigned char head[FED_STORE_DIGEST_BYTES], struct sov_errbuf *err);
 /* SOV_ERR_NOT_FOUND; SOV_ERR_FORMAT: the row is damaged, the message says which. */
 enum sov_error fed_log_read(struct fed_log *log, uint64_t sequence, struct fed_log_entry *out,
                             struct sov_errbuf *err);
-/* The first committed pattern of this id. Takes time linear in the log. SOV_ERR_NOT_FOUND. */
+/*
+ * The first committed pattern of this id: its batch, and its place among the patterns of the batch. Takes
+ * time linear in the log. SOV_ERR_NOT_FOUND.
+ */
 enum sov_error fed_log_find(struct fed_log *log, const unsigned char id[FED_STORE_DIGEST_BYTES],
-                            struct fed_log_place *out, struct sov_errbuf *err);
+                            uint64_t *sequence, size_t *index, struct sov_errbuf *err);
 
 #endif
