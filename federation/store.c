@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "base/clock.h"
 #include "base/mem.h"
@@ -115,9 +116,6 @@ static enum sov_error check_record(const struct fed_store_record *record, struct
                         record->length, (unsigned long long)record->view,
                         (unsigned long long)record->sequence);
     if (content == NULL) return SOV_OK;
-    if (record->content_offset > record->length ||
-        content->length > record->length - record->content_offset)
-        return sov_fail(err, SOV_ERR_INVALID, "a content that is not within its record");
     return check_content(content, record->sequence, err);
 }
 
@@ -175,22 +173,24 @@ static enum sov_error admit(struct fed_store *store, size_t bytes, struct sov_er
     return SOV_OK;
 }
 
-/* With the lock. */
-static uint64_t seal(struct fed_store *store)
+/* With the lock: what was put is whole. */
+static void seal(struct fed_store *store)
 {
-    store->filling.token = ++store->stats.appended;
     if (!store->options.without_thread) pthread_cond_signal(&store->wanted);
-    return store->filling.token;
 }
 
-enum sov_error fed_store_append(struct fed_store *store, const struct fed_store_record *records,
-                                size_t record_count, const struct fed_store_batch *batches,
-                                size_t batch_count, uint64_t *token, struct sov_errbuf *err)
+enum sov_error fed_store_append(struct fed_store *store, uint64_t token,
+                                const struct fed_store_record *records, size_t record_count,
+                                const struct fed_store_batch *batches, size_t batch_count,
+                                struct sov_errbuf *err)
 {
     enum sov_error error = SOV_OK;
     size_t bytes = 0;
     pthread_mutex_lock(&store->lock);
     uint64_t last = store->last_sequence;
+    if (token <= store->stats.appended)
+        error = sov_fail(err, SOV_ERR_INVALID, "token %llu after %llu", (unsigned long long)token,
+                         (unsigned long long)store->stats.appended);
     for (size_t i = 0; i < record_count && error == SOV_OK; i++) {
         error = check_record(&records[i], err);
         struct fed_item item = record_item(store, &records[i]);
@@ -217,9 +217,24 @@ enum sov_error fed_store_append(struct fed_store *store, const struct fed_store_
         remember(store, item.content.sequence, item.content.digest);
         if (batches[i].sequence > store->last_sequence) store->last_sequence = batches[i].sequence;
     }
-    uint64_t sealed = seal(store);
-    if (token != NULL) *token = sealed;
+    store->stats.appended = store->filling.token = token;
+    seal(store);
 out:
+    pthread_mutex_unlock(&store->lock);
+    return error;
+}
+
+/* An item of its own, without a token. */
+static enum sov_error put_item(struct fed_store *store, const struct fed_item *item,
+                               struct sov_errbuf *err)
+{
+    pthread_mutex_lock(&store->lock);
+    enum sov_error error = admit(store, fed_queue_bytes_of(item), err);
+    if (error == SOV_OK) {
+        fed_queue_put(&store->filling, item);
+        if (item->kind == FED_ITEM_COLLECT) forget(store, item->collect);
+        seal(store);
+    }
     pthread_mutex_unlock(&store->lock);
     return error;
 }
@@ -230,15 +245,13 @@ enum sov_error fed_store_collect(struct fed_store *store, uint64_t sequence, str
     if (sequence > INT64_MAX)
         return sov_fail(err, SOV_ERR_LIMIT, "a collection up to sequence %llu",
                         (unsigned long long)sequence);
-    pthread_mutex_lock(&store->lock);
-    enum sov_error error = admit(store, fed_queue_bytes_of(&item), err);
-    if (error == SOV_OK) {
-        fed_queue_put(&store->filling, &item);
-        forget(store, sequence);
-        seal(store);
-    }
-    pthread_mutex_unlock(&store->lock);
-    return error;
+    return put_item(store, &item, err);
+}
+
+enum sov_error fed_store_recovered(struct fed_store *store, struct sov_errbuf *err)
+{
+    struct fed_item item = {.kind = FED_ITEM_RECOVERED};
+    return put_item(store, &item, err);
 }
 
 /* ---- writing ---- */
@@ -261,6 +274,7 @@ static enum fed_db_result apply(struct fed_store *store, struct fed_store_stats 
         case FED_ITEM_COLLECT:
             result = fed_db_collect(store->db, item.collect, &done->collected);
             break;
+        case FED_ITEM_RECOVERED: result = fed_db_set_amnesia(store->db, false); break;
         }
     }
     return result;
@@ -306,10 +320,12 @@ static void note_success(struct fed_store *store, const struct fed_store_stats *
     if (store->troubled) tell_trouble(store, NULL);
     store->troubled = false;
     store->writing.used = 0;
-    if (store->options.durable != NULL) store->options.durable(store->options.user, token);
+    store->writing.token = 0;
+    if (token != 0 && store->options.durable != NULL)
+        store->options.durable(store->options.user, token);
     pthread_mutex_lock(&store->lock);
     count(store, done);
-    store->stats.durable = token;
+    if (token != 0) store->stats.durable = token;
     store->writing_bytes = 0;
     pthread_cond_broadcast(&store->settled);
     pthread_mutex_unlock(&store->lock);
@@ -443,9 +459,10 @@ bool fed_store_flush(struct fed_store *store, int64_t timeout_ms)
     if (store->options.without_thread) return fed_store_commit(store, NULL) == SOV_OK;
     pthread_mutex_lock(&store->lock);
     uint64_t upto = store->stats.appended;
-    while (store->stats.durable < upto && !store->stats.failed && waited == 0)
+    while ((store->stats.durable < upto || store->filling.used + store->writing_bytes > 0) &&
+           !store->stats.failed && waited == 0)
         waited = pthread_cond_timedwait(&store->settled, &store->lock, &until);
-    bool flushed = store->stats.durable >= upto;
+    bool flushed = store->stats.durable >= upto && !store->stats.failed;
     pthread_mutex_unlock(&store->lock);
     return flushed;
 }
@@ -492,12 +509,15 @@ static enum sov_error configure(struct fed_store *store, const struct datadir *d
 static enum sov_error open_and_check(struct fed_store *store, struct fed_store_found *found,
                                      struct sov_errbuf *err)
 {
-    struct fed_db_options db = {.federation = store->options.federation,
+    /* A file that has to be made here was there once, or its votes were made elsewhere. */
+    struct fed_db_options db = {.amnesia = true,
+                                .federation = store->options.federation,
                                 .owner = store->owner,
                                 .file_bytes_max = store->options.file_bytes_max};
-    enum sov_error error = fed_wal_check(store->path, err);
+    bool lost = false;
+    enum sov_error error = fed_wal_check(store->path, &lost, found->problem, err);
     if (error == SOV_OK) error = fed_db_open(store->path, &db, &store->db, err);
-    if (error == SOV_OK) error = fed_store_check(store->db, &store->options, found, err);
+    if (error == SOV_OK) error = fed_store_check(store->db, &store->options, lost, found, err);
     if (error != SOV_OK) return error;
     store->last_sequence = found->sequence;
     /* The newest of what is in the table stays remembered, where there is more than there is room. */
@@ -515,6 +535,21 @@ static void store_free(struct fed_store *store)
     pthread_cond_destroy(&store->wanted);
     pthread_cond_destroy(&store->settled);
     sov_free(store);
+}
+
+enum sov_error fed_store_create(const char *data_dir, const struct fed_store_options *options,
+                                struct sov_errbuf *err)
+{
+    char path[PATH_MAX];
+    struct fed_db_options made = {.federation = options->federation, .owner = options->owner};
+    struct fed_db *db = NULL;
+    if (snprintf(path, sizeof path, "%s/" FED_STORE_FILE, data_dir) >= (int)sizeof path)
+        return sov_fail(err, SOV_ERR_INVALID, "%.100s...: the path is too long", data_dir);
+    if (access(path, F_OK) == 0)
+        return sov_fail(err, SOV_ERR_INVALID, "%s: is there already", path);
+    enum sov_error error = fed_db_open(path, &made, &db, err);
+    fed_db_close(db);
+    return error;
 }
 
 enum sov_error fed_store_open(const struct datadir *dir, const struct fed_store_options *options,
@@ -563,63 +598,41 @@ struct replay {
     enum sov_error (*visit)(void *user, const struct fed_store_record *record,
                             struct sov_errbuf *err);
     void *user;
-    uint64_t incomplete;
-    struct strbuf whole; /* a record with its content put back */
     enum sov_error error;
     struct sov_errbuf *err;
 };
-
-static enum fed_db_result put_back(struct replay *r, const struct fed_row_vote *row,
-                                   struct fed_store_record *record)
-{
-    struct fed_row_content content;
-    enum fed_db_result result =
-        fed_db_read_content(r->store->db, record->sequence, row->content_digest, &content);
-    if (result != FED_DB_OK) return result;
-    const char *bytes = record->bytes;
-    size_t at = record->content_offset;
-    strbuf_clear(&r->whole);
-    strbuf_append(&r->whole, bytes, at);
-    strbuf_append(&r->whole, content.bytes, content.length);
-    strbuf_append(&r->whole, bytes + at, record->length - at);
-    record->bytes = strbuf_text(&r->whole);
-    record->length = r->whole.length;
-    return strbuf_failed(&r->whole) ? FED_DB_AGAIN : FED_DB_OK;
-}
 
 static enum fed_db_result on_vote(void *user, const struct fed_row_vote *row, bool damaged)
 {
     struct replay *r = user;
     struct fed_store_record record = row->record;
+    struct fed_store_content content = {.sequence = record.sequence};
     (void)damaged; /* opening has refused such */
     if (row->content_digest != NULL) {
-        enum fed_db_result result = put_back(r, row, &record);
-        if (result == FED_DB_NONE || result == FED_DB_DAMAGED) {
-            r->incomplete++;
-            return FED_DB_OK;
-        }
+        struct fed_row_content c;
+        enum fed_db_result result =
+            fed_db_read_content(r->store->db, record.sequence, row->content_digest, &c);
         if (result != FED_DB_OK) {
-            r->error =
-                strbuf_failed(&r->whole)
-                    ? sov_fail(r->err, SOV_ERR_NOMEM, "%s: no memory for a vote", r->store->path)
-                    : fed_db_fail(r->store->db, result, r->err);
+            r->error = fed_db_fail(r->store->db, result, r->err);
             return result;
         }
+        memcpy(content.digest, c.digest, sizeof content.digest);
+        content.bytes = c.bytes;
+        content.length = c.length;
+        record.content = &content;
     }
     r->error = r->visit(r->user, &record, r->err);
     return r->error == SOV_OK ? FED_DB_OK : FED_DB_FAILED;
 }
 
-enum sov_error fed_store_records(struct fed_store *store,
+enum sov_error fed_store_records(struct fed_store *store, uint8_t kind,
                                  enum sov_error (*visit)(void *user,
                                                          const struct fed_store_record *record,
                                                          struct sov_errbuf *err),
-                                 void *user, uint64_t *incomplete, struct sov_errbuf *err)
+                                 void *user, struct sov_errbuf *err)
 {
     struct replay r = {.store = store, .visit = visit, .user = user, .err = err};
-    enum fed_db_result result = fed_db_votes(store->db, on_vote, &r);
-    strbuf_free(&r.whole);
-    *incomplete = r.incomplete;
+    enum fed_db_result result = fed_db_votes(store->db, kind, on_vote, &r);
     if (r.error != SOV_OK) return r.error;
     return result == FED_DB_OK ? SOV_OK : fed_db_fail(store->db, result, err);
 }

@@ -5,7 +5,7 @@
  * know the protocol: a vote is bytes with a key; of a batch it is told where its patterns are, so that
  * the ordinary sqlite3 shell can show them (docs/federation.md, "Storage").
  *
- * Group commit. fed_store_append copies what it is given onto a queue and returns a token. One thread
+ * Group commit. fed_store_append copies what it is given onto a queue under the caller's token. One thread
  * writes all that is on the queue in one transaction, has it synced (WAL, synchronous=FULL), and then
  * calls durable(token) with the highest token that is on disk by now. What was given in one call is
  * on disk as a whole or not at all, and tokens become durable in their order. A message that depends
@@ -19,10 +19,12 @@
  * has to be started again, so that what is on disk is read anew.
  *
  * Opening reads the votes and the last FED_STORE_CHECK_BATCHES batches, whatever the length of the
- * log. What it finds damaged among the batches is deleted: other replicas have it, with certificates.
- * Damaged votes cannot be fetched from anybody; opening refuses and says what to do. The log beside
- * (store_wal.h) is looked at before SQLite sees it: SQLite would take damage in it for a torn end, and
- * forget what came after.
+ * log. From the first damaged batch on the log is cut: other replicas have it, with certificates. Votes
+ * cannot be fetched from anybody: where one is damaged, or something tells that newer ones were lost,
+ * the node is marked as one that has forgotten (amnesia) and must not vote until it cannot contradict
+ * what it may have sent. The WAL is looked at (store_wal.h) before SQLite sees it: SQLite would take
+ * damage in it for a torn end, and forget what came after without a word. A file whose structure is
+ * damaged is refused.
  *
  * Threads: append, collect and stats from any; open, records and close from one, before and after.
  */
@@ -78,19 +80,21 @@ struct fed_store_content {
     size_t pattern_count;
 };
 
+/* What becomes of a record when others come. One of the same kind, view and sequence replaces it anyway. */
+enum fed_store_keep {
+    FED_KEEP_WINDOW, /* it goes when its sequence is collected */
+    FED_KEEP_NEWEST, /* it takes the place of all others of its kind */
+    FED_KEEP_VIEW,   /* it takes the place of those of its kind with a lower view */
+};
+
 /* A vote, or whatever else the core wants to find again after a restart. */
 struct fed_store_record {
     uint8_t kind; /* the core's */
-    bool lasting; /* not collected; takes the place of older ones of its kind */
+    enum fed_store_keep keep;
     uint64_t view, sequence;
     const void *bytes;
     size_t length;
-    /*
-     * NULL, or what lies within bytes, content->length of them at content_offset: they are kept with
-     * the content, once, and put back there when the record is read.
-     */
-    const struct fed_store_content *content;
-    size_t content_offset;
+    const struct fed_store_content *content; /* or NULL; of the same sequence */
 };
 
 /*
@@ -130,13 +134,27 @@ struct fed_store_options {
 
 /* What opening found. */
 struct fed_store_found {
+    /*
+     * Votes of this node were lost: the file was not there, or damaged. Stays so over restarts until
+     * fed_store_recovered; until then the node must not vote. A new node's file is made beforehand, by
+     * fed_store_create.
+     */
+    bool amnesia;
     uint64_t sequence;                          /* of the last committed batch; 0: none */
     unsigned char head[FED_STORE_DIGEST_BYTES]; /* of the hash chain there */
     uint64_t records;
-    uint64_t dropped;       /* batches that were damaged, and those after them */
-    uint64_t dropped_first; /* the first of these */
+    uint64_t lost;                       /* records that were damaged */
+    uint64_t dropped;                    /* batches that were damaged, and those after them */
+    uint64_t dropped_first;              /* the first of these */
+    char problem[SOV_ERROR_MESSAGE_MAX]; /* a sentence on what was wrong; "" when nothing was */
 };
 
+/*
+ * The file of a node that has never voted, so that it may vote at once. SOV_ERR_INVALID: there is one
+ * already; else as fed_store_open.
+ */
+enum sov_error fed_store_create(const char *data_dir, const struct fed_store_options *options,
+                                struct sov_errbuf *err);
 /*
  * dir stays the caller's and must outlive the store. SOV_ERR_UNSUPPORTED: a newer version's file,
  * another program's, another federation's or another owner's; SOV_ERR_BUSY: locked; SOV_ERR_FORMAT:
@@ -150,29 +168,33 @@ enum sov_error fed_store_open(const struct datadir *dir, const struct fed_store_
 void fed_store_close(struct fed_store *store);
 
 /*
- * The records that were appended and not collected, in their order, as they were given but for content,
- * which is NULL. A record whose content was damaged is passed over and counted. Pointers are the
- * visitor's for the call. Before the first append.
+ * The records of one kind that were appended and not collected, by view and sequence. Of a content there
+ * are digest and bytes, not requests and patterns. Pointers are the visitor's for the call. Before the first append.
  */
-enum sov_error fed_store_records(struct fed_store *store,
+enum sov_error fed_store_records(struct fed_store *store, uint8_t kind,
                                  enum sov_error (*visit)(void *user,
                                                          const struct fed_store_record *record,
                                                          struct sov_errbuf *err),
-                                 void *user, uint64_t *incomplete, struct sov_errbuf *err);
+                                 void *user, struct sov_errbuf *err);
+
 /*
- * Records and batches, either of them possibly none, in one piece. SOV_ERR_BUSY: the queue is full;
- * SOV_ERR_LIMIT: something is too long, or a number is 2^63 or more; SOV_ERR_NOMEM; SOV_ERR_IO: the
- * store has failed. After an error nothing was taken. *token may be NULL.
+ * Records and batches, either of them possibly none, in one piece, under the caller's token, which must
+ * be above all before it. SOV_ERR_BUSY: the queue is full; SOV_ERR_LIMIT: something is too long, or a
+ * number is 2^63 or more; SOV_ERR_INVALID; SOV_ERR_NOMEM; SOV_ERR_IO: the store has failed. After an
+ * error nothing was taken.
  */
-enum sov_error fed_store_append(struct fed_store *store, const struct fed_store_record *records,
-                                size_t record_count, const struct fed_store_batch *batches,
-                                size_t batch_count, uint64_t *token, struct sov_errbuf *err);
+enum sov_error fed_store_append(struct fed_store *store, uint64_t token,
+                                const struct fed_store_record *records, size_t record_count,
+                                const struct fed_store_batch *batches, size_t batch_count,
+                                struct sov_errbuf *err);
 /*
- * Forgets, once it is its turn, the votes up to this sequence that are not lasting, and contents up to
- * it that were not committed.
+ * Forgets, once it is its turn, the records of FED_KEEP_WINDOW up to this sequence, and contents up to it
+ * that were not committed.
  */
 enum sov_error fed_store_collect(struct fed_store *store, uint64_t sequence,
                                  struct sov_errbuf *err);
+/* The node may vote again: fed_store_found.amnesia is over, once this is on disk. */
+enum sov_error fed_store_recovered(struct fed_store *store, struct sov_errbuf *err);
 /* Without a thread: one transaction for all that is on the queue. SOV_ERR_IO: not durable (yet). */
 enum sov_error fed_store_commit(struct fed_store *store, struct sov_errbuf *err);
 /* Blocks until all appended so far is durable; false after timeout_ms, or when that will not be. */

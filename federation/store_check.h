@@ -6,10 +6,10 @@
 
 /*
  * What opening a store looks at: every vote, and the last FED_STORE_CHECK_BATCHES batches with their
- * contents and the chain through them. From the first damaged batch on the log is cut off, to be
- * fetched again; a damaged vote is SOV_ERR_FORMAT.
+ * contents and the chain through them. From the first damaged batch on the log is cut off. Damaged votes
+ * go, and leave the mark of amnesia; so does `lost`: the caller knows that votes are missing.
  */
 enum sov_error fed_store_check(struct fed_db *db, const struct fed_store_options *options,
-                               struct fed_store_found *found, struct sov_errbuf *err);
+                               bool lost, struct fed_store_found *found, struct sov_errbuf *err);
 
 #endif

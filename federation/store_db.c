@@ -18,9 +18,9 @@ enum {
 
 static const char SCHEMA[] =
     "CREATE TABLE meta(name TEXT PRIMARY KEY, value) WITHOUT ROWID;"
-    "CREATE TABLE vote(id INTEGER PRIMARY KEY, kind INTEGER NOT NULL, lasting INTEGER NOT NULL,"
-    " view INTEGER NOT NULL, sequence INTEGER NOT NULL, content BLOB,"
-    " content_at INTEGER NOT NULL, bytes BLOB NOT NULL, checksum INTEGER NOT NULL);"
+    "CREATE TABLE vote(kind INTEGER NOT NULL, view INTEGER NOT NULL, sequence INTEGER NOT NULL,"
+    " keep INTEGER NOT NULL, content BLOB, bytes BLOB NOT NULL, checksum INTEGER NOT NULL,"
+    " PRIMARY KEY(kind, view, sequence)) WITHOUT ROWID;"
     "CREATE TABLE content(id INTEGER PRIMARY KEY, sequence INTEGER NOT NULL, digest BLOB NOT NULL,"
     " ids BLOB NOT NULL, outline TEXT NOT NULL, checksum INTEGER NOT NULL, bytes BLOB NOT NULL,"
     " UNIQUE(sequence, digest));"
@@ -44,10 +44,12 @@ static const char SCHEMA[] =
 static const char *const SQL[FED_SQL_STATEMENTS] = {
     [SQL_BEGIN] = "BEGIN IMMEDIATE",
     [SQL_COMMIT] = "COMMIT",
-    [SQL_VOTE_PUT] = "INSERT INTO vote(id,kind,lasting,view,sequence,content,content_at,"
-                     "bytes,checksum) VALUES(?1,?2,?3,?4,?5,?6,?7,?8,?9)",
-    [SQL_VOTE_REPLACE] = "DELETE FROM vote WHERE kind=?1 AND lasting=1",
-    [SQL_VOTE_COLLECT] = "DELETE FROM vote WHERE lasting=0 AND sequence<=?1",
+    [SQL_VOTE_PUT] = "INSERT OR REPLACE INTO vote(kind,view,sequence,keep,content,bytes,checksum) "
+                     "VALUES(?1,?2,?3,?4,?5,?6,?7)",
+    [SQL_VOTE_NEWEST] = "DELETE FROM vote WHERE kind=?1",
+    [SQL_VOTE_VIEW] = "DELETE FROM vote WHERE kind=?1 AND view<?2",
+    [SQL_VOTE_DROP] = "DELETE FROM vote WHERE kind=?1 AND view=?2 AND sequence=?3",
+    [SQL_VOTE_COLLECT] = "DELETE FROM vote WHERE keep=0 AND sequence<=?1",
     [SQL_CONTENT_PUT] = "INSERT OR IGNORE INTO content(sequence,digest,ids,outline,checksum,bytes) "
                         "VALUES(?1,?2,?3,?4,?5,?6)",
     [SQL_CONTENT_DELETE] = "DELETE FROM content WHERE sequence=?1 AND digest=?2",
@@ -61,8 +63,8 @@ static const char *const SQL[FED_SQL_STATEMENTS] = {
                       "WHERE sequence=?1",
     [SQL_CONTENT_GET] = "SELECT ids,outline,checksum,bytes FROM content WHERE sequence=?1 AND "
                         "digest=?2",
-    [SQL_VOTES] = "SELECT id,kind,lasting,view,sequence,content,content_at,bytes,checksum FROM "
-                  "vote ORDER BY id",
+    [SQL_VOTES] = "SELECT kind,view,sequence,keep,content,bytes,checksum FROM vote "
+                  "WHERE kind BETWEEN ?1 AND ?2 ORDER BY kind,view,sequence",
     [SQL_CONTENTS] = "SELECT id,sequence,digest,ids,outline,checksum,bytes FROM content "
                      "WHERE sequence>?1",
     [SQL_FIND] = "SELECT batch.sequence,content.ids FROM batch JOIN content USING(sequence,digest) "
@@ -183,11 +185,6 @@ void fed_db_close(struct fed_db *db)
     sov_free(db);
 }
 
-const char *fed_db_path(const struct fed_db *db)
-{
-    return db->path;
-}
-
 static int on_commit(void *user, sqlite3 *sqlite, const char *name, int pages)
 {
     (void)sqlite;
@@ -226,11 +223,8 @@ static enum sov_error open_file(const char *path, int flags, struct fed_db **out
 static enum sov_error open_error(struct fed_db *db, int rc, struct sov_errbuf *err)
 {
     if (fed_db_result_of(rc) != FED_DB_DAMAGED) return fed_db_fail(db, fed_db_result_of(rc), err);
-    return sov_fail(err, SOV_ERR_FORMAT,
-                    "%s: damaged (%s). Its votes cannot be fetched from anybody: move %s* out of "
-                    "the data directory and start the node again, which then fetches the log; "
-                    "until it has, it counts as one of the f faulty ones",
-                    db->path, sqlite3_errmsg(db->sqlite), FED_STORE_FILE);
+    return sov_fail(err, SOV_ERR_FORMAT, "%.200s: damaged (%s). " FED_DB_DAMAGED_ADVICE, db->path,
+                    sqlite3_errmsg(db->sqlite));
 }
 
 /* Before anything is written: whose file this is. *fresh: nobody's yet. */
@@ -293,11 +287,12 @@ static int make_tables(struct fed_db *db, const struct fed_db_options *options)
     if (rc == SQLITE_OK)
         rc = sqlite3_prepare_v2(db->sqlite,
                                 "INSERT INTO meta(name,value) VALUES('federation',?1),"
-                                "('owner',?2),('collected',0)",
+                                "('owner',?2),('collected',0),('amnesia',?3)",
                                 -1, &s, NULL);
     if (rc == SQLITE_OK) {
         (void)sqlite3_bind_blob(s, 1, options->federation, FED_STORE_DIGEST_BYTES, SQLITE_STATIC);
         (void)sqlite3_bind_text(s, 2, options->owner, -1, SQLITE_STATIC);
+        (void)sqlite3_bind_int(s, 3, options->amnesia);
         rc = sqlite3_step(s) == SQLITE_DONE ? SQLITE_OK : sqlite3_extended_errcode(db->sqlite);
     }
     (void)sqlite3_finalize(s);
@@ -330,16 +325,20 @@ static enum sov_error read_meta(struct fed_db *db, unsigned char *federation, ch
 {
     char text[FED_STORE_DIGEST_BYTES + 1];
     size_t length = 0, owner_length;
-    int64_t collected;
+    int64_t collected, amnesia = -1;
     if (!meta_text(db, "federation", text, sizeof text, &length) ||
         length != FED_STORE_DIGEST_BYTES ||
         !meta_text(db, "owner", owner, FED_STORE_OWNER_BYTES_MAX + 1, &owner_length) ||
         fed_db_query(db, "SELECT value FROM meta WHERE name='collected'", -1, &collected) !=
             SQLITE_OK ||
-        collected < 0)
+        collected < 0 ||
+        fed_db_query(db, "SELECT value FROM meta WHERE name='amnesia'", -1, &amnesia) !=
+            SQLITE_OK ||
+        amnesia < 0)
         return open_error(db, SQLITE_CORRUPT, err);
     memcpy(federation, text, FED_STORE_DIGEST_BYTES);
     db->collected = (uint64_t)collected;
+    db->amnesia = amnesia != 0;
     return SOV_OK;
 }
 
@@ -379,10 +378,6 @@ enum sov_error fed_db_open(const char *path, const struct fed_db_options *option
         goto failed;
     }
     error = check_owner(db, options, err);
-    if (error == SOV_OK) {
-        rc = fed_db_query(db, "SELECT max(id) FROM vote", 0, &db->last_vote);
-        if (rc != SQLITE_OK) error = open_error(db, rc, err);
-    }
     if (error != SOV_OK) goto failed;
     *out = db;
     return SOV_OK;
@@ -423,6 +418,11 @@ uint64_t fed_db_collected(const struct fed_db *db)
     return db->collected;
 }
 
+bool fed_db_amnesia(const struct fed_db *db)
+{
+    return db->amnesia;
+}
+
 /* ---- changing ---- */
 
 /* What is written into a file without a name is on no disk that anybody will look at. */
@@ -439,6 +439,7 @@ static enum fed_db_result check_file(struct fed_db *db)
 enum fed_db_result fed_db_begin(struct fed_db *db)
 {
     db->problem[0] = '\0';
+    db->collected_before = db->collected;
     enum fed_db_result result = check_file(db);
     return result == FED_DB_OK ? run(db, fed_db_statement(db, SQL_BEGIN)) : result;
 }
@@ -453,6 +454,7 @@ void fed_db_rollback(struct fed_db *db)
     (void)fed_db_error(db); /* as it is now */
     /* SQLite has rolled back by itself after some errors. */
     if (sqlite3_get_autocommit(db->sqlite) == 0) (void)execute(db, "ROLLBACK");
+    db->collected = db->collected_before;
 }
 
 static enum fed_db_result put_content(struct fed_db *db, const struct fed_store_content *content)
@@ -488,39 +490,41 @@ static enum fed_db_result put_content(struct fed_db *db, const struct fed_store_
     return run(db, s);
 }
 
+/* What a record takes the place of. */
+static enum fed_db_result make_way(struct fed_db *db, const struct fed_store_record *record)
+{
+    sqlite3_stmt *s = NULL;
+    if (record->keep == FED_KEEP_WINDOW) return FED_DB_OK;
+    s = fed_db_statement(db, record->keep == FED_KEEP_NEWEST ? SQL_VOTE_NEWEST : SQL_VOTE_VIEW);
+    if (s != NULL) (void)sqlite3_bind_int(s, 1, record->kind);
+    if (s != NULL && record->keep == FED_KEEP_VIEW)
+        (void)sqlite3_bind_int64(s, 2, (int64_t)record->view);
+    return run(db, s);
+}
+
 enum fed_db_result fed_db_put_record(struct fed_db *db, const struct fed_item *item)
 {
     const struct fed_store_record *record = &item->record;
-    enum fed_db_result result = FED_DB_OK;
-    sqlite3_stmt *s;
-    struct fed_row_vote row = {.id = ++db->last_vote, .record = *record};
+    struct fed_row_vote row = {.record = *record};
+    enum fed_db_result result = make_way(db, record);
+    if (result == FED_DB_OK && item->carries) result = put_content(db, &item->content);
+    if (result != FED_DB_OK) return result;
     if (item->refers) {
         row.content_digest = item->content.digest;
         row.content_digest_length = FED_STORE_DIGEST_BYTES;
-    } else {
-        row.record.content_offset = 0;
     }
-    if (item->carries) result = put_content(db, &item->content);
-    if (result == FED_DB_OK && record->lasting) {
-        s = fed_db_statement(db, SQL_VOTE_REPLACE);
-        if (s != NULL) (void)sqlite3_bind_int(s, 1, record->kind);
-        result = run(db, s);
-    }
-    if (result != FED_DB_OK) return result;
-    s = fed_db_statement(db, SQL_VOTE_PUT);
+    sqlite3_stmt *s = fed_db_statement(db, SQL_VOTE_PUT);
     if (s != NULL) {
-        (void)sqlite3_bind_int64(s, 1, row.id);
-        (void)sqlite3_bind_int(s, 2, record->kind);
-        (void)sqlite3_bind_int(s, 3, record->lasting);
-        (void)sqlite3_bind_int64(s, 4, (int64_t)record->view);
-        (void)sqlite3_bind_int64(s, 5, (int64_t)record->sequence);
+        (void)sqlite3_bind_int(s, 1, record->kind);
+        (void)sqlite3_bind_int64(s, 2, (int64_t)record->view);
+        (void)sqlite3_bind_int64(s, 3, (int64_t)record->sequence);
+        (void)sqlite3_bind_int(s, 4, (int)record->keep);
         if (row.content_digest != NULL)
-            (void)sqlite3_bind_blob(s, 6, row.content_digest, FED_STORE_DIGEST_BYTES,
+            (void)sqlite3_bind_blob(s, 5, row.content_digest, FED_STORE_DIGEST_BYTES,
                                     SQLITE_STATIC);
-        (void)sqlite3_bind_int64(s, 7, (int64_t)row.record.content_offset);
-        (void)sqlite3_bind_blob64(s, 8, record->length > 0 ? record->bytes : "", record->length,
+        (void)sqlite3_bind_blob64(s, 6, record->length > 0 ? record->bytes : "", record->length,
                                   SQLITE_STATIC);
-        (void)sqlite3_bind_int64(s, 9, fed_row_vote_sum(&row));
+        (void)sqlite3_bind_int64(s, 7, fed_row_vote_sum(&row));
     }
     return run(db, s);
 }
@@ -587,6 +591,22 @@ enum fed_db_result fed_db_collect(struct fed_db *db, uint64_t sequence, uint64_t
         db->collected = sequence;
     }
     return result;
+}
+
+enum fed_db_result fed_db_set_amnesia(struct fed_db *db, bool amnesia)
+{
+    return put_meta_number(db, "amnesia", amnesia);
+}
+
+enum fed_db_result fed_db_drop_vote(struct fed_db *db, int64_t kind, int64_t view, int64_t sequence)
+{
+    sqlite3_stmt *s = fed_db_statement(db, SQL_VOTE_DROP);
+    if (s != NULL) {
+        (void)sqlite3_bind_int64(s, 1, kind);
+        (void)sqlite3_bind_int64(s, 2, view);
+        (void)sqlite3_bind_int64(s, 3, sequence);
+    }
+    return run(db, s);
 }
 
 static int execute_for(struct fed_db *db, const char *sql, uint64_t number)

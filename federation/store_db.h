@@ -18,12 +18,18 @@ enum fed_db_result {
     FED_DB_FAILED,  /* what is on disk is unknown: a sync failed, the file is gone */
 };
 
+/* What to do with a file that nothing can be made of. */
+#define FED_DB_DAMAGED_ADVICE                                                                      \
+    "Move " FED_STORE_FILE "* out of the data directory and start the node again: it fetches the " \
+    "log from the others, and does not vote until it cannot contradict what it may have sent"
+
 struct fed_db;
 
 struct fed_db_options {
     const unsigned char *federation; /* FED_STORE_DIGEST_BYTES */
     const char *owner;
     size_t file_bytes_max; /* 0: no bound */
+    bool amnesia;          /* of a file that is made now */
 };
 
 /* Makes the file and its tables when there are none. Errors as of fed_store_open. */
@@ -34,7 +40,6 @@ enum sov_error fed_db_open_reader(const char *path, struct fed_db **out,
                                   unsigned char federation[FED_STORE_DIGEST_BYTES],
                                   struct sov_errbuf *err);
 void fed_db_close(struct fed_db *db);
-const char *fed_db_path(const struct fed_db *db);
 /* What went wrong last, in words, with what to do about it. */
 const char *fed_db_error(struct fed_db *db);
 /* The same as an error value that names the file. */
@@ -47,6 +52,10 @@ void fed_db_rollback(struct fed_db *db);
 enum fed_db_result fed_db_put_record(struct fed_db *db, const struct fed_item *item);
 enum fed_db_result fed_db_put_batch(struct fed_db *db, const struct fed_item *item);
 enum fed_db_result fed_db_collect(struct fed_db *db, uint64_t sequence, uint64_t *deleted);
+/* Whether the node has forgotten what it sent. */
+enum fed_db_result fed_db_set_amnesia(struct fed_db *db, bool amnesia);
+enum fed_db_result fed_db_drop_vote(struct fed_db *db, int64_t kind, int64_t view,
+                                    int64_t sequence);
 /* Takes batches from `first` on out of the log. */
 enum fed_db_result fed_db_drop_batches(struct fed_db *db, uint64_t first);
 
@@ -67,9 +76,12 @@ enum fed_db_result fed_db_read_batch(struct fed_db *db, uint64_t sequence,
 enum fed_db_result fed_db_read_content(struct fed_db *db, uint64_t sequence,
                                        const unsigned char digest[FED_STORE_DIGEST_BYTES],
                                        struct fed_row_content *out);
-/* `damaged`: the row does not match its checksum. Stops when visit returns another than FED_DB_OK. */
+/*
+ * Of one kind, or of all when it is negative, by kind, view and sequence. `damaged`: the row does not
+ * match its checksum. Stops when visit returns another than FED_DB_OK.
+ */
 enum fed_db_result
-fed_db_votes(struct fed_db *db,
+fed_db_votes(struct fed_db *db, int kind,
              enum fed_db_result (*visit)(void *user, const struct fed_row_vote *row, bool damaged),
              void *user);
 /* Contents of sequences above `above`; `damaged`: the row does not match its checksum. */
@@ -81,5 +93,6 @@ enum fed_db_result fed_db_contents(struct fed_db *db, uint64_t above,
 enum fed_db_result fed_db_find(struct fed_db *db, const unsigned char id[FED_STORE_DIGEST_BYTES],
                                uint64_t *sequence, size_t *index);
 uint64_t fed_db_collected(const struct fed_db *db);
+bool fed_db_amnesia(const struct fed_db *db);
 
 #endif

@@ -12,7 +12,9 @@ enum fed_sql {
     SQL_BEGIN,
     SQL_COMMIT,
     SQL_VOTE_PUT,
-    SQL_VOTE_REPLACE,
+    SQL_VOTE_NEWEST,
+    SQL_VOTE_VIEW,
+    SQL_VOTE_DROP,
     SQL_VOTE_COLLECT,
     SQL_CONTENT_PUT,
     SQL_CONTENT_DELETE,
@@ -36,7 +38,8 @@ struct fed_db {
     ino_t inode;
     int wal_pages;
     uint64_t collected;
-    int64_t last_vote;          /* the highest id that was given away */
+    bool amnesia;
+    uint64_t collected_before;  /* the transaction that is open */
     struct strbuf outline, ids; /* of the content that is being written */
     struct strbuf row;          /* what the row read last points to */
     char problem[SOV_ERROR_MESSAGE_MAX];

@@ -131,25 +131,28 @@ enum fed_db_result fed_db_read_content(struct fed_db *db, uint64_t sequence,
 }
 
 enum fed_db_result
-fed_db_votes(struct fed_db *db,
+fed_db_votes(struct fed_db *db, int only,
              enum fed_db_result (*visit)(void *user, const struct fed_row_vote *row, bool damaged),
              void *user)
 {
     sqlite3_stmt *s = fed_db_statement(db, SQL_VOTES);
+    if (s != NULL) {
+        (void)sqlite3_bind_int(s, 1, only >= 0 ? only : INT_MIN);
+        (void)sqlite3_bind_int(s, 2, only >= 0 ? only : INT_MAX);
+    }
     enum fed_db_result result, stop = FED_DB_OK;
     while ((result = fed_db_step(db, s)) == FED_DB_OK && stop == FED_DB_OK) {
-        int64_t kind = sqlite3_column_int64(s, 1), lasting = sqlite3_column_int64(s, 2);
-        struct fed_row_vote row = {.id = sqlite3_column_int64(s, 0)};
-        row.record.kind = (uint8_t)kind;
-        row.record.lasting = lasting != 0;
-        row.record.view = (uint64_t)sqlite3_column_int64(s, 3);
-        row.record.sequence = (uint64_t)sqlite3_column_int64(s, 4);
-        if (sqlite3_column_type(s, 5) != SQLITE_NULL)
-            row.content_digest = column(s, 5, SQLITE_BLOB, &row.content_digest_length);
-        row.record.bytes = column(s, 6, SQLITE_BLOB, &row.record.length);
+        int64_t kind = sqlite3_column_int64(s, 0), keep_as = sqlite3_column_int64(s, 3);
+        struct fed_row_vote row = {.kind = kind, .record.kind = (uint8_t)kind};
+        row.record.view = (uint64_t)sqlite3_column_int64(s, 1);
+        row.record.sequence = (uint64_t)sqlite3_column_int64(s, 2);
+        row.record.keep = (enum fed_store_keep)keep_as;
+        if (sqlite3_column_type(s, 4) != SQLITE_NULL)
+            row.content_digest = column(s, 4, SQLITE_BLOB, &row.content_digest_length);
+        row.record.bytes = column(s, 5, SQLITE_BLOB, &row.record.length);
         bool damaged =
-            sqlite3_column_int64(s, 7) != fed_row_vote_sum(&row) || kind < 0 || kind > UINT8_MAX ||
-            lasting < 0 || lasting > 1 ||
+            sqlite3_column_int64(s, 6) != fed_row_vote_sum(&row) || kind < 0 || kind > UINT8_MAX ||
+            keep_as < 0 || keep_as > FED_KEEP_VIEW ||
             (row.content_digest != NULL && row.content_digest_length != FED_STORE_DIGEST_BYTES);
         stop = visit(user, &row, damaged);
     }

@@ -33,12 +33,6 @@ static void texts_of(struct fed_item *item, struct text texts[TEXTS])
         (struct text){(const void **)&c->patterns, has * c->pattern_count * sizeof *c->patterns};
 }
 
-/* The content's bytes within those of a record: they are left out. */
-static size_t gap_of(const struct fed_item *item)
-{
-    return item->kind == FED_ITEM_RECORD && item->refers ? item->content.length : 0;
-}
-
 void fed_queue_free(struct fed_queue *queue)
 {
     sov_free(queue->memory);
@@ -50,7 +44,6 @@ size_t fed_queue_bytes_of(const struct fed_item *item)
     struct fed_item copy = *item;
     struct text texts[TEXTS];
     size_t total = aligned(sizeof copy);
-    copy.record.length -= gap_of(item);
     texts_of(&copy, texts);
     for (int i = 0; i < TEXTS; i++)
         if (texts[i].length > SIZE_MAX / 2 ||
@@ -77,18 +70,13 @@ void fed_queue_put(struct fed_queue *queue, const struct fed_item *item)
 {
     struct fed_item copy = *item;
     struct text texts[TEXTS];
-    size_t gap = gap_of(item), before = gap > 0 ? item->record.content_offset : 0;
     assert(fed_queue_bytes_of(item) <= queue->capacity - queue->used);
-    copy.record.length -= gap;
     texts_of(&copy, texts);
     unsigned char *at = queue->memory + queue->used;
     memcpy(at, &copy, sizeof copy);
     at += aligned(sizeof copy);
     for (int i = 0; i < TEXTS; i++) {
-        const unsigned char *from = *texts[i].bytes;
-        size_t first = i == 0 ? before : 0, rest = texts[i].length - first;
-        if (first > 0) memcpy(at, from, first);
-        if (rest > 0) memcpy(at + first, from + first + (i == 0 ? gap : 0), rest);
+        if (texts[i].length > 0) memcpy(at, *texts[i].bytes, texts[i].length);
         at += aligned(texts[i].length);
     }
     queue->used = (size_t)(at - queue->memory);

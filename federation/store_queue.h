@@ -9,11 +9,11 @@
 
 #include "federation/store.h"
 
-enum fed_item_kind { FED_ITEM_RECORD, FED_ITEM_BATCH, FED_ITEM_COLLECT };
+enum fed_item_kind { FED_ITEM_RECORD, FED_ITEM_BATCH, FED_ITEM_COLLECT, FED_ITEM_RECOVERED };
 
 struct fed_item {
     enum fed_item_kind kind;
-    struct fed_store_record record; /* on the queue: its bytes without those of the content */
+    struct fed_store_record record;
     struct fed_store_batch batch;
     bool again;       /* the batch takes the place of one that was given before */
     uint64_t collect; /* the sequence */
@@ -25,7 +25,7 @@ struct fed_item {
 struct fed_queue {
     unsigned char *memory;
     size_t used, capacity;
-    uint64_t token; /* of the last that was put */
+    uint64_t token; /* of the last that was put; 0: none of them has one */
 };
 
 void fed_queue_free(struct fed_queue *queue);

@@ -36,14 +36,12 @@ int64_t fed_row_vote_sum(const struct fed_row_vote *row)
 {
     struct summary s = {.length = 0};
     const struct fed_store_record *r = &row->record;
-    put(&s, (uint64_t)row->id);
     put(&s, r->kind);
-    put(&s, r->lasting);
+    put(&s, (uint64_t)r->keep);
     put(&s, r->view);
     put(&s, r->sequence);
     put(&s, row->content_digest != NULL);
     put(&s, row->content_digest_length);
-    put(&s, r->content_offset);
     put(&s, r->length);
     uint64_t sum = begin_sum(TABLE_VOTE, &s);
     sum = add_sum(sum, row->content_digest, row->content_digest_length);

@@ -15,8 +15,8 @@
 #include "federation/store.h"
 
 struct fed_row_vote {
-    int64_t id;
-    struct fed_store_record record; /* content: unused; bytes without those of the content */
+    int64_t kind;                   /* as the row has it */
+    struct fed_store_record record; /* content: unused */
     const void *content_digest;     /* or NULL */
     size_t content_digest_length;   /* as the row has it */
 };

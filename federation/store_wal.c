@@ -11,7 +11,6 @@
 #include <unistd.h>
 
 #include "base/mem.h"
-#include "federation/store.h"
 
 enum {
     WAL_MAGIC = 0x377F0682, /* its lowest bit: checksums are over big-endian words */
@@ -121,27 +120,29 @@ static bool walk(struct wal *wal, uint64_t *broken, bool *synced)
     }
 }
 
-static enum sov_error check(struct wal *wal, const char *path, struct sov_errbuf *err)
+static enum sov_error check(struct wal *wal, const char *path, bool *lost, char *problem,
+                            struct sov_errbuf *err)
 {
     uint64_t broken = 0;
-    bool usable = false, synced = false;
+    bool usable = false;
+    *lost = false;
     if (!read_header(wal, &usable))
         return sov_fail(err, SOV_ERR_IO, "%s: cannot be read (%s)", path, strerror(errno));
     if (!usable) return SOV_OK;
     wal->frame = sov_alloc(FRAME_BYTES + wal->page_bytes, 1);
     if (wal->frame == NULL) return sov_fail(err, SOV_ERR_NOMEM, "%s: no memory for a page", path);
-    if (!walk(wal, &broken, &synced))
+    if (!walk(wal, &broken, lost))
         return sov_fail(err, SOV_ERR_IO, "%s: cannot be read (%s)", path, strerror(errno));
-    if (!synced) return SOV_OK;
-    return sov_fail(err, SOV_ERR_FORMAT,
-                    "%s: frame %llu is damaged, and what was committed behind it would be "
-                    "forgotten, votes among it. Move " FED_STORE_FILE "* out of the data directory "
-                    "and start the node again, which then fetches the log; until it has, it counts "
-                    "as one of the f faulty ones",
-                    path, (unsigned long long)broken);
+    if (*lost)
+        snprintf(problem, SOV_ERROR_MESSAGE_MAX,
+                 "%.200s: frame %llu is damaged, and what was committed behind it is lost; this "
+                 "node does not vote until it cannot contradict what it may have sent",
+                 path, (unsigned long long)broken);
+    return SOV_OK;
 }
 
-enum sov_error fed_wal_check(const char *path, struct sov_errbuf *err)
+enum sov_error fed_wal_check(const char *path, bool *lost, char problem[SOV_ERROR_MESSAGE_MAX],
+                             struct sov_errbuf *err)
 {
     char file[PATH_MAX];
     struct wal wal = {.file = -1};
@@ -151,7 +152,7 @@ enum sov_error fed_wal_check(const char *path, struct sov_errbuf *err)
     if (wal.file < 0 && errno == ENOENT) return SOV_OK;
     if (wal.file < 0)
         return sov_fail(err, SOV_ERR_IO, "%s: cannot be opened (%s)", file, strerror(errno));
-    enum sov_error error = check(&wal, file, err);
+    enum sov_error error = check(&wal, file, lost, problem, err);
     sov_free(wal.frame);
     close(wal.file);
     return error;

@@ -12,9 +12,15 @@
 #ifndef SOV_FEDERATION_STORE_WAL_H
 #define SOV_FEDERATION_STORE_WAL_H
 
+#include <stdbool.h>
+
 #include "base/error.h"
 
-/* path: of the database. SOV_OK also without a log; SOV_ERR_FORMAT, SOV_ERR_IO, SOV_ERR_NOMEM. */
-enum sov_error fed_wal_check(const char *path, struct sov_errbuf *err);
+/*
+ * path: of the database. *lost: the log is damaged in this way, and problem says where; it is untouched
+ * otherwise. SOV_OK also without a log; SOV_ERR_IO, SOV_ERR_NOMEM.
+ */
+enum sov_error fed_wal_check(const char *path, bool *lost, char problem[SOV_ERROR_MESSAGE_MAX],
+                             struct sov_errbuf *err);
 
 #endif
