@@ -2,6 +2,7 @@
 #include "federation/store_message.h"
 
 #include <assert.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "base/mem.h"
@@ -23,6 +24,11 @@ void fed_store_chain(const unsigned char before[FED_STORE_DIGEST_BYTES], uint64_
     memcpy(batch.bytes, digest, sizeof batch.bytes);
     message_chain_digest(&from, sequence, &batch, &out);
     memcpy(head, out.bytes, sizeof out.bytes);
+}
+
+void fed_store_owner(uint8_t seat, char owner[FED_STORE_OWNER_BYTES_MAX])
+{
+    snprintf(owner, FED_STORE_OWNER_BYTES_MAX, "member %u", seat);
 }
 
 /* ---- from the core ---- */
@@ -263,6 +269,7 @@ struct restore {
     enum sov_error (*visit)(void *user, const struct message *record, struct sov_errbuf *err);
     void *user;
     struct strbuf bytes;
+    uint64_t last;     /* of the log */
     uint64_t snapshot; /* the sequence of the snapshot, once it was visited */
 };
 
@@ -290,6 +297,8 @@ static enum sov_error decode_and_visit(struct restore *r, const void *bytes, siz
     if (error != SOV_OK)
         return sov_fail(err, SOV_ERR_FORMAT, "the stored %s of sequence %llu: %s", what,
                         (unsigned long long)sequence, why.message);
+    /* One that is ahead of the log (its end was damaged) says nothing before the log is there again. */
+    if (m.kind == MESSAGE_SNAPSHOT && m.sequence > r->last) return SOV_OK;
     if (m.kind == MESSAGE_SNAPSHOT) r->snapshot = m.sequence;
     return r->visit(r->user, &m, err);
 }
@@ -328,10 +337,8 @@ static enum sov_error on_record(void *user, const struct fed_store_record *recor
 
 static enum sov_error restore_log(struct restore *r, struct fed_log *log, struct sov_errbuf *err)
 {
-    uint64_t last;
-    unsigned char head[FED_STORE_DIGEST_BYTES];
-    enum sov_error error = fed_log_head(log, &last, head, err);
-    for (uint64_t s = r->snapshot + 1; error == SOV_OK && s <= last; s++) {
+    enum sov_error error = SOV_OK;
+    for (uint64_t s = r->snapshot + 1; error == SOV_OK && s <= r->last; s++) {
         strbuf_clear(&r->bytes);
         error = fed_log_encode(log, s, &r->bytes, NULL, err);
         if (error == SOV_OK)
@@ -351,7 +358,8 @@ enum sov_error fed_store_restore(struct fed_store *store, struct fed_log *log,
         MESSAGE_VIEW_CHANGE, MESSAGE_NEW_VIEW, MESSAGE_PREPARED,  MESSAGE_PRE_PREPARE,
     };
     struct restore r = {.scratch = scratch, .visit = visit, .user = user};
-    enum sov_error error = SOV_OK;
+    unsigned char head[FED_STORE_DIGEST_BYTES];
+    enum sov_error error = fed_log_head(log, &r.last, head, err);
     for (size_t i = 0; i < sizeof ORDER / sizeof ORDER[0] && error == SOV_OK; i++)
         error = ORDER[i] == MESSAGE_LOG_ENTRY
                     ? restore_log(&r, log, err)

@@ -20,6 +20,9 @@ void fed_store_chain(const unsigned char before[FED_STORE_DIGEST_BYTES], uint64_
                      const unsigned char digest[FED_STORE_DIGEST_BYTES],
                      unsigned char head[FED_STORE_DIGEST_BYTES]);
 
+/* The owner that a member's store has, for fed_store_options. */
+void fed_store_owner(uint8_t seat, char owner[FED_STORE_OWNER_BYTES_MAX]);
+
 /* Memory for what is on its way, used again. */
 struct fed_putter;
 enum sov_error fed_putter_create(struct fed_store *store, struct fed_putter **out,
