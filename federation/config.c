@@ -255,7 +255,7 @@ static enum sov_error check_ranges(const struct pbft_config *c, struct sov_errbu
     } ranges[] = {
         {"limits.window", l->window, 8, PBFT_WINDOW_MAX},
         {"limits.checkpoint_interval", c->checkpoint_interval, 1, l->window / 2},
-        {"limits.pattern_bytes", l->pattern_bytes_max, 64, PBFT_PATTERN_BYTES_MAX},
+        {"limits.pattern_bytes", l->pattern_bytes_max, 256, PBFT_PATTERN_BYTES_MAX},
         {"limits.request_bytes", l->request_bytes_max, 512, PBFT_REQUEST_BYTES_MAX},
         {"limits.batch_requests", l->batch_requests_max, 1, PBFT_BATCH_REQUESTS_MAX},
         {"limits.batch_patterns", l->batch_patterns_max, 1, PBFT_BATCH_PATTERNS_MAX},

@@ -369,7 +369,10 @@ enum sov_error fed_db_open(const char *path, const struct fed_db_options *option
     *out = NULL;
     enum sov_error error = open_file(path, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, &db, err);
     if (error != SOV_OK || db == NULL) return error;
-    error = check_program(db, &fresh, err);
+    /* SQLite opens a file that it may not write all the same. */
+    if (sqlite3_db_readonly(db->sqlite, "main") == 1)
+        error = sov_fail(err, SOV_ERR_IO, "%s: must be writable for this user", path);
+    if (error == SOV_OK) error = check_program(db, &fresh, err);
     if (error != SOV_OK) goto failed;
     int rc = set_up(db, options->file_bytes_max);
     if (rc == SQLITE_OK && fresh) rc = make_tables(db, options);

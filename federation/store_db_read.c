@@ -38,8 +38,8 @@ static enum fed_db_result no_memory(struct fed_db *db)
 
 enum fed_db_result fed_db_check_structure(struct fed_db *db)
 {
-    static const char *const CHECKS[] = {
-        "PRAGMA quick_check('vote')", "PRAGMA quick_check('member')", "PRAGMA quick_check('meta')"};
+    static const char *const CHECKS[] = {"PRAGMA quick_check('vote')",
+                                         "PRAGMA quick_check('meta')"};
     for (size_t i = 0; i < sizeof CHECKS / sizeof CHECKS[0]; i++) {
         sqlite3_stmt *s = NULL;
         size_t length = 0;

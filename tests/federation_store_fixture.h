@@ -1,0 +1,285 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A data directory with a store in it, and records and batches that a number decides. */
+#ifndef SOV_TESTS_FEDERATION_STORE_FIXTURE_H
+#define SOV_TESTS_FEDERATION_STORE_FIXTURE_H
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+#include <dirent.h>
+#include <fcntl.h>
+#include <sodium.h>
+#include <sqlite3.h>
+#include <unistd.h>
+
+#include "base/datadir.h"
+#include "federation/store.h"
+#include "federation/store_message.h"
+#include "federation/store_read.h"
+
+enum { FIXTURE_PATH_MAX = 512, FLUSH_MS = 60000, BATCH_PATTERNS = 3, BATCH_BYTES_MAX = 512 };
+enum { VOTE_PREPARED = 15, VOTE_PROPOSAL = 2, VOTE_VIEW = 7, VOTE_STABLE = 6 };
+
+struct store_fixture {
+    char path[FIXTURE_PATH_MAX], database[FIXTURE_PATH_MAX + 32];
+    struct fed_store_options options;
+    struct fed_store_found found;
+    struct datadir *dir;
+    struct fed_store *store;
+    uint64_t token;
+    unsigned char head[FED_STORE_DIGEST_BYTES]; /* of the batches that were put */
+    uint64_t sequence;
+};
+
+/* The content and the committed batch of one sequence. */
+struct test_batch {
+    struct fed_store_batch batch;
+    struct fed_store_content content;
+    struct fed_store_request requests[2];
+    struct fed_store_pattern patterns[BATCH_PATTERNS];
+    char bytes[BATCH_BYTES_MAX];
+    unsigned char certificate[195];
+};
+
+static inline void test_digest(const char *what, uint64_t number,
+                               unsigned char out[FED_STORE_DIGEST_BYTES])
+{
+    char text[64];
+    int length = snprintf(text, sizeof text, "%s %llu", what, (unsigned long long)number);
+    crypto_generichash(out, FED_STORE_DIGEST_BYTES, (const unsigned char *)text, (size_t)length,
+                       NULL, 0);
+}
+
+static inline void test_pattern_id(uint64_t sequence, int index,
+                                   unsigned char out[FED_STORE_DIGEST_BYTES])
+{
+    test_digest("pattern", sequence * 100 + (uint64_t)index, out);
+}
+
+/* `before` becomes the head with it. The first request has two patterns, the second one. */
+static inline void test_batch_make(struct test_batch *b, uint64_t sequence,
+                                   unsigned char before[FED_STORE_DIGEST_BYTES])
+{
+    size_t length = 0;
+    memset(b, 0, sizeof *b);
+    for (int i = 0; i < BATCH_PATTERNS; i++) {
+        length += (size_t)snprintf(b->bytes + length, sizeof b->bytes - length, "..");
+        b->patterns[i].offset = (uint32_t)length;
+        length +=
+            (size_t)snprintf(b->bytes + length, sizeof b->bytes - length,
+                             "{\"n\":%llu,\"text\":\"no. %d\"}", (unsigned long long)sequence, i);
+        b->patterns[i].length = (uint32_t)length - b->patterns[i].offset;
+        test_pattern_id(sequence, i, b->patterns[i].id);
+    }
+    for (uint32_t i = 0; i < 2; i++) {
+        b->requests[i] = (struct fed_store_request){
+            .member = i, .number = sequence, .json = true, .pattern_count = 2 - i};
+        test_digest("request", sequence * 2 + i, b->requests[i].digest);
+    }
+    b->content.sequence = b->batch.sequence = sequence;
+    test_digest("batch", sequence, b->content.digest);
+    memcpy(b->batch.digest, b->content.digest, sizeof b->batch.digest);
+    b->content.bytes = b->bytes;
+    b->content.length = length;
+    b->content.requests = b->requests;
+    b->content.request_count = 2;
+    b->content.patterns = b->patterns;
+    b->content.pattern_count = BATCH_PATTERNS;
+    memset(b->certificate, (int)(sequence % 251), sizeof b->certificate);
+    b->batch.certificate = b->certificate;
+    b->batch.certificate_length = sizeof b->certificate;
+    b->batch.content = &b->content;
+    fed_store_chain(before, sequence, b->batch.digest, b->batch.head);
+    memcpy(before, b->batch.head, FED_STORE_DIGEST_BYTES);
+}
+
+static inline void fixture_init(struct store_fixture *f)
+{
+    const char *tmp = getenv("TMPDIR");
+    memset(f, 0, sizeof *f);
+    snprintf(f->path, sizeof f->path, "%s/sovereign-fed-XXXXXX", tmp != NULL ? tmp : "/tmp");
+    assert_non_null(mkdtemp(f->path));
+    snprintf(f->database, sizeof f->database, "%s/" FED_STORE_FILE, f->path);
+    f->options.chain = fed_store_chain;
+    f->options.owner = "member 2";
+    test_digest("federation", 1, f->options.federation);
+    memcpy(f->head, f->options.federation, sizeof f->head);
+}
+
+static inline enum sov_error fixture_try_open(struct store_fixture *f, struct sov_errbuf *err)
+{
+    enum sov_error error = datadir_open(f->path, &f->dir, err);
+    if (error == SOV_OK) error = fed_store_open(f->dir, &f->options, &f->store, &f->found, err);
+    f->token = 0;
+    return error;
+}
+
+static inline void fixture_open(struct store_fixture *f)
+{
+    struct sov_errbuf err;
+    if (fixture_try_open(f, &err) != SOV_OK) fail_msg("%s", err.message);
+}
+
+/* As a new node has it. */
+static inline void fixture_create(struct store_fixture *f)
+{
+    struct sov_errbuf err;
+    if (fed_store_create(f->path, &f->options, &err) != SOV_OK) fail_msg("%s", err.message);
+    fixture_open(f);
+}
+
+static inline void fixture_close(struct store_fixture *f)
+{
+    fed_store_close(f->store);
+    datadir_close(f->dir);
+    f->store = NULL;
+    f->dir = NULL;
+}
+
+static inline void fixture_free(struct store_fixture *f)
+{
+    fixture_close(f);
+    DIR *dir = opendir(f->path);
+    struct dirent *entry;
+    assert_non_null(dir);
+    while ((entry = readdir(dir)) != NULL)
+        if (entry->d_name[0] != '.') assert_int_equal(unlinkat(dirfd(dir), entry->d_name, 0), 0);
+    closedir(dir);
+    assert_int_equal(rmdir(f->path), 0);
+}
+
+static inline void fixture_flush(struct store_fixture *f)
+{
+    assert_true(fed_store_flush(f->store, FLUSH_MS));
+}
+
+static inline enum sov_error fixture_try_vote(struct store_fixture *f, uint8_t kind,
+                                              enum fed_store_keep keep, uint64_t view,
+                                              uint64_t sequence, const char *text,
+                                              struct sov_errbuf *err)
+{
+    struct fed_store_record record = {.kind = kind,
+                                      .keep = keep,
+                                      .view = view,
+                                      .sequence = sequence,
+                                      .bytes = text,
+                                      .length = strlen(text)};
+    enum sov_error error = fed_store_append(f->store, f->token + 1, &record, 1, NULL, 0, err);
+    if (error == SOV_OK) f->token++;
+    return error;
+}
+
+static inline void fixture_vote(struct store_fixture *f, uint8_t kind, enum fed_store_keep keep,
+                                uint64_t view, uint64_t sequence, const char *text)
+{
+    struct sov_errbuf err;
+    if (fixture_try_vote(f, kind, keep, view, sequence, text, &err) != SOV_OK)
+        fail_msg("%s", err.message);
+}
+
+/* Commits the next `count` batches. */
+static inline void fixture_commit(struct store_fixture *f, int count)
+{
+    struct sov_errbuf err;
+    for (int i = 0; i < count; i++) {
+        struct test_batch b;
+        test_batch_make(&b, ++f->sequence, f->head);
+        if (fed_store_append(f->store, ++f->token, NULL, 0, &b.batch, 1, &err) != SOV_OK)
+            fail_msg("%s", err.message);
+    }
+}
+
+static inline void fixture_collect(struct store_fixture *f, uint64_t sequence)
+{
+    struct sov_errbuf err;
+    if (fed_store_collect(f->store, sequence, &err) != SOV_OK) fail_msg("%s", err.message);
+}
+
+/* Runs SQL on the database, as the sqlite3 shell would. */
+static inline void fixture_sql(struct store_fixture *f, const char *text)
+{
+    sqlite3 *db;
+    char *message = NULL;
+    assert_int_equal(sqlite3_open(f->database, &db), SQLITE_OK);
+    if (sqlite3_exec(db, text, NULL, NULL, &message) != SQLITE_OK) fail_msg("%s", message);
+    sqlite3_close(db);
+}
+
+/* The first row's first column as text; "" for none. */
+static inline const char *fixture_text(struct store_fixture *f, const char *text)
+{
+    static char out[4096];
+    sqlite3 *db;
+    sqlite3_stmt *s;
+    assert_int_equal(sqlite3_open_v2(f->database, &db, SQLITE_OPEN_READONLY, NULL), SQLITE_OK);
+    if (sqlite3_prepare_v2(db, text, -1, &s, NULL) != SQLITE_OK) fail_msg("%s", sqlite3_errmsg(db));
+    out[0] = '\0';
+    if (sqlite3_step(s) == SQLITE_ROW)
+        snprintf(out, sizeof out, "%s", (const char *)sqlite3_column_text(s, 0));
+    sqlite3_finalize(s);
+    sqlite3_close(db);
+    return out;
+}
+
+static inline long long fixture_number(struct store_fixture *f, const char *text)
+{
+    return atoll(fixture_text(f, text));
+}
+
+/* The texts of the records of a kind, each with a space behind it; "!" marks one with a content. */
+static inline enum sov_error fixture_on_record(void *user, const struct fed_store_record *record,
+                                               struct sov_errbuf *err)
+{
+    char *out = user;
+    (void)err;
+    snprintf(out + strlen(out), 1024 - strlen(out), "%.*s%s ", (int)record->length,
+             (const char *)record->bytes, record->content != NULL ? "!" : "");
+    return SOV_OK;
+}
+
+static inline const char *fixture_records(struct store_fixture *f, uint8_t kind)
+{
+    static char out[1024];
+    struct sov_errbuf err;
+    out[0] = '\0';
+    if (fed_store_records(f->store, kind, fixture_on_record, out, &err) != SOV_OK)
+        fail_msg("%s", err.message);
+    return out;
+}
+
+/* All batches from 1 to the last are there and right. */
+static inline void fixture_assert_log(struct store_fixture *f, uint64_t last)
+{
+    struct fed_log *log;
+    struct sov_errbuf err;
+    uint64_t found;
+    unsigned char head[FED_STORE_DIGEST_BYTES], chain[FED_STORE_DIGEST_BYTES];
+    if (fed_log_open(f->path, &log, &err) != SOV_OK) fail_msg("%s", err.message);
+    assert_int_equal(fed_log_head(log, &found, head, &err), SOV_OK);
+    assert_int_equal(found, last);
+    memcpy(chain, f->options.federation, sizeof chain);
+    for (uint64_t s = 1; s <= last; s++) {
+        struct test_batch b;
+        struct fed_log_entry entry;
+        test_batch_make(&b, s, chain);
+        if (fed_log_read(log, s, &entry, &err) != SOV_OK) fail_msg("%s", err.message);
+        assert_memory_equal(entry.digest, b.batch.digest, sizeof entry.digest);
+        assert_memory_equal(entry.head, chain, sizeof entry.head);
+        assert_int_equal(entry.content_length, b.content.length);
+        assert_memory_equal(entry.content, b.bytes, b.content.length);
+        assert_int_equal(entry.certificate_length, sizeof b.certificate);
+        assert_memory_equal(entry.certificate, b.certificate, sizeof b.certificate);
+        assert_int_equal(entry.requests, 2);
+        assert_int_equal(entry.patterns, BATCH_PATTERNS);
+    }
+    assert_memory_equal(head, chain, sizeof head);
+    fed_log_close(log);
+}
+
+#endif
