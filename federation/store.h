@@ -107,6 +107,7 @@ struct fed_store_batch {
     unsigned char head[FED_STORE_DIGEST_BYTES]; /* of the hash chain, with this batch */
     const void *certificate;
     size_t certificate_length;
+    const uint8_t *executed; /* per request: 0, it counts for nothing. NULL: all count */
     const struct fed_store_content *content; /* copied only where it was not given before */
 };
 

@@ -26,20 +26,22 @@ static const char SCHEMA[] =
     " UNIQUE(sequence, digest));"
     "CREATE TABLE batch(sequence INTEGER PRIMARY KEY, view INTEGER NOT NULL, digest BLOB NOT NULL,"
     " head BLOB NOT NULL, requests INTEGER NOT NULL, patterns INTEGER NOT NULL,"
-    " certificate BLOB NOT NULL, checksum INTEGER NOT NULL);"
+    " ignored TEXT NOT NULL, certificate BLOB NOT NULL, checksum INTEGER NOT NULL);"
     "CREATE VIEW certificate AS SELECT sequence, view, lower(hex(digest)) AS digest,"
     " length(certificate) AS length, certificate AS bytes FROM batch;"
     "CREATE VIEW request AS SELECT batch.sequence AS sequence, r.key AS position,"
     " r.value ->> '$.member' AS member, r.value ->> '$.number' AS number,"
     " r.value ->> '$.kind' AS kind, r.value ->> '$.digest' AS digest,"
-    " json_array_length(r.value, '$.patterns') AS patterns"
+    " json_array_length(r.value, '$.patterns') AS patterns,"
+    " r.key NOT IN (SELECT value FROM json_each(batch.ignored)) AS executed"
     " FROM batch JOIN content USING(sequence, digest), json_each(content.outline) AS r;"
     "CREATE VIEW pattern AS SELECT lower(hex(substr(content.ids, 32 * (p.value ->> 0) + 1, 32)))"
     " AS id, batch.sequence AS sequence, p.value ->> 0 AS position,"
     " r.value ->> '$.member' AS member,"
     " CAST(substr(content.bytes, (p.value ->> 1) + 1, p.value ->> 2) AS TEXT) AS json"
     " FROM batch JOIN content USING(sequence, digest), json_each(content.outline) AS r,"
-    " json_each(r.value, '$.patterns') AS p;";
+    " json_each(r.value, '$.patterns') AS p"
+    " WHERE r.key NOT IN (SELECT value FROM json_each(batch.ignored));";
 
 static const char *const SQL[FED_SQL_STATEMENTS] = {
     [SQL_BEGIN] = "BEGIN IMMEDIATE",
@@ -56,11 +58,12 @@ static const char *const SQL[FED_SQL_STATEMENTS] = {
     [SQL_CONTENT_COLLECT] = "DELETE FROM content WHERE sequence>?1 AND sequence<=?2 AND digest IS "
                             "NOT (SELECT digest FROM batch WHERE batch.sequence=content.sequence)",
     [SQL_BATCH_PUT] = "INSERT OR REPLACE INTO batch(sequence,view,digest,head,requests,patterns,"
-                      "certificate,checksum) VALUES(?1,?2,?3,?4,?5,?6,?7,?8)",
+                      "ignored,certificate,checksum) VALUES(?1,?2,?3,?4,?5,?6,?7,?8,?9)",
     [SQL_META_PUT] = "INSERT OR REPLACE INTO meta(name,value) VALUES(?1,?2)",
     [SQL_LAST_BATCH] = "SELECT max(sequence) FROM batch",
-    [SQL_BATCH_GET] = "SELECT view,digest,head,requests,patterns,certificate,checksum FROM batch "
-                      "WHERE sequence=?1",
+    [SQL_BATCH_GET] =
+        "SELECT view,digest,head,requests,patterns,ignored,certificate,checksum FROM batch "
+        "WHERE sequence=?1",
     [SQL_CONTENT_GET] = "SELECT ids,outline,checksum,bytes FROM content WHERE sequence=?1 AND "
                         "digest=?2",
     [SQL_VOTES] = "SELECT kind,view,sequence,keep,content,bytes,checksum FROM vote "
@@ -460,15 +463,19 @@ void fed_db_rollback(struct fed_db *db)
     db->collected = db->collected_before;
 }
 
+static enum fed_db_result no_memory(struct fed_db *db)
+{
+    db->outline.failed = db->ids.failed = false;
+    snprintf(db->problem, sizeof db->problem, "out of memory");
+    return FED_DB_AGAIN;
+}
+
 static enum fed_db_result put_content(struct fed_db *db, const struct fed_store_content *content)
 {
     strbuf_clear(&db->outline);
     strbuf_clear(&db->ids);
-    if (!fed_row_outline(content, &db->outline) || !fed_row_ids(content, &db->ids)) {
-        db->outline.failed = db->ids.failed = false;
-        snprintf(db->problem, sizeof db->problem, "out of memory");
-        return FED_DB_AGAIN;
-    }
+    if (!fed_row_outline(content, &db->outline) || !fed_row_ids(content, &db->ids))
+        return no_memory(db);
     struct fed_row_content row = {
         .sequence = content->sequence,
         .digest = content->digest,
@@ -548,6 +555,10 @@ enum fed_db_result fed_db_put_batch(struct fed_db *db, const struct fed_item *it
     enum fed_db_result result = FED_DB_OK;
     if (item->again) result = delete_content(db, batch->sequence, batch->digest);
     if (result == FED_DB_OK && item->carries) result = put_content(db, &item->content);
+    strbuf_clear(&db->outline);
+    if (result == FED_DB_OK &&
+        !fed_row_ignored(batch->executed, item->content.request_count, &db->outline))
+        result = no_memory(db);
     if (result != FED_DB_OK) return result;
     struct fed_row_batch row = {
         .sequence = batch->sequence,
@@ -558,6 +569,8 @@ enum fed_db_result fed_db_put_batch(struct fed_db *db, const struct fed_item *it
         .head_length = FED_STORE_DIGEST_BYTES,
         .certificate = batch->certificate,
         .certificate_length = batch->certificate_length,
+        .ignored = db->outline.data,
+        .ignored_length = db->outline.length,
         .requests = (int64_t)item->content.request_count,
         .patterns = (int64_t)item->content.pattern_count,
     };
@@ -569,9 +582,11 @@ enum fed_db_result fed_db_put_batch(struct fed_db *db, const struct fed_item *it
         (void)sqlite3_bind_blob(s, 4, row.head, FED_STORE_DIGEST_BYTES, SQLITE_STATIC);
         (void)sqlite3_bind_int64(s, 5, row.requests);
         (void)sqlite3_bind_int64(s, 6, row.patterns);
-        (void)sqlite3_bind_blob64(s, 7, row.certificate_length > 0 ? row.certificate : "",
+        (void)sqlite3_bind_text64(s, 7, row.ignored, row.ignored_length, SQLITE_STATIC,
+                                  SQLITE_UTF8);
+        (void)sqlite3_bind_blob64(s, 8, row.certificate_length > 0 ? row.certificate : "",
                                   row.certificate_length, SQLITE_STATIC);
-        (void)sqlite3_bind_int64(s, 8, fed_row_batch_sum(&row));
+        (void)sqlite3_bind_int64(s, 9, fed_row_batch_sum(&row));
     }
     return run(db, s);
 }

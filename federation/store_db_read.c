@@ -84,13 +84,15 @@ enum fed_db_result fed_db_read_batch(struct fed_db *db, uint64_t sequence,
     size_t head = keep(db, s, 2, SQLITE_BLOB, &out->head_length);
     out->requests = sqlite3_column_int64(s, 3);
     out->patterns = sqlite3_column_int64(s, 4);
-    size_t certificate = keep(db, s, 5, SQLITE_BLOB, &out->certificate_length);
-    int64_t sum = sqlite3_column_int64(s, 6);
+    size_t ignored = keep(db, s, 5, SQLITE_TEXT, &out->ignored_length);
+    size_t certificate = keep(db, s, 6, SQLITE_BLOB, &out->certificate_length);
+    int64_t sum = sqlite3_column_int64(s, 7);
     fed_db_reset(s);
     if (strbuf_failed(&db->row)) return no_memory(db);
     out->digest = strbuf_text(&db->row) + digest;
     out->head = strbuf_text(&db->row) + head;
     out->certificate = strbuf_text(&db->row) + certificate;
+    out->ignored = strbuf_text(&db->row) + ignored;
     if (sum == fed_row_batch_sum(out) && out->digest_length == FED_STORE_DIGEST_BYTES &&
         out->head_length == FED_STORE_DIGEST_BYTES)
         return FED_DB_OK;

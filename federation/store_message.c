@@ -218,6 +218,7 @@ static void fill_batch(const struct put *put, const struct fed_store_content *co
         .view = m->view,
         .certificate = m->certificate.votes,
         .certificate_length = m->certificate.count * sizeof *m->certificate.votes,
+        .executed = put->effect->executed,
         .content = content,
     };
     memcpy(out->digest, m->digest.bytes, sizeof out->digest);

@@ -7,7 +7,7 @@
 
 #include "base/mem.h"
 
-enum { ALIGNMENT = alignof(max_align_t), QUEUE_BYTES_MIN = 64 << 10, TEXTS = 5 };
+enum { ALIGNMENT = alignof(max_align_t), QUEUE_BYTES_MIN = 64 << 10, TEXTS = 6 };
 
 /* One of the texts of an item, in the order in which they follow it. */
 struct text {
@@ -29,6 +29,8 @@ static void texts_of(struct fed_item *item, struct text texts[TEXTS])
     texts[2] = (struct text){&c->bytes, has * c->length};
     texts[3] =
         (struct text){(const void **)&c->requests, has * c->request_count * sizeof *c->requests};
+    texts[5] = (struct text){(const void **)&item->batch.executed,
+                             item->batch.executed != NULL ? c->request_count : 0};
     texts[4] =
         (struct text){(const void **)&c->patterns, has * c->pattern_count * sizeof *c->patterns};
 }
@@ -90,7 +92,7 @@ bool fed_queue_next(const struct fed_queue *queue, size_t *at, struct fed_item *
     *at += aligned(sizeof *out);
     texts_of(out, texts);
     for (int i = 0; i < TEXTS; i++) {
-        *texts[i].bytes = queue->memory + *at;
+        if (*texts[i].bytes != NULL) *texts[i].bytes = queue->memory + *at;
         *at += aligned(texts[i].length);
     }
     return true;

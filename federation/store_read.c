@@ -12,7 +12,8 @@ struct fed_log {
     struct fed_db *db;
     char path[PATH_MAX];
     unsigned char federation[FED_STORE_DIGEST_BYTES];
-    struct strbuf certificate; /* of the entry read last; the rest of it is the connection's */
+    struct strbuf certificate,
+        ignored; /* of the entry read last; its content is the connection's */
 };
 
 enum sov_error fed_log_open(const char *data_dir, struct fed_log **out, struct sov_errbuf *err)
@@ -39,6 +40,7 @@ void fed_log_close(struct fed_log *log)
     if (log == NULL) return;
     fed_db_close(log->db);
     strbuf_free(&log->certificate);
+    strbuf_free(&log->ignored);
     sov_free(log);
 }
 
@@ -94,14 +96,17 @@ enum sov_error fed_log_read(struct fed_log *log, uint64_t sequence, struct fed_l
     memcpy(out->digest, row.digest, sizeof out->digest);
     memcpy(out->head, row.head, sizeof out->head);
     strbuf_clear(&log->certificate);
-    if (!strbuf_append(&log->certificate, row.certificate, row.certificate_length)) {
-        log->certificate.failed = false;
+    strbuf_clear(&log->ignored);
+    if (!strbuf_append(&log->certificate, row.certificate, row.certificate_length) ||
+        !strbuf_append(&log->ignored, row.ignored, row.ignored_length)) {
+        log->certificate.failed = log->ignored.failed = false;
         return sov_fail(err, SOV_ERR_NOMEM, "%s: no memory for a certificate", log->path);
     }
     enum fed_db_result result = fed_db_read_content(log->db, sequence, out->digest, &content);
     if (result != FED_DB_OK) return fail(log, sequence, result, "the content", err);
     out->certificate = strbuf_text(&log->certificate);
     out->certificate_length = log->certificate.length;
+    out->ignored = strbuf_text(&log->ignored);
     out->content = content.bytes;
     out->content_length = content.length;
     return SOV_OK;
@@ -110,7 +115,6 @@ enum sov_error fed_log_read(struct fed_log *log, uint64_t sequence, struct fed_l
 enum sov_error fed_log_find(struct fed_log *log, const unsigned char id[FED_STORE_DIGEST_BYTES],
                             uint64_t *sequence, size_t *index, struct sov_errbuf *err)
 {
-    *sequence = 1;
     enum fed_db_result result = fed_db_find(log->db, id, sequence, index);
     if (result == FED_DB_NONE)
         return sov_fail(err, SOV_ERR_NOT_FOUND, "%s: has no pattern of this id", log->path);

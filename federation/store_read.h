@@ -21,6 +21,8 @@ struct fed_log_entry {
     const void *certificate;
     size_t certificate_length;
     uint32_t requests, patterns;
+    const char
+        *ignored; /* JSON: the places of the requests that count for nothing, "[]", "[0,3]" */
 };
 
 /*
@@ -37,8 +39,9 @@ enum sov_error fed_log_head(struct fed_log *log, uint64_t *sequence,
 enum sov_error fed_log_read(struct fed_log *log, uint64_t sequence, struct fed_log_entry *out,
                             struct sov_errbuf *err);
 /*
- * The first committed pattern of this id: its batch, and its place among the patterns of the batch. Takes
- * time linear in the log. SOV_ERR_NOT_FOUND.
+ * The next committed pattern of this id in a batch from *sequence on: its batch, and its place among the
+ * patterns of the batch. It may be in a request that counts for nothing. Takes time linear in the log.
+ * SOV_ERR_NOT_FOUND.
  */
 enum sov_error fed_log_find(struct fed_log *log, const unsigned char id[FED_STORE_DIGEST_BYTES],
                             uint64_t *sequence, size_t *index, struct sov_errbuf *err);

@@ -73,10 +73,12 @@ int64_t fed_row_batch_sum(const struct fed_row_batch *row)
     put(&s, row->digest_length);
     put(&s, row->head_length);
     put(&s, row->certificate_length);
+    put(&s, row->ignored_length);
     uint64_t sum = begin_sum(TABLE_BATCH, &s);
     sum = add_sum(sum, row->digest, row->digest_length);
     sum = add_sum(sum, row->head, row->head_length);
-    return (int64_t)add_sum(sum, row->certificate, row->certificate_length);
+    sum = add_sum(sum, row->certificate, row->certificate_length);
+    return (int64_t)add_sum(sum, row->ignored, row->ignored_length);
 }
 
 /* printf is most of the time of an outline otherwise. */
@@ -116,6 +118,20 @@ bool fed_row_outline(const struct fed_store_content *content, struct strbuf *out
         }
         pattern = end;
         strbuf_puts(out, "]}");
+    }
+    strbuf_putc(out, ']');
+    return !strbuf_failed(out);
+}
+
+bool fed_row_ignored(const uint8_t *executed, size_t count, struct strbuf *out)
+{
+    const char *between = "";
+    strbuf_putc(out, '[');
+    for (size_t i = 0; executed != NULL && i < count; i++) {
+        if (executed[i] != 0) continue;
+        strbuf_puts(out, between);
+        put_number(out, i);
+        between = ",";
     }
     strbuf_putc(out, ']');
     return !strbuf_failed(out);

@@ -29,8 +29,8 @@ struct fed_row_content {
 
 struct fed_row_batch {
     uint64_t sequence, view;
-    const void *digest, *head, *certificate;
-    size_t digest_length, head_length, certificate_length;
+    const void *digest, *head, *certificate, *ignored;
+    size_t digest_length, head_length, certificate_length, ignored_length;
     int64_t requests, patterns;
 };
 
@@ -40,6 +40,8 @@ int64_t fed_row_batch_sum(const struct fed_row_batch *row);
 
 /* Appends; false when there is no memory. */
 bool fed_row_outline(const struct fed_store_content *content, struct strbuf *out);
+/* The places of the requests that count for nothing: "[]", "[0,3]". */
+bool fed_row_ignored(const uint8_t *executed, size_t count, struct strbuf *out);
 bool fed_row_ids(const struct fed_store_content *content, struct strbuf *out);
 
 #endif

@@ -545,6 +545,7 @@ static void test_the_log_is_cut_at_a_damaged_batch_and_goes_on_from_there(void *
         "UPDATE batch SET head=X'00' WHERE sequence=15",
         "UPDATE batch SET certificate=substr(certificate,2) WHERE sequence=15",
         "UPDATE batch SET patterns=4 WHERE sequence=15",
+        "UPDATE batch SET ignored='[0]' WHERE sequence=15",
         "DELETE FROM batch WHERE sequence=15",
         "DELETE FROM content WHERE sequence=15",
         "UPDATE content SET bytes=CAST('x' AS BLOB) WHERE sequence=15",
@@ -910,6 +911,32 @@ static void test_the_shell_shows_requests_patterns_and_certificates(void **state
     fixture_free(&f);
 }
 
+static void test_requests_that_count_for_nothing_have_no_patterns(void **state)
+{
+    (void)state;
+    struct store_fixture f;
+    struct test_batch b;
+    struct sov_errbuf err;
+    uint8_t executed[2] = {0, 1};
+    fixture_init(&f);
+    fixture_create(&f);
+    fixture_commit(&f, 1);
+    test_batch_make(&b, 2, f.head);
+    b.batch.executed = executed;
+    assert_int_equal(fed_store_append(f.store, ++f.token, NULL, 0, &b.batch, 1, &err), SOV_OK);
+    fixture_flush(&f);
+    assert_int_equal(fixture_number(&f, "SELECT count(*) FROM pattern WHERE sequence=2"), 1);
+    assert_string_equal(fixture_text(&f, "SELECT json FROM pattern WHERE sequence=2"),
+                        "{\"n\":2,\"text\":\"no. 2\"}");
+    assert_string_equal(
+        fixture_text(&f, "SELECT group_concat(executed) FROM request WHERE sequence=2"), "0,1");
+    assert_int_equal(fixture_number(&f, "SELECT sum(executed) FROM request WHERE sequence=1"), 2);
+    fixture_close(&f);
+    fixture_open(&f);
+    assert_int_equal(f.found.sequence, 2);
+    fixture_free(&f);
+}
+
 static void test_a_pattern_is_found_by_its_id(void **state)
 {
     (void)state;
@@ -927,6 +954,7 @@ static void test_a_pattern_is_found_by_its_id(void **state)
     for (uint64_t s = 1; s <= 30; s++) {
         for (int i = 0; i < BATCH_PATTERNS; i++) {
             test_pattern_id(s, i, id);
+            sequence = 1;
             assert_int_equal(fed_log_find(log, id, &sequence, &index, &err), SOV_OK);
             assert_int_equal(sequence, s);
             assert_int_equal(index, i);
@@ -935,7 +963,11 @@ static void test_a_pattern_is_found_by_its_id(void **state)
     fixture_commit(&f, 1); /* and it sees what is committed later */
     fixture_flush(&f);
     test_pattern_id(31, 0, id);
+    sequence = 1;
     assert_int_equal(fed_log_find(log, id, &sequence, &index, &err), SOV_OK);
+    sequence = 32;
+    assert_int_equal(fed_log_find(log, id, &sequence, &index, &err), SOV_ERR_NOT_FOUND);
+    sequence = 1;
     id[0] ^= 1;
     assert_int_equal(fed_log_find(log, id, &sequence, &index, &err), SOV_ERR_NOT_FOUND);
     /* Bytes of two ids that lie side by side are no id. */
@@ -1029,6 +1061,7 @@ int main(void)
         cmocka_unit_test(test_a_read_only_file_is_a_clear_error),
         cmocka_unit_test(test_without_memory_nothing_is_half_open),
         cmocka_unit_test(test_the_shell_shows_requests_patterns_and_certificates),
+        cmocka_unit_test(test_requests_that_count_for_nothing_have_no_patterns),
         cmocka_unit_test(test_a_pattern_is_found_by_its_id),
         cmocka_unit_test(test_reading_where_nothing_is),
         cmocka_unit_test(test_the_wal_stays_bounded),
