@@ -225,7 +225,7 @@ ORACLE_LIBS := $(if $(wildcard $(DEPS_DIR)/llama/lib),$(patsubst %,$(DEPS_DIR)/l
 	-fopenmp -ldl,$(shell pkg-config --libs llama 2>/dev/null))
 $(BUILD)/oracle/%: $(BUILD)/obj/tests/oracle/%.o $(LIB) $(wildcard $(DEPS_DIR)/llama/stamp)
 	$(call link,g++,,$(ORACLE_LIBS) $(LIBS) -lcmocka)
-$(BUILD)/bench/tune $(BUILD)/bench/bench_cache $(BUILD)/bench/bench_http: $(BUILD)/bench/%: $(BUILD)/obj/bench/%.o $(LIB)
+$(BUILD)/bench/tune $(BUILD)/bench/bench_cache $(BUILD)/bench/bench_http $(BUILD)/bench/bench_federation_store: $(BUILD)/bench/%: $(BUILD)/obj/bench/%.o $(LIB)
 	$(call link,$(CC),,$(LIBS))
 $(BUILD)/bench/%: $(BUILD)/obj/bench/%.o $(LIB) $(wildcard $(DEPS_DIR)/llama/stamp)
 	$(call link,g++,,$(ORACLE_LIBS) $(LIBS))

@@ -31,6 +31,7 @@ int cmd_canonical_json(int argc, char **argv);
 int cmd_verify(int argc, char **argv);
 int cmd_ihsan(int argc, char **argv);
 int cmd_bench(int argc, char **argv);
+int cmd_federation(int argc, char **argv);
 
 /* One line on stderr, "sovereign: ..."; a JSON log line when the log is in JSON. Returns
  * CLI_FAILED. */

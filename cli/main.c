@@ -19,6 +19,7 @@ static const struct {
     {"inspect", cmd_inspect, "Show what is in a GGUF file and whether it runs"},
     {"ihsan", cmd_ihsan, "Score answers by eight questions, and calibrate the scores"},
     {"bench", cmd_bench, "Measure all of it on this machine, and compare with an earlier run"},
+    {"federation", cmd_federation, "Keep a certified log together with other machines"},
     {"logits", cmd_logits, "Write the logits of every position of a prompt to a file"},
     {"verify", cmd_verify, "Check the receipt of an answer with the model's file"},
     {"canonical-json", cmd_canonical_json, "Print the canonical form of a JSON text (RFC 8785)"},

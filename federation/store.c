@@ -26,7 +26,7 @@ enum {
      * do. A longer WAL means fewer pages written twice, and a longer pause.
      */
     WAL_PAGES_MAX = 4096,
-    WAL_PAGES_IDLE = 1024,
+    WAL_PAGES_IDLE = 256,
     KNOWN_MAX = 1024, /* contents remembered as stored, by sequence */
 };
 
@@ -625,14 +625,14 @@ static enum fed_db_result on_vote(void *user, const struct fed_row_vote *row, bo
     return r->error == SOV_OK ? FED_DB_OK : FED_DB_FAILED;
 }
 
-enum sov_error fed_store_records(struct fed_store *store, uint8_t kind,
+enum sov_error fed_store_records(struct fed_store *store, uint8_t first, uint8_t last,
                                  enum sov_error (*visit)(void *user,
                                                          const struct fed_store_record *record,
                                                          struct sov_errbuf *err),
                                  void *user, struct sov_errbuf *err)
 {
     struct replay r = {.store = store, .visit = visit, .user = user, .err = err};
-    enum fed_db_result result = fed_db_votes(store->db, kind, on_vote, &r);
+    enum fed_db_result result = fed_db_votes(store->db, first, last, on_vote, &r);
     if (r.error != SOV_OK) return r.error;
     return result == FED_DB_OK ? SOV_OK : fed_db_fail(store->db, result, err);
 }

@@ -21,8 +21,8 @@
  * Opening reads the votes and the last FED_STORE_CHECK_BATCHES batches, whatever the length of the
  * log. From the first damaged batch on the log is cut: other replicas have it, with certificates. Votes
  * cannot be fetched from anybody: where one is damaged, or something tells that newer ones were lost,
- * the node is marked as one that has forgotten (amnesia) and must not vote until it cannot contradict
- * what it may have sent. The WAL is looked at (store_wal.h) before SQLite sees it: SQLite would take
+ * and where the log is behind the votes because it was cut, the node is marked as one that has forgotten
+ * (amnesia) and must not vote until it cannot contradict what it may have sent. The WAL is looked at (store_wal.h) before SQLite sees it: SQLite would take
  * damage in it for a torn end, and forget what came after without a word. A file whose structure is
  * damaged is refused.
  *
@@ -84,7 +84,7 @@ struct fed_store_content {
 enum fed_store_keep {
     FED_KEEP_WINDOW, /* it goes when its sequence is collected */
     FED_KEEP_NEWEST, /* it takes the place of all others of its kind */
-    FED_KEEP_VIEW,   /* it takes the place of those of its kind with a lower view */
+    FED_KEEP_VIEW,   /* it takes the place of all such, of any kind, with a lower view */
 };
 
 /* A vote, or whatever else the core wants to find again after a restart. */
@@ -169,10 +169,11 @@ enum sov_error fed_store_open(const struct datadir *dir, const struct fed_store_
 void fed_store_close(struct fed_store *store);
 
 /*
- * The records of one kind that were appended and not collected, by view and sequence. Of a content there
+ * The records of these kinds, first to last, that were appended and not collected, in the order of their
+ * views, then kinds, then sequences. Of a content there
  * are digest and bytes, not requests and patterns. Pointers are the visitor's for the call. Before the first append.
  */
-enum sov_error fed_store_records(struct fed_store *store, uint8_t kind,
+enum sov_error fed_store_records(struct fed_store *store, uint8_t first, uint8_t last,
                                  enum sov_error (*visit)(void *user,
                                                          const struct fed_store_record *record,
                                                          struct sov_errbuf *err),

@@ -101,7 +101,7 @@ static enum fed_db_result drop_votes(struct fed_db *db, const struct strbuf *los
 static enum fed_db_result check_votes(struct fed_db *db, struct fed_store_found *found)
 {
     struct votes v = {.db = db, .found = found};
-    enum fed_db_result result = fed_db_votes(db, -1, on_vote, &v);
+    enum fed_db_result result = fed_db_votes(db, INT64_MIN, INT64_MAX, on_vote, &v);
     if (result == FED_DB_OK && v.lost.length > 0) {
         result = drop_votes(db, &v.lost);
         found->amnesia = true;
@@ -156,6 +156,8 @@ static enum fed_db_result cut(struct fed_db *db, uint64_t first)
 {
     enum fed_db_result result = fed_db_begin(db);
     if (result == FED_DB_OK) result = fed_db_drop_batches(db, first);
+    /* Votes are for sequences that the core will take for far ahead of it now. */
+    if (result == FED_DB_OK) result = fed_db_set_amnesia(db, true);
     return end(db, result);
 }
 
@@ -170,13 +172,14 @@ static enum fed_db_result check_log(struct fed_db *db, const struct fed_store_op
         result = cut(db, bad);
         found->dropped = before - bad + 1;
         found->dropped_first = bad;
+        found->amnesia = true;
         last = bad - 1;
     }
     found->sequence = last;
     if (found->dropped > 0)
         note(found,
              "batch %llu was damaged; it and the %llu after it are to be fetched from the others "
-             "again",
+             "again, and this node does not vote before",
              (unsigned long long)found->dropped_first, (unsigned long long)found->dropped - 1);
     return result;
 }

@@ -49,7 +49,7 @@ static const char *const SQL[FED_SQL_STATEMENTS] = {
     [SQL_VOTE_PUT] = "INSERT OR REPLACE INTO vote(kind,view,sequence,keep,content,bytes,checksum) "
                      "VALUES(?1,?2,?3,?4,?5,?6,?7)",
     [SQL_VOTE_NEWEST] = "DELETE FROM vote WHERE kind=?1",
-    [SQL_VOTE_VIEW] = "DELETE FROM vote WHERE kind=?1 AND view<?2",
+    [SQL_VOTE_VIEW] = "DELETE FROM vote WHERE keep=2 AND view<?1",
     [SQL_VOTE_DROP] = "DELETE FROM vote WHERE kind=?1 AND view=?2 AND sequence=?3",
     [SQL_VOTE_COLLECT] = "DELETE FROM vote WHERE keep=0 AND sequence<=?1",
     [SQL_CONTENT_PUT] = "INSERT OR IGNORE INTO content(sequence,digest,ids,outline,checksum,bytes) "
@@ -67,7 +67,7 @@ static const char *const SQL[FED_SQL_STATEMENTS] = {
     [SQL_CONTENT_GET] = "SELECT ids,outline,checksum,bytes FROM content WHERE sequence=?1 AND "
                         "digest=?2",
     [SQL_VOTES] = "SELECT kind,view,sequence,keep,content,bytes,checksum FROM vote "
-                  "WHERE kind BETWEEN ?1 AND ?2 ORDER BY kind,view,sequence",
+                  "WHERE kind BETWEEN ?1 AND ?2 ORDER BY view,kind,sequence",
     [SQL_CONTENTS] = "SELECT id,sequence,digest,ids,outline,checksum,bytes FROM content "
                      "WHERE sequence>?1",
     [SQL_FIND] = "SELECT batch.sequence,content.ids FROM batch JOIN content USING(sequence,digest) "
@@ -505,10 +505,9 @@ static enum fed_db_result make_way(struct fed_db *db, const struct fed_store_rec
 {
     sqlite3_stmt *s = NULL;
     if (record->keep == FED_KEEP_WINDOW) return FED_DB_OK;
-    s = fed_db_statement(db, record->keep == FED_KEEP_NEWEST ? SQL_VOTE_NEWEST : SQL_VOTE_VIEW);
-    if (s != NULL) (void)sqlite3_bind_int(s, 1, record->kind);
-    if (s != NULL && record->keep == FED_KEEP_VIEW)
-        (void)sqlite3_bind_int64(s, 2, (int64_t)record->view);
+    bool newest = record->keep == FED_KEEP_NEWEST;
+    s = fed_db_statement(db, newest ? SQL_VOTE_NEWEST : SQL_VOTE_VIEW);
+    if (s != NULL) (void)sqlite3_bind_int64(s, 1, newest ? record->kind : (int64_t)record->view);
     return run(db, s);
 }
 

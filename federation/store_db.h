@@ -77,11 +77,11 @@ enum fed_db_result fed_db_read_content(struct fed_db *db, uint64_t sequence,
                                        const unsigned char digest[FED_STORE_DIGEST_BYTES],
                                        struct fed_row_content *out);
 /*
- * Of one kind, or of all when it is negative, by kind, view and sequence. `damaged`: the row does not
+ * Of the kinds first to last, by view, kind and sequence. `damaged`: the row does not
  * match its checksum. Stops when visit returns another than FED_DB_OK.
  */
 enum fed_db_result
-fed_db_votes(struct fed_db *db, int kind,
+fed_db_votes(struct fed_db *db, int64_t first, int64_t last,
              enum fed_db_result (*visit)(void *user, const struct fed_row_vote *row, bool damaged),
              void *user);
 /* Contents of sequences above `above`; `damaged`: the row does not match its checksum. */

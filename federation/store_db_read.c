@@ -133,14 +133,14 @@ enum fed_db_result fed_db_read_content(struct fed_db *db, uint64_t sequence,
 }
 
 enum fed_db_result
-fed_db_votes(struct fed_db *db, int only,
+fed_db_votes(struct fed_db *db, int64_t first, int64_t last,
              enum fed_db_result (*visit)(void *user, const struct fed_row_vote *row, bool damaged),
              void *user)
 {
     sqlite3_stmt *s = fed_db_statement(db, SQL_VOTES);
     if (s != NULL) {
-        (void)sqlite3_bind_int(s, 1, only >= 0 ? only : INT_MIN);
-        (void)sqlite3_bind_int(s, 2, only >= 0 ? only : INT_MAX);
+        (void)sqlite3_bind_int64(s, 1, first);
+        (void)sqlite3_bind_int64(s, 2, last);
     }
     enum fed_db_result result, stop = FED_DB_OK;
     while ((result = fed_db_step(db, s)) == FED_DB_OK && stop == FED_DB_OK) {

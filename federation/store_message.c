@@ -298,8 +298,9 @@ static enum sov_error decode_and_visit(struct restore *r, const void *bytes, siz
     if (error != SOV_OK)
         return sov_fail(err, SOV_ERR_FORMAT, "the stored %s of sequence %llu: %s", what,
                         (unsigned long long)sequence, why.message);
-    /* One that is ahead of the log (its end was damaged) says nothing before the log is there again. */
+    /* What is ahead of the log (its end was damaged) says nothing before the log is there again. */
     if (m.kind == MESSAGE_SNAPSHOT && m.sequence > r->last) return SOV_OK;
+    if (m.kind == MESSAGE_STABLE && m.sequence > r->snapshot) return SOV_OK;
     if (m.kind == MESSAGE_SNAPSHOT) r->snapshot = m.sequence;
     return r->visit(r->user, &m, err);
 }
@@ -354,17 +355,23 @@ enum sov_error fed_store_restore(struct fed_store *store, struct fed_log *log,
                                                          struct sov_errbuf *err),
                                  void *user, struct sov_errbuf *err)
 {
-    static const enum message_kind ORDER[] = {
-        MESSAGE_NUMBERS,     MESSAGE_SNAPSHOT, MESSAGE_LOG_ENTRY, MESSAGE_STABLE,
-        MESSAGE_VIEW_CHANGE, MESSAGE_NEW_VIEW, MESSAGE_PREPARED,  MESSAGE_PRE_PREPARE,
+    static const struct {
+        enum message_kind first, last;
+    } ORDER[] = {
+        {MESSAGE_NUMBERS, MESSAGE_NUMBERS},         {MESSAGE_SNAPSHOT, MESSAGE_SNAPSHOT},
+        {MESSAGE_STABLE, MESSAGE_STABLE},           {MESSAGE_LOG_ENTRY, MESSAGE_LOG_ENTRY},
+        {MESSAGE_VIEW_CHANGE, MESSAGE_NEW_VIEW},    {MESSAGE_PREPARED, MESSAGE_PREPARED},
+        {MESSAGE_PRE_PREPARE, MESSAGE_PRE_PREPARE},
     };
+    _Static_assert(MESSAGE_VIEW_CHANGE + 1 == MESSAGE_NEW_VIEW, "no kind between them");
     struct restore r = {.scratch = scratch, .visit = visit, .user = user};
     unsigned char head[FED_STORE_DIGEST_BYTES];
     enum sov_error error = fed_log_head(log, &r.last, head, err);
     for (size_t i = 0; i < sizeof ORDER / sizeof ORDER[0] && error == SOV_OK; i++)
-        error = ORDER[i] == MESSAGE_LOG_ENTRY
+        error = ORDER[i].first == MESSAGE_LOG_ENTRY
                     ? restore_log(&r, log, err)
-                    : fed_store_records(store, (uint8_t)ORDER[i], on_record, &r, err);
+                    : fed_store_records(store, (uint8_t)ORDER[i].first, (uint8_t)ORDER[i].last,
+                                        on_record, &r, err);
     strbuf_free(&r.bytes);
     return error;
 }

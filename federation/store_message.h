@@ -38,8 +38,8 @@ enum sov_error fed_putter_put(struct fed_putter *putter, const struct pbft_effec
                               size_t count, struct sov_errbuf *err);
 
 /*
- * Everything for pbft_restore, in its order: NUMBERS, SNAPSHOT, the LOG_ENTRYs behind it, STABLE,
- * VIEW_CHANGEs, NEW_VIEW, PREPAREDs, PRE_PREPAREs. log: of the same data directory, opened after the
+ * Everything for pbft_restore, in its order: NUMBERS, SNAPSHOT, STABLE, the LOG_ENTRYs behind the
+ * snapshot, VIEW_CHANGEs and NEW_VIEWs by view, PREPAREDs, PRE_PREPAREs. log: of the same data directory, opened after the
  * store. A record is valid during the visit. SOV_ERR_FORMAT: one cannot be decoded; what visit returns.
  */
 enum sov_error fed_store_restore(struct fed_store *store, struct fed_log *log,

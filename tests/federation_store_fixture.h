@@ -248,7 +248,7 @@ static inline const char *fixture_records(struct store_fixture *f, uint8_t kind)
     static char out[1024];
     struct sov_errbuf err;
     out[0] = '\0';
-    if (fed_store_records(f->store, kind, fixture_on_record, out, &err) != SOV_OK)
+    if (fed_store_records(f->store, kind, kind, fixture_on_record, out, &err) != SOV_OK)
         fail_msg("%s", err.message);
     return out;
 }

@@ -125,7 +125,9 @@ static void test_killed_50_times_what_was_durable_is_there(void **state)
             fail_msg("round %d: %llu was durable, %llu is there", round,
                      (unsigned long long)durable, (unsigned long long)f.found.sequence);
         /* A token is a vote and a batch: never one without the other. */
-        assert_int_equal(fed_store_records(f.store, VOTE_PREPARED, on_vote, &votes, &err), SOV_OK);
+        assert_int_equal(
+            fed_store_records(f.store, VOTE_PREPARED, VOTE_PREPARED, on_vote, &votes, &err),
+            SOV_OK);
         assert_int_equal(votes.next, f.found.sequence + 1);
         assert_true(votes.count <= 3 * CHECKPOINT);
         whole = f.found.sequence;
