@@ -25,7 +25,7 @@ enum {
      * Pages in the WAL at which it is moved to the database: at once, or when there is nothing else to
      * do. A longer WAL means fewer pages written twice, and a longer pause.
      */
-    WAL_PAGES_MAX = 4096,
+    WAL_PAGES_MAX = 1024,
     WAL_PAGES_IDLE = 256,
     KNOWN_MAX = 1024, /* contents remembered as stored, by sequence */
 };
