@@ -177,7 +177,7 @@ int federation_log(int argc, char **argv)
     if (from == 0 || from > INT64_MAX)
         return cli_usage_error("federation log", "--from: sequences begin with 1");
     status = federation_reader_open(data_dir, &reader);
-    if (status != CLI_OK) return status;
+    if (status != CLI_OK || reader == NULL) return status;
     if (!json)
         printf("%10s %6s.%-6s %8s %8s %9s  %-*s  %s\n", "sequence", "epoch", "view", "requests",
                "patterns", "bytes", SHORT_DIGITS, "digest", "signers");
@@ -285,7 +285,7 @@ int federation_get(int argc, char **argv)
         sodium_hex2bin(bytes, sizeof bytes, id, 2 * sizeof bytes, NULL, NULL, NULL) != 0)
         return cli_usage_error("federation get", "ID must be 64 hexadecimal digits");
     status = federation_reader_open(data_dir, &reader);
-    if (status != CLI_OK) return status;
+    if (status != CLI_OK || reader == NULL) return status;
     if (find(reader, bytes, &f, &err) == SOV_OK) {
         print_found(&f, id, json);
         status = cli_flush_output();

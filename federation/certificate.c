@@ -79,7 +79,7 @@ enum sov_error fed_certificate_verify(const struct message *entry,
     for (uint32_t i = 0; i < entry->certificate.count; i++) {
         const struct message_vote *vote = &entry->certificate.votes[i];
         const struct message_member *member = member_of(members, count, vote->seat);
-        if (!is_signed(&digest, vote->signature, member->key))
+        if (member == NULL || !is_signed(&digest, vote->signature, member->key))
             return bad_signature(vote->seat, err);
     }
     return SOV_OK;
@@ -234,9 +234,11 @@ static enum sov_error add_jobs(struct fed_verifier *v, const struct message *ent
     vote_digest(entry, &v->config.federation, &digest);
     for (uint32_t i = 0; i < entry->certificate.count; i++) {
         const struct message_vote *vote = &entry->certificate.votes[i];
+        const struct message_member *member = member_of(members, count, vote->seat);
+        if (member == NULL) return bad_signature(vote->seat, err);
         struct job *job = &v->jobs[v->job_count++];
         *job = (struct job){.sequence = entry->sequence, .digest = digest, .seat = vote->seat};
-        memcpy(job->key, member_of(members, count, vote->seat)->key, sizeof job->key);
+        memcpy(job->key, member->key, sizeof job->key);
         memcpy(job->signature, vote->signature, sizeof job->signature);
     }
     v->entries[v->entry_count++] = (struct entry_counts){

@@ -284,7 +284,7 @@ static enum sov_error read_root(const json_t *root, struct fed_config *config,
     static const char *const NAMES[] = {"version", "federation", "f",
                                         "members", "limits",     "timing"};
     uint8_t federation[MESSAGE_DIGEST_BYTES];
-    uint32_t version, faulty;
+    uint32_t version = 0, faulty;
     enum sov_error error = read_number(root, "", "version", 1, INT_MAX, &version, err);
     if (error == SOV_OK && version != FED_CONFIG_VERSION)
         error = sov_fail(err, SOV_ERR_UNSUPPORTED,

@@ -223,7 +223,7 @@ enum sov_error fed_import_header(const char *line, size_t length, struct fed_exp
                                  struct sov_errbuf *err)
 {
     struct strbuf text = {0};
-    struct cursor c;
+    struct cursor c = {0};
     enum sov_error error = canonical(line, length, &text, &c, err);
     if (error == SOV_OK) {
         take(&c, "{\"batches\":");
@@ -400,7 +400,7 @@ enum sov_error fed_import_entry(const char *line, size_t length,
                                 const struct message_scratch *scratch, struct fed_import *import,
                                 struct sov_errbuf *err)
 {
-    struct cursor c;
+    struct cursor c = {0};
     struct message entry = {.kind = MESSAGE_LOG_ENTRY};
     enum sov_error error = canonical(line, length, &import->text, &c, err);
     if (error != SOV_OK) return error;
