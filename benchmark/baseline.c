@@ -103,6 +103,11 @@ static enum sov_error baseline_identity(const json_t *root, struct bench_identit
     if (rc == SOV_OK) rc = baseline_text(machine, "machine.", "isa", id->isa, sizeof id->isa, err);
     if (rc == SOV_OK)
         rc = baseline_int(machine, "machine.", "threads", 0, 1 << 30, &id->threads, err);
+    id->foreign_percent = -1;
+    const json_t *foreign = json_object_get(machine, "foreign_cpu_percent");
+    if (rc == SOV_OK && foreign != NULL && !json_is_null(foreign))
+        rc = baseline_number(machine, "machine.", "foreign_cpu_percent", 0, 1e6,
+                             &id->foreign_percent, err);
     if (rc == SOV_OK) rc = baseline_model(json_object_get(root, "model"), id, err);
     return rc;
 }
@@ -250,6 +255,10 @@ static void baseline_differences(const struct bench_identity *before, struct ben
     if (before->arithmetic != now->arithmetic)
         baseline_differ(report, "the baseline is of arithmetic version %d, now %d",
                         before->arithmetic, now->arithmetic);
+    if (before->foreign_percent > BENCH_FOREIGN_PERCENT_MAX)
+        baseline_differ(report,
+                        "the baseline was measured beside others, who had %.0f%% of the CPUs",
+                        before->foreign_percent);
     if (before->model[0] == '\0' || now->model[0] == '\0') return;
     if (strcmp(before->model_digest, now->model_digest) != 0)
         baseline_differ(report,

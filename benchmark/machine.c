@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "base/memory_limit.h"
@@ -64,6 +65,23 @@ double bench_memory_available(void)
     return limit < available ? limit : available;
 }
 
+double bench_foreign_seconds(void)
+{
+    /* user, nice, system, idle, iowait, irq, softirq, steal; guests are in the first two. */
+    enum { FIELDS = 8, IDLE = 3, IOWAIT = 4 };
+    char line[MACHINE_LINE_MAX], *at = line;
+    struct rusage own;
+    double ticks = 0;
+    if (!machine_field("/proc/stat", "cpu ", line) || getrusage(RUSAGE_SELF, &own) != 0) return -1;
+    for (int i = 0; i < FIELDS; i++) {
+        double value = (double)strtoull(at, &at, 10);
+        if (i != IDLE && i != IOWAIT) ticks += value;
+    }
+    double own_s = (double)(own.ru_utime.tv_sec + own.ru_stime.tv_sec) +
+                   (double)(own.ru_utime.tv_usec + own.ru_stime.tv_usec) * 1e-6;
+    return ticks / (double)sysconf(_SC_CLK_TCK) - own_s;
+}
+
 void bench_identity_machine(struct bench_identity *id)
 {
     char value[MACHINE_LINE_MAX];
@@ -74,6 +92,7 @@ void bench_identity_machine(struct bench_identity *id)
     snprintf(id->cpu, sizeof id->cpu, "%.*s", BENCH_TEXT_MAX - 1, value);
     snprintf(id->version, sizeof id->version, "%s", SOV_VERSION);
     id->arithmetic = SOV_ARITHMETIC_VERSION;
+    id->foreign_percent = -1;
     id->cpus = (int)sysconf(_SC_NPROCESSORS_ONLN);
     id->memory_mb = machine_kilobytes("/proc/meminfo", "MemTotal:") * 1e-6;
 }

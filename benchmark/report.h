@@ -79,7 +79,11 @@ struct bench_identity {
     char model_digest[2 * BENCH_DIGEST_BYTES + 1];
     double parameters, weight_bytes;
     char weights[32]; /* the most common type */
+    /* Of all CPUs, what other programs and the hypervisor took meanwhile; below 0: not known. */
+    double foreign_percent;
 };
+/* Beyond it the figures are said to be disturbed. */
+#define BENCH_FOREIGN_PERCENT_MAX 5.0
 
 /* The six rows of the seed (score.h). */
 enum bench_metric {

@@ -39,6 +39,11 @@ static void json_identity(const struct bench_report *report, struct strbuf *out)
     json_number_put(out, "memory_mb", id->memory_mb);
     json_comma(out);
     json_text_put(out, "isa", id->isa);
+    strbuf_puts(out, ",\"foreign_cpu_percent\":");
+    if (id->foreign_percent >= 0)
+        strbuf_printf(out, "%.9g", id->foreign_percent);
+    else
+        strbuf_puts(out, "null");
     strbuf_printf(out, ",\"threads\":%d},\n\"model\":", id->threads);
     if (id->model[0] == '\0') {
         strbuf_puts(out, "null");

@@ -25,8 +25,12 @@ static void text_identity(const struct bench_report *report, struct strbuf *out)
     const struct bench_limits *l = &report->limits;
     strbuf_printf(out, "sovereign %s, arithmetic version %d, %s, %d thread%s\n", id->version,
                   id->arithmetic, id->isa, id->threads, id->threads == 1 ? "" : "s");
-    strbuf_printf(out, "%s, %d CPU%s, %.1f GB of memory\n", id->cpu, id->cpus,
+    strbuf_printf(out, "%s, %d CPU%s, %.1f GB of memory", id->cpu, id->cpus,
                   id->cpus == 1 ? "" : "s", id->memory_mb / 1000);
+    if (id->foreign_percent >= 0)
+        strbuf_printf(out, "; other programs had %.1f%% of the CPUs meanwhile",
+                      id->foreign_percent);
+    strbuf_puts(out, "\n");
     if (id->model[0] != '\0')
         strbuf_printf(out, "model %s: %.*f million parameters, %s\n", id->model,
                       id->parameters < 1e7 ? 1 : 0, id->parameters / 1e6, id->weights);

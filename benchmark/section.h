@@ -43,6 +43,7 @@ struct bench_run {
     /* Of the part of the whole that runs now, 0 to 1; what: the benchmark's name. May be NULL. */
     void (*progress)(void *user, const char *what, double fraction);
     void *user;
+    double foreign_start_s, start_s; /* when the limits began to be measured */
     /* For bench_progress: */
     const char *section;
     int section_index, section_count;
@@ -102,6 +103,11 @@ bool bench_memory_reset(void);
 /* What can be taken without pushing others out: of the machine, and of its control groups. */
 double bench_memory_available(void);
 
+/*
+ * Seconds of CPU that all programs of the machine have used, with what the hypervisor kept from it
+ * (proc(5), stat), less this process's own; below 0: not known.
+ */
+double bench_foreign_seconds(void);
 /* The machine's part of who measures. */
 void bench_identity_machine(struct bench_identity *identity);
 
@@ -115,5 +121,7 @@ enum sov_error bench_run_limits(struct bench_run *run, struct sov_errbuf *err);
 enum sov_error bench_run_limits_model(struct bench_run *run, struct sov_errbuf *err);
 enum sov_error bench_run_sections(struct bench_run *run, const bool *chosen,
                                   struct sov_errbuf *err);
+/* At the end: how much of the CPUs others had since bench_run_limits. */
+void bench_run_foreign(struct bench_run *run);
 
 #endif

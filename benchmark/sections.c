@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -140,6 +141,8 @@ enum sov_error bench_run_limits(struct bench_run *run, struct sov_errbuf *err)
     struct bench_limits *limits = &run->report->limits;
     struct pool *pool = NULL;
     bench_progress(run, "limits", 0);
+    run->foreign_start_s = bench_foreign_seconds();
+    run->start_s = (double)clock_monotonic_ns() * 1e-9;
     run->timer = bench_timer_calibrate();
     enum sov_error rc = pool_create(run->threads, &pool, err);
     if (rc == SOV_OK) rc = run_measure(run, pool, err);
@@ -192,4 +195,20 @@ enum sov_error bench_run_sections(struct bench_run *run, const bool *chosen, str
         run->section_index++;
     }
     return rc;
+}
+
+void bench_run_foreign(struct bench_run *run)
+{
+    struct bench_identity *id = &run->report->identity;
+    double end_s = bench_foreign_seconds(),
+           seconds = (double)clock_monotonic_ns() * 1e-9 - run->start_s;
+    id->foreign_percent = -1;
+    if (run->foreign_start_s < 0 || end_s < 0 || seconds <= 0 || id->cpus < 1) return;
+    /* Clock ticks are coarse: a little less than nothing is nothing. */
+    id->foreign_percent = 100 * fmax(0, end_s - run->foreign_start_s) / (seconds * id->cpus);
+    if (id->foreign_percent > BENCH_FOREIGN_PERCENT_MAX)
+        bench_report_note(
+            run->report,
+            "Other programs had %.0f%% of the CPUs meanwhile: the figures are disturbed.",
+            id->foreign_percent);
 }

@@ -298,6 +298,7 @@ static int bench_measure(struct bench_command *c, struct cli_runtime *rt)
     int status = bench_needs_model(c) ? bench_load(c, rt) : CLI_OK;
     if (status != CLI_OK) return status;
     rc = bench_run_sections(&c->run, c->sections, &err);
+    bench_run_foreign(&c->run);
     bench_bar_clear(c);
     return rc == SOV_OK ? bench_finish(c) : cli_error("%s", err.message);
 }

@@ -219,6 +219,7 @@ static void test_this_process_has_memory(void **state)
     assert_true(bench_memory_peak() >= bench_memory_resident() * 0.5);
     assert_true(bench_memory_available() > 0);
     bench_identity_machine(&id);
+    assert_true(bench_foreign_seconds() >= 0);
     assert_true(id.cpu[0] != '\0' && id.cpus >= 1 && id.memory_mb > 1);
 }
 

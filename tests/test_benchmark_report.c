@@ -51,6 +51,7 @@ static void make(struct bench_report *report)
     id->cpus = 4;
     id->threads = 4;
     id->memory_mb = 16000;
+    id->foreign_percent = 1.5;
     report->iterations = 100;
 }
 
@@ -169,9 +170,10 @@ static void test_another_machine_is_told(void **state)
     now.identity.cpus = 2;
     now.identity.memory_mb = 8000;
     now.identity.arithmetic = 2;
+    before.identity.foreign_percent = 40;
     write_and_parse(&before, &baseline);
     bench_baseline_compare(&baseline, "before.json", &now);
-    assert_int_equal(now.difference_count, 8);
+    assert_int_equal(now.difference_count, 9);
     assert_non_null(strstr(now.differences[0], "another CPU"));
     bench_baseline_free(&baseline);
     bench_report_free(&before);

@@ -67,11 +67,19 @@ regression() {
     exits 0 && out_has ': better'
 }
 check 'a regression is an exit status on request only' regression
+foreign() { edited "$1" "s/\"foreign_cpu_percent\":[0-9.e+-]*/\"foreign_cpu_percent\":$2/"; } # foreign NAME PERCENT
 itself() {
-    run bench --cache --quiet --baseline "$before" --fail-on-regression 100000
+    foreign alone 0
+    run bench --cache --quiet --baseline "$TMPDIR/alone.json" --fail-on-regression 100000
     exits 0 && out_has 'before' && equal "$err" ''
 }
 check 'against a run of the same machine nothing is warned of' itself
+disturbed() {
+    foreign disturbed 50
+    run bench --projection --quiet --baseline "$TMPDIR/disturbed.json"
+    exits 0 && err_has 'beside others, who had 50% of the CPUs'
+}
+check 'a baseline that was disturbed is told' disturbed
 another_machine() {
     edited machine 's/"cpu":"[^"]*"/"cpu":"Another CPU"/; s/"digest":"[0-9a-f]*"/"digest":"00"/'
     run bench --cache --quiet --baseline "$TMPDIR/machine.json"
