@@ -6,7 +6,6 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <pthread.h>
-#include <sched.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <time.h>
@@ -14,6 +13,7 @@
 
 #include "base/clock.h"
 #include "base/mem.h"
+#include "benchmark/placement.h"
 #include "benchmark/stats.h"
 
 enum {
@@ -155,40 +155,30 @@ static bool limits_ask(const struct limits_echo *e, int64_t pause_ns, struct ben
     return true;
 }
 
-/* Holds the calling thread, and those that it starts, on the CPU where it is; *before: for the way back. */
-static bool limits_pin(cpu_set_t *before)
-{
-    cpu_set_t one;
-    int cpu = sched_getcpu();
-    if (cpu < 0 || cpu >= CPU_SETSIZE || sched_getaffinity(0, sizeof *before, before) != 0)
-        return false;
-    CPU_ZERO(&one);
-    CPU_SET(cpu, &one);
-    return sched_setaffinity(0, sizeof one, &one) == 0;
-}
-
-static enum sov_error limits_talk(struct limits_echo sides[2], int64_t pause_ns,
+static enum sov_error limits_talk(struct limits_echo sides[2], int64_t pause_ns, bool apart,
                                   struct bench_samples *times, struct sov_errbuf *err)
 {
     pthread_t thread;
-    cpu_set_t before;
-    /* Where that is refused, or there are more CPUs than fit, the system chooses. */
-    bool pinned = limits_pin(&before);
+    struct bench_placement placement;
+    bench_placement_init(&placement);
+    bench_placement_hold(&placement, apart ? 1 : 0);
     int failed = pthread_create(&thread, NULL, limits_answer, &sides[1]);
+    bench_placement_hold(&placement, 0);
     bool ok = failed == 0 && limits_ask(&sides[0], pause_ns, times);
     int why = errno;
     if (failed == 0) {
         shutdown(sides[0].fd, SHUT_RDWR);
         pthread_join(thread, NULL);
     }
-    if (pinned) (void)sched_setaffinity(0, sizeof before, &before);
+    bench_placement_restore(&placement);
     if (failed != 0) return sov_fail(err, SOV_ERR_IO, "loopback: no thread (%s)", strerror(failed));
     if (!ok) return sov_fail(err, SOV_ERR_IO, "loopback: %s", strerror(why));
     return times->failed ? sov_fail(err, SOV_ERR_NOMEM, "loopback: no memory") : SOV_OK;
 }
 
 enum sov_error bench_limit_loopback(int count, size_t request_bytes, size_t reply_bytes,
-                                    int64_t pause_ns, double *out, struct sov_errbuf *err)
+                                    int64_t pause_ns, bool apart, double *out,
+                                    struct sov_errbuf *err)
 {
     int fds[2] = {-1, -1};
     size_t room = request_bytes > reply_bytes ? request_bytes : reply_bytes;
@@ -202,7 +192,7 @@ enum sov_error bench_limit_loopback(int count, size_t request_bytes, size_t repl
     if (rc == SOV_OK) {
         struct limits_echo sides[2] = {{fds[0], count, request_bytes, reply_bytes, bytes[0]},
                                        {fds[1], count, request_bytes, reply_bytes, bytes[1]}};
-        rc = limits_talk(sides, pause_ns, &times, err);
+        rc = limits_talk(sides, pause_ns, apart, &times, err);
     }
     if (rc == SOV_OK) {
         bench_sort(times.values, times.count);

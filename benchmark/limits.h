@@ -18,9 +18,10 @@ struct bench_limits {
     double read_one_bytes_s; /* with one */
     /* As many bytes as the model's weights: those of a small one stay in the caches. */
     double weights_bytes_s;
-    double dot_ops_s;        /* int8 dot products of the instruction set in use, all threads */
-    double loopback_ns;      /* TCP round trip on 127.0.0.1, one after the other: median */
-    double loopback_idle_ns; /* after a pause in which both sides sleep: median */
+    double dot_ops_s;         /* int8 dot products of the instruction set in use, all threads */
+    double loopback_ns;       /* TCP round trip on 127.0.0.1 within one CPU: median */
+    double loopback_apart_ns; /* between two */
+    double loopback_idle_ns;  /* within one, after a pause in which both sides sleep */
 };
 
 /* The best of `passes`: what disturbs a pass makes it slower, and nothing makes it faster. */
@@ -30,11 +31,11 @@ enum sov_error bench_limit_read(struct pool *pool, size_t bytes, int passes, dou
                                 struct sov_errbuf *err);
 /*
  * The median round trip in ns of `count` of them, of request_bytes there and reply_bytes back between
- * two threads on one CPU, with pause_ns before each. (On two CPUs it takes longer: the other one has
- * to be woken.) SOV_ERR_IO, SOV_ERR_NOMEM.
+ * two threads on one CPU, or apart on two, with pause_ns before each. SOV_ERR_IO, SOV_ERR_NOMEM.
  */
 enum sov_error bench_limit_loopback(int count, size_t request_bytes, size_t reply_bytes,
-                                    int64_t pause_ns, double *out, struct sov_errbuf *err);
+                                    int64_t pause_ns, bool apart, double *out,
+                                    struct sov_errbuf *err);
 
 /*
  * What one token costs, from the shapes in the file: bytes of the matrices, which a step reads once

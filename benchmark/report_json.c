@@ -75,6 +75,8 @@ static void json_limits(const struct bench_limits *limits, struct strbuf *out)
     json_comma(out);
     json_number_put(out, "loopback_us", limits->loopback_ns * 1e-3);
     json_comma(out);
+    json_number_put(out, "loopback_two_cpus_us", limits->loopback_apart_ns * 1e-3);
+    json_comma(out);
     json_number_put(out, "loopback_after_pause_us", limits->loopback_idle_ns * 1e-3);
     strbuf_puts(out, "}");
 }

@@ -41,8 +41,10 @@ static void text_identity(const struct bench_report *report, struct strbuf *out)
                       l->weights_bytes_s * 1e-9);
     if (l->dot_ops_s > 0)
         strbuf_printf(out, " int8 dot products at %.3f TOPS;", l->dot_ops_s * 1e-12);
-    strbuf_printf(out, "\n        TCP round trip within one CPU in %.1f us, %.1f after a pause\n",
-                  l->loopback_ns * 1e-3, l->loopback_idle_ns * 1e-3);
+    strbuf_printf(out,
+                  "\n        TCP round trip within one CPU in %.1f us, %.1f after a pause; between "
+                  "two in %.1f\n",
+                  l->loopback_ns * 1e-3, l->loopback_idle_ns * 1e-3, l->loopback_apart_ns * 1e-3);
 }
 
 static void text_header(const char *section, struct strbuf *out)

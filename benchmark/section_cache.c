@@ -7,9 +7,11 @@
  *   evict_large      an insertion into one full cache of ten million entries
  *   evict_small      one into the next of a thousand full caches of ten thousand, in turn, so that
  *                    either touches memory as cold: the difference is what the number costs
- *   http_hit         a question that was answered before, over one connection
- *   http_rate        the same over several
- *   query_hit        the same by /v1/query, with its thoughts and scores
+ *   http_hit         a question that was answered before, over one connection; the client is on
+ *                    another CPU than the server
+ *   http_hit_1cpu    both on one CPU
+ *   query_hit        as http_hit by /v1/query, with its scores
+ *   http_rate        as http_hit over several connections: what one CPU serves
  *
  * A machine with little memory gets fewer entries; the result says how many.
  */
@@ -19,6 +21,7 @@
 #include "base/mem.h"
 #include "benchmark/accesses.h"
 #include "benchmark/local_server.h"
+#include "benchmark/placement.h"
 #include "benchmark/random.h"
 
 enum {
@@ -305,58 +308,72 @@ static enum sov_error cache_evictions(struct cache_bench *b, struct sov_errbuf *
 
 /* ---- over HTTP ---- */
 
+/* A benchmark of hits: where the clients are (the server is on the first CPU), and how many. */
+struct cache_http {
+    const char *name;
+    enum bench_route route;
+    int clients, cpu;
+};
+static const struct cache_http CACHE_HTTP[] = {
+    {"cache.http_hit", BENCH_ROUTE_CHAT, 1, 1},
+    {"cache.http_hit_1cpu", BENCH_ROUTE_CHAT, 1, 0},
+    {"cache.query_hit", BENCH_ROUTE_QUERY, 1, 1},
+    {"cache.http_rate", BENCH_ROUTE_CHAT, CACHE_HTTP_CLIENTS, 1},
+};
+
 static enum sov_error cache_http(struct bench_run *run, const struct bench_server *server,
-                                 const struct bench_workload *w, const char *name, int clients,
-                                 struct bench_result **out, struct sov_errbuf *err)
+                                 const struct cache_http *h, struct sov_errbuf *err)
 {
+    const struct bench_limits *limits = &run->report->limits;
+    struct bench_workload w = BENCH_WORKLOAD_HITS;
     struct bench_asked asked;
+    char limit_what[BENCH_TEXT_MAX];
+    w.route = h->route;
+    bench_progress(run, h->name, 0.8);
     /* The first one computes the answer. */
-    enum sov_error rc = bench_ask(run, server, w, 1, 1, NULL, &asked, err);
+    enum sov_error rc = bench_ask(run, server, &w, 1, 1, NULL, &asked, err);
     if (rc == SOV_OK) bench_asked_free(&asked);
-    bench_progress(run, name, 0.8);
     if (rc == SOV_OK)
-        rc = bench_ask(run, server, w, clients, bench_count(run, CACHE_HTTP_HITS, CACHE_LEAST),
+        rc = bench_ask(run, server, &w, h->clients, bench_count(run, CACHE_HTTP_HITS, CACHE_LEAST),
                        NULL, &asked, err);
     if (rc != SOV_OK) return rc;
-    if (asked.hits < asked.count) {
-        rc = sov_fail(err, SOV_ERR_INTERNAL, "%s: %d of %d were no hits", name,
-                      asked.count - asked.hits, asked.count);
-        bench_asked_free(&asked);
-        return rc;
-    }
-    *out = bench_asked_add(run, &asked, name, BENCH_US, err);
+    int misses = asked.count - asked.hits;
+    struct bench_result *r =
+        misses == 0 ? bench_asked_add(run, &asked, h->name, BENCH_US, err) : NULL;
     bench_asked_free(&asked);
-    if (*out == NULL) return SOV_ERR_NOMEM;
-    bench_what(
-        *out, "%s over %d connection%s, %s; %d tokens", w->what, clients, clients == 1 ? "" : "s",
-        w->route == BENCH_ROUTE_CHAT ? "/v1/chat/completions" : "/v1/query", BENCH_ANSWER_TOKENS);
+    if (misses > 0) return sov_fail(err, SOV_ERR_INTERNAL, "%s: %d no hits", h->name, misses);
+    if (r == NULL) return SOV_ERR_NOMEM;
+    bench_what(r, "%s by %s; %d connection%s, %s", w.what,
+               h->route == BENCH_ROUTE_CHAT ? "/v1/chat/completions" : "/v1/query", h->clients,
+               h->clients == 1 ? "" : "s",
+               h->cpu == 0 ? "client and server on one CPU"
+                           : "the clients on one CPU, the server on another");
+    double p50 = r->summary.median,
+           limit = h->cpu == 0 ? limits->loopback_ns : limits->loopback_apart_ns;
+    if (h->clients > 1) return SOV_OK;
+    snprintf(limit_what, sizeof limit_what, "a TCP round trip of this size %s",
+             h->cpu == 0 ? "within one CPU" : "between two CPUs");
+    bench_limit_set(r, limit, p50, "%s", limit_what);
+    if (h == &CACHE_HTTP[0] && p50 > 0)
+        bench_metric_set(run, BENCH_METRIC_HIT, p50 * 1e-6, limit * 1e-6, limit / p50, limit_what);
     return SOV_OK;
 }
 
 static enum sov_error cache_over_http(struct bench_run *run, struct sov_errbuf *err)
 {
-    static const char limit_what[] = "a TCP round trip of this size within one CPU";
-    struct bench_workload by_query = BENCH_WORKLOAD_HITS;
-    double loopback = run->report->limits.loopback_ns;
     struct bench_server server;
-    struct bench_result *r = NULL;
-    by_query.route = BENCH_ROUTE_QUERY;
+    struct bench_placement placement;
+    bench_placement_init(&placement);
+    bench_placement_hold(&placement, 0);
     enum sov_error rc = bench_server_start(&server, run->model, err);
-    if (rc != SOV_OK) return rc;
-    rc = cache_http(run, &server, &BENCH_WORKLOAD_HITS, "cache.http_hit", 1, &r, err);
-    if (rc == SOV_OK && r != NULL) {
-        double p50 = r->summary.median;
-        bench_limit_set(r, loopback, p50, "%s", limit_what);
-        bench_metric_set(run, BENCH_METRIC_HIT, p50 * 1e-6, loopback * 1e-6,
-                         p50 > 0 ? loopback / p50 : 0, limit_what);
-        rc = cache_http(run, &server, &by_query, "cache.query_hit", 1, &r, err);
+    if (rc == SOV_OK) {
+        for (size_t i = 0; i < sizeof CACHE_HTTP / sizeof *CACHE_HTTP && rc == SOV_OK; i++) {
+            bench_placement_hold(&placement, CACHE_HTTP[i].cpu);
+            rc = cache_http(run, &server, &CACHE_HTTP[i], err);
+        }
+        bench_server_stop(&server);
     }
-    if (rc == SOV_OK && r != NULL)
-        bench_limit_set(r, loopback, r->summary.median, "%s", limit_what);
-    if (rc == SOV_OK)
-        rc = cache_http(run, &server, &BENCH_WORKLOAD_HITS, "cache.http_rate", CACHE_HTTP_CLIENTS,
-                        &r, err);
-    bench_server_stop(&server);
+    bench_placement_restore(&placement);
     return rc;
 }
 

@@ -154,10 +154,13 @@ enum sov_error bench_run_limits(struct bench_run *run, struct sov_errbuf *err)
     pool_free(pool);
     if (rc == SOV_OK)
         rc = bench_limit_loopback(LIMIT_ROUND_TRIPS, LIMIT_REQUEST_BYTES, LIMIT_REPLY_BYTES, 0,
-                                  &limits->loopback_ns, err);
+                                  false, &limits->loopback_ns, err);
+    if (rc == SOV_OK)
+        rc = bench_limit_loopback(LIMIT_ROUND_TRIPS, LIMIT_REQUEST_BYTES, LIMIT_REPLY_BYTES, 0,
+                                  true, &limits->loopback_apart_ns, err);
     if (rc == SOV_OK)
         rc = bench_limit_loopback(LIMIT_PAUSED_ROUND_TRIPS, LIMIT_REQUEST_BYTES, LIMIT_REPLY_BYTES,
-                                  LIMIT_PAUSE_NS, &limits->loopback_idle_ns, err);
+                                  LIMIT_PAUSE_NS, false, &limits->loopback_idle_ns, err);
     return rc;
 }
 

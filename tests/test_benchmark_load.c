@@ -172,7 +172,8 @@ static void test_limits_are_positive(void **state)
         assert_true(bench_limit_loop(pool, &loop, 1) > 1e6);
     }
     pool_free(pool);
-    assert_int_equal(bench_limit_loopback(20, 100, 3000, 0, &ns, NULL), SOV_OK);
+    assert_int_equal(bench_limit_loopback(20, 100, 3000, 0, false, &ns, NULL), SOV_OK);
+    assert_int_equal(bench_limit_loopback(20, 100, 3000, 1000, true, &ns, NULL), SOV_OK);
     assert_true(ns > 100);
     uint64_t ticks[100];
     struct bench_access_memory memory;
