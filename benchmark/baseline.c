@@ -158,6 +158,9 @@ static enum sov_error baseline_result(const json_t *object, size_t index, struct
     memset(out, 0, sizeof *out);
     enum sov_error rc = baseline_text(object, where, "name", out->name, sizeof out->name, err);
     if (rc == SOV_OK) rc = baseline_text(object, where, "what", out->what, sizeof out->what, err);
+    if (rc == SOV_OK && json_object_get(object, "reference_ns") != NULL)
+        rc = baseline_number(object, where, "reference_ns", 0, BASELINE_NS_MAX, &out->reference_ns,
+                             err);
     if (rc == SOV_OK) rc = baseline_unit(object, where, out, err);
     if (rc == SOV_OK) rc = baseline_samples(json_object_get(object, "samples"), where, out, err);
     return rc;
@@ -281,6 +284,8 @@ void bench_baseline_compare(const struct bench_baseline *baseline, const char *p
             if (!now->compared) continue;
             now->change =
                 bench_compare(before->kept, before->kept_count, now->kept, now->kept_count);
+            if (before->reference_ns > 0) now->slower = now->reference_ns / before->reference_ns;
+            bench_change_widen(&now->change, now->slower);
             now->baseline_median = before->summary.median;
             report->baseline_results[i] = *before;
         }

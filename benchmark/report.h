@@ -53,6 +53,8 @@ struct bench_result {
     double per_second;
     double cpu_percent; /* of one CPU, the clients in this process included */
     double resident_mb; /* afterwards */
+    /* What a fixed piece of arithmetic took just before and after (section.h); 0: not known. */
+    double reference_ns;
     /* The least ns that the machine allows, and ours that are held against it; 0: not known. */
     double limit_ns, limit_of_ns;
     char limit_what[BENCH_TEXT_MAX];
@@ -63,7 +65,7 @@ struct bench_result {
     /* Against the baseline, where it has a result of the same name that measured the same. */
     bool compared, other_workload;
     struct bench_change change;
-    double baseline_median;
+    double baseline_median, slower; /* the reference's ratio; 0: not known */
 };
 
 /* Who measured. What differs between two runs makes their figures hard to compare. */

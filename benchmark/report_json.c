@@ -101,6 +101,8 @@ static void json_summary(const struct bench_result *r, struct strbuf *out)
     json_number_put(out, "cpu_percent", r->cpu_percent);
     json_comma(out);
     json_number_put(out, "resident_mb", r->resident_mb);
+    json_comma(out);
+    json_number_put(out, "reference_ns", r->reference_ns);
 }
 
 static void json_change(const struct bench_result *r, struct strbuf *out)
@@ -119,6 +121,8 @@ static void json_change(const struct bench_result *r, struct strbuf *out)
         json_number_put(out, "low_percent", 100 * r->change.low);
         json_comma(out);
         json_number_put(out, "high_percent", 100 * r->change.high);
+        json_comma(out);
+        json_number_put(out, "reference_ratio", r->slower);
     }
     strbuf_puts(out, "}");
 }

@@ -8,6 +8,9 @@
 
 enum { TEXT_NUMBER_MAX = 32 };
 
+/* A change of the CPU's speed by less is not mentioned. */
+static const double BENCH_REFERENCE_SHARE = 0.03;
+
 /* Four digits or so, whatever the size. */
 static const char *text_number(double value, char out[TEXT_NUMBER_MAX])
 {
@@ -68,6 +71,9 @@ static void text_change(const struct bench_result *r, struct strbuf *out)
     if (c->verdict != BENCH_UNKNOWN)
         strbuf_printf(out, ", %+.1f%% (95%%: %+.1f to %+.1f)", 100 * c->change, 100 * c->low,
                       100 * c->high);
+    if (r->slower > 1 + BENCH_REFERENCE_SHARE ||
+        (r->slower > 0 && r->slower < 1 - BENCH_REFERENCE_SHARE))
+        strbuf_printf(out, ", the CPU at %.0f%% of its speed then", 100 / r->slower);
     strbuf_printf(out, ": %s\n", bench_verdict_name(c->verdict));
 }
 

@@ -71,10 +71,13 @@ enum sov_error bench_section_projection(struct bench_run *run, struct sov_errbuf
 int bench_count(const struct bench_run *run, int standard, int least);
 void bench_progress(const struct bench_run *run, const char *what, double fraction);
 
-/* Time and CPU from start to stop. */
+/*
+ * Time and CPU from start to stop, and, before and after, the time that a fixed piece of arithmetic
+ * takes: on shared machines the CPU's own speed changes by a factor of two and nothing else tells.
+ */
 struct bench_meter {
     int64_t start_ns, cpu_ns;
-    double seconds, cpu_percent;
+    double seconds, cpu_percent, reference_ns;
 };
 void bench_meter_start(struct bench_meter *meter);
 void bench_meter_stop(struct bench_meter *meter);

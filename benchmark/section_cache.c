@@ -205,8 +205,7 @@ static enum sov_error cache_hits(struct cache_bench *b, struct sov_errbuf *err)
     bench_meter_stop(&meter);
     struct bench_result *r = NULL;
     /* Of the time between start and stop, most went into keys: a hit's own is that of the samples. */
-    meter.seconds = 0;
-    for (size_t i = 0; i < samples.count; i++) meter.seconds += samples.values[i] * 1e-9;
+    meter.seconds = bench_samples_sum(&samples) * 1e-9;
     if (rc == SOV_OK)
         r = bench_add(run, "cache.hit", "hit", BENCH_NS, &samples, &meter, count, err);
     else

@@ -16,13 +16,18 @@
 enum {
     INFERENCE_PREFILL = 256, /* tokens of a prompt */
     INFERENCE_PREFILLS = 10, /* at --iterations 100 */
+    PREFILLS_MAX = 100000,
     INFERENCE_DECODED = 100,
     INFERENCE_PROMPT = 16, /* before tokens are decoded */
     INFERENCE_LEAST = 8,
     BATCHING_STEPS = 32,
     BATCHING_STEPS_LEAST = 8,
     BATCHING_MAX = 64,
+    BATCHING_TRIES = 100,
 };
+
+/* Of what is measured, for each of --iterations: 0.2 s at 100. A moment of a small model says little. */
+static const double INFERENCE_LEAST_NS = 2e6;
 
 /* One sequence's tokens, and when each was picked. */
 struct sequence_times {
@@ -96,24 +101,28 @@ static enum sov_error inference_prefill(struct bench_run *run, struct sov_errbuf
     struct bench_samples samples = {0};
     struct bench_meter meter;
     int count = bench_count(run, INFERENCE_PREFILLS, INFERENCE_LEAST);
+    double least_ns = INFERENCE_LEAST_NS * run->iterations;
     int tokens = inference_room(m, 1, INFERENCE_PREFILL);
     enum sov_error rc = SOV_OK;
     bench_meter_start(&meter);
-    for (int i = 0; i < count && rc == SOV_OK; i++) {
+    for (int i = 0; i < PREFILLS_MAX && rc == SOV_OK &&
+                    (i < count || bench_samples_sum(&samples) * tokens < least_ns);
+         i++) {
         struct sequence_times s;
         rc = inference_submit(m, i, tokens, 1, &s, err);
         if (rc == SOV_OK) rc = inference_finish(&s, err);
         if (rc == SOV_OK) bench_samples_push(&samples, (double)s.usage.prefill_ns / tokens);
         inference_release(&s);
-        bench_progress(run, "inference.prefill", 0.5 * i / count);
+        bench_progress(run, "inference.prefill", i < count ? 0.5 * i / count : 0.5);
     }
     bench_meter_stop(&meter);
+    size_t prompts = samples.count;
     struct bench_result *r = NULL;
     if (rc != SOV_OK)
         bench_samples_free(&samples);
     else
         r = bench_add(run, "inference.prefill", "token", BENCH_MS, &samples, &meter,
-                      (double)tokens * count, err);
+                      (double)tokens * (double)prompts, err);
     if (r == NULL) return rc != SOV_OK ? rc : SOV_ERR_NOMEM;
     r->unit = bench_unit_fit(r->summary.median);
     double limit = bench_limit_step_ns(&run->report->limits, &m->cost, tokens, 1) / tokens;
@@ -137,16 +146,22 @@ static void batching_steps(const struct sequence_times *s, int batch, struct ben
         bench_samples_push(samples, (double)(s[last].picked_ns[t] - s[last].picked_ns[t - 1]));
 }
 
-/* Decodes so many sequences at once; the samples are times of steps. */
+/*
+ * Decodes so many sequences at once; the samples are times of steps. So that none begins before the
+ * others, a prompt keeps the engine busy while they are submitted: the step after it has all of them.
+ */
 static enum sov_error batching_decode(const struct bench_model *m, int batch, int tokens,
                                       struct bench_samples *samples, struct sov_errbuf *err)
 {
-    struct sequence_times s[BATCHING_MAX] = {{0}};
-    enum sov_error rc = SOV_OK;
+    struct sequence_times s[BATCHING_MAX] = {{0}}, first = {0};
+    enum sov_error rc =
+        inference_submit(m, BATCHING_MAX, inference_room(m, 1, INFERENCE_PREFILL), 1, &first, err);
     for (int i = 0; i < batch && rc == SOV_OK; i++)
         rc = inference_submit(m, i, INFERENCE_PROMPT, tokens, &s[i], err);
+    if (rc == SOV_OK) rc = inference_finish(&first, err);
     for (int i = 0; i < batch && rc == SOV_OK; i++) rc = inference_finish(&s[i], err);
     if (rc == SOV_OK) batching_steps(s, batch, samples);
+    inference_release(&first);
     for (int i = 0; i < batch; i++) inference_release(&s[i]);
     return rc;
 }
@@ -158,19 +173,26 @@ static enum sov_error batching_measure(struct bench_run *run, const char *name, 
     const struct bench_model *m = run->model;
     struct bench_samples samples = {0};
     struct bench_meter meter;
-    double ns = 0;
     /* Sequences that begin a few steps apart have a few steps less in common. */
     int tokens = inference_room(m, INFERENCE_PROMPT, steps + 4);
+    enum sov_error rc = SOV_OK;
+    /*
+     * Again and again where steps are short, since one moment says little; and where this thread was
+     * kept from submitting for so long that they had few steps in common.
+     */
+    double least_ns = INFERENCE_LEAST_NS * run->iterations;
     bench_meter_start(&meter);
-    enum sov_error rc = batching_decode(m, batch, tokens, &samples, err);
+    for (int try = 0; try < BATCHING_TRIES && rc == SOV_OK &&
+                      ((int)samples.count < steps / 2 || bench_samples_sum(&samples) < least_ns);
+         try++)
+        rc = batching_decode(m, batch, tokens, &samples, err);
     bench_meter_stop(&meter);
     if (rc != SOV_OK) {
         bench_samples_free(&samples);
         return rc;
     }
     size_t count = samples.count;
-    for (size_t i = 0; i < count; i++) ns += samples.values[i];
-    meter.seconds = ns * 1e-9;
+    meter.seconds = bench_samples_sum(&samples) * 1e-9;
     *out = bench_add(run, name, "token", BENCH_MS, &samples, &meter, (double)count * batch, err);
     if (*out == NULL) return SOV_ERR_NOMEM;
     (*out)->unit = bench_unit_fit((*out)->summary.median);

@@ -62,8 +62,28 @@ static int64_t meter_cpu_ns(void)
            ((int64_t)usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) * 1000;
 }
 
+/* Multiplications that do not wait for each other, half a millisecond or so; the median of a few times. */
+static double meter_reference_ns(void)
+{
+    enum { CHAINS = 8, ROUNDS = 200000, TIMES = 5 };
+    double times[TIMES];
+    uint64_t chains[CHAINS];
+    for (int t = 0; t < TIMES; t++) {
+        int64_t start = clock_monotonic_ns();
+        for (uint64_t c = 0; c < CHAINS; c++) chains[c] = c + 1;
+        for (int i = 0; i < ROUNDS; i++)
+            for (int c = 0; c < CHAINS; c++) chains[c] *= 0x9E3779B97F4A7C15u;
+        volatile uint64_t sum = 0;
+        for (int c = 0; c < CHAINS; c++) sum = sum + chains[c];
+        times[t] = (double)(clock_monotonic_ns() - start);
+    }
+    bench_sort(times, TIMES);
+    return bench_median(times, TIMES);
+}
+
 void bench_meter_start(struct bench_meter *meter)
 {
+    meter->reference_ns = meter_reference_ns();
     meter->cpu_ns = meter_cpu_ns();
     meter->start_ns = clock_monotonic_ns();
 }
@@ -73,6 +93,7 @@ void bench_meter_stop(struct bench_meter *meter)
     double ns = (double)(clock_monotonic_ns() - meter->start_ns);
     meter->seconds = ns * 1e-9;
     meter->cpu_percent = ns > 0 ? 100 * (double)(meter_cpu_ns() - meter->cpu_ns) / ns : 0;
+    meter->reference_ns = (meter->reference_ns + meter_reference_ns()) / 2;
 }
 
 struct bench_result *bench_add(struct bench_run *run, const char *name, const char *operation,
@@ -93,6 +114,7 @@ struct bench_result *bench_add(struct bench_run *run, const char *name, const ch
     result->unit = unit;
     result->per_second = meter->seconds > 0 ? operations / meter->seconds : 0;
     result->cpu_percent = meter->cpu_percent;
+    result->reference_ns = meter->reference_ns;
     result->resident_mb = bench_memory_resident() * 1e-6;
     return result;
 }

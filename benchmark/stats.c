@@ -25,6 +25,13 @@ void bench_samples_push(struct bench_samples *s, double value)
     s->values[s->count++] = value;
 }
 
+double bench_samples_sum(const struct bench_samples *s)
+{
+    double sum = 0;
+    for (size_t i = 0; i < s->count; i++) sum += s->values[i];
+    return sum;
+}
+
 void bench_samples_free(struct bench_samples *s)
 {
     sov_free(s->values);
@@ -155,6 +162,12 @@ static double stats_median(const struct stats_run *run)
     return stats_weighted_median(run, weights);
 }
 
+static enum bench_verdict stats_judge(const struct bench_change *c)
+{
+    if (fabs(c->change) < BENCH_CHANGE_LEAST) return BENCH_NOISE;
+    return c->low > 0 ? BENCH_WORSE : c->high < 0 ? BENCH_BETTER : BENCH_NOISE;
+}
+
 struct bench_change bench_compare(const double *before, int before_count, const double *now,
                                   int now_count)
 {
@@ -176,8 +189,16 @@ struct bench_change bench_compare(const double *before, int before_count, const 
     bench_sort(ratios, STATS_RESAMPLES);
     c.low = bench_percentile(ratios, STATS_RESAMPLES, 2.5);
     c.high = bench_percentile(ratios, STATS_RESAMPLES, 97.5);
-    c.verdict = c.low > 0 ? BENCH_WORSE : c.high < 0 ? BENCH_BETTER : BENCH_NOISE;
+    c.verdict = stats_judge(&c);
     return c;
+}
+
+void bench_change_widen(struct bench_change *c, double slower)
+{
+    if (c->verdict == BENCH_UNKNOWN || !(slower > 0)) return;
+    c->low = (1 + c->low) / fmax(1, slower) - 1;
+    c->high = (1 + c->high) / fmin(1, slower) - 1;
+    c->verdict = stats_judge(c);
 }
 
 bool bench_change_exceeds(const struct bench_change *change, double percent)

@@ -12,8 +12,10 @@
  * drawn with replacement, as many as there are; the medians of what was drawn, 2,000 times for both
  * runs, give the distribution of their ratio, and its 2.5 and 97.5 percent the interval
  * (B. Efron, "Bootstrap methods: another look at the jackknife", 1979; blocks that do not overlap:
- * E. Carlstein, "The use of subseries values for estimating the variance", 1986). The seed of the drawing is fixed: the same samples always give
- * the same interval. What changes between runs only, and within none of them, it cannot see.
+ * E. Carlstein, "The use of subseries values for estimating the variance", 1986). The seed of the
+ * drawing is fixed: the same samples always give the same interval. What changes between runs only,
+ * and within none of them, it cannot see; of that, the speed of the CPU is measured beside each
+ * benchmark, and widens the interval (bench_change_widen).
  */
 #ifndef SOV_BENCHMARK_STATS_H
 #define SOV_BENCHMARK_STATS_H
@@ -34,6 +36,7 @@ struct bench_samples {
     bool failed;
 };
 void bench_samples_push(struct bench_samples *samples, double value);
+double bench_samples_sum(const struct bench_samples *samples);
 void bench_samples_free(struct bench_samples *samples);
 
 struct bench_summary {
@@ -51,9 +54,12 @@ struct bench_summary bench_summarize(const double *sorted, size_t count);
 /* Every so many-th sample in the order of time, BENCH_KEPT_MAX at most. Returns how many. */
 int bench_keep(const double *values, size_t count, double kept[BENCH_KEPT_MAX]);
 
+/* Where code and data happen to lie makes as much of a difference between two runs. */
+#define BENCH_CHANGE_LEAST 0.02
+
 enum bench_verdict {
     BENCH_UNKNOWN, /* too few samples, or a median of 0 */
-    BENCH_NOISE,   /* the interval has both signs */
+    BENCH_NOISE,   /* the interval has both signs, or the change is below BENCH_CHANGE_LEAST */
     BENCH_BETTER,
     BENCH_WORSE,
 };
@@ -68,6 +74,11 @@ struct bench_change {
 /* Both in the order of time, BENCH_KEPT_MAX at most. */
 struct bench_change bench_compare(const double *before, int before_count, const double *now,
                                   int now_count);
+/*
+ * The CPU itself took `slower` times as long for the same work: the interval is widened to hold what
+ * that alone would explain, and judged anew. Not positive: not known.
+ */
+void bench_change_widen(struct bench_change *change, double slower);
 /* Worse by more than so much with all of the interval. */
 bool bench_change_exceeds(const struct bench_change *change, double percent);
 

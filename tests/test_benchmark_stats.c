@@ -124,6 +124,42 @@ static void test_the_same_samples_are_noise(void **state)
     assert_near(c.change, 0);
 }
 
+/* A CPU that was itself slower explains a change up to that, and no more. */
+static void test_a_slower_cpu_widens_the_interval(void **state)
+{
+    (void)state;
+    struct bench_change c = {BENCH_WORSE, 0.5, 0.45, 0.55};
+    bench_change_widen(&c, 1.2);
+    assert_int_equal(c.verdict, BENCH_WORSE);
+    assert_near(c.low, 1.45 / 1.2 - 1);
+    assert_near(c.high, 0.55);
+    bench_change_widen(&c, 1.3);
+    assert_int_equal(c.verdict, BENCH_NOISE);
+    c = (struct bench_change){BENCH_BETTER, -0.2, -0.25, -0.15};
+    bench_change_widen(&c, 1.5);
+    assert_int_equal(c.verdict, BENCH_BETTER);
+    bench_change_widen(&c, 0.8);
+    assert_int_equal(c.verdict, BENCH_NOISE);
+    c = (struct bench_change){BENCH_WORSE, 0.5, 0.45, 0.55};
+    bench_change_widen(&c, 0);
+    assert_near(c.low, 0.45);
+    assert_false(bench_change_exceeds(&c, 50));
+    assert_true(bench_change_exceeds(&c, 40));
+}
+
+static void test_a_change_of_a_hundredth_is_noise(void **state)
+{
+    double before[100], now[100];
+    (void)state;
+    make(before, 100, 100, 0.0001, 8);
+    make(now, 100, 101, 0.0001, 9);
+    struct bench_change c = bench_compare(before, 100, now, 100);
+    assert_true(c.low > 0.009 && c.high < 0.011);
+    assert_int_equal(c.verdict, BENCH_NOISE);
+    make(now, 100, 103, 0.0001, 10);
+    assert_int_equal(bench_compare(before, 100, now, 100).verdict, BENCH_WORSE);
+}
+
 static void test_few_samples_say_nothing(void **state)
 {
     double before[BENCH_COMPARED_MIN] = {1, 1, 1, 1, 1, 1, 1, 1}, now[BENCH_COMPARED_MIN];
@@ -200,6 +236,8 @@ int main(void)
         cmocka_unit_test(test_input_order_is_kept),
         cmocka_unit_test(test_verdicts),
         cmocka_unit_test(test_the_same_samples_are_noise),
+        cmocka_unit_test(test_a_slower_cpu_widens_the_interval),
+        cmocka_unit_test(test_a_change_of_a_hundredth_is_noise),
         cmocka_unit_test(test_few_samples_say_nothing),
         cmocka_unit_test(test_slow_changes_are_noise),
         cmocka_unit_test(test_the_interval_is_honest),
