@@ -11,10 +11,11 @@
 enum {
     LIMIT_READ_BYTES = 256 << 20,   /* many times the last cache of most machines */
     LIMIT_WEIGHTS_BYTES = 64 << 20, /* weights below this may stay in a cache, and are tried */
-    LIMIT_PASSES = 12,
+    LIMIT_PASSES = 12,              /* these at --iterations 100 and more */
     LIMIT_SMALL_PASSES = 200,
     LIMIT_ROUND_TRIPS = 4000,
     LIMIT_PAUSED_ROUND_TRIPS = 60,
+    LIMIT_LEAST = 3,
     LIMIT_PAUSE_NS = 10000000, /* long enough for both CPUs to sleep */
     /* The request and the answer of a hit in the query benchmarks, about. */
     LIMIT_REQUEST_BYTES = 300,
@@ -147,14 +148,21 @@ void bench_metric_set(struct bench_run *run, enum bench_metric metric, double va
     snprintf(m->limit_what, sizeof m->limit_what, "%s", what);
 }
 
+/* Short runs take less care with the limits, too; long ones no more. */
+static int limit_count(const struct bench_run *run, int standard)
+{
+    int count = bench_count(run, standard, LIMIT_LEAST);
+    return count < standard ? count : standard;
+}
+
 static enum sov_error run_measure(struct bench_run *run, struct pool *pool, struct sov_errbuf *err)
 {
     struct bench_limits *limits = &run->report->limits;
     struct bench_loop loop;
-    enum sov_error rc =
-        bench_limit_read(pool, LIMIT_READ_BYTES, LIMIT_PASSES, &limits->read_bytes_s, err);
+    enum sov_error rc = bench_limit_read(pool, LIMIT_READ_BYTES, limit_count(run, LIMIT_PASSES),
+                                         &limits->read_bytes_s, err);
     if (rc == SOV_OK && bench_loop_find(BENCH_LOOP_INT8_DOT, run->isa, &loop))
-        limits->dot_ops_s = bench_limit_loop(pool, &loop, LIMIT_PASSES);
+        limits->dot_ops_s = bench_limit_loop(pool, &loop, limit_count(run, LIMIT_PASSES));
     return rc;
 }
 
@@ -172,17 +180,19 @@ enum sov_error bench_run_limits(struct bench_run *run, struct sov_errbuf *err)
     pool = NULL;
     if (rc == SOV_OK) rc = pool_create(1, &pool, err);
     if (rc == SOV_OK)
-        rc = bench_limit_read(pool, LIMIT_READ_BYTES, LIMIT_PASSES, &limits->read_one_bytes_s, err);
+        rc = bench_limit_read(pool, LIMIT_READ_BYTES, limit_count(run, LIMIT_PASSES),
+                              &limits->read_one_bytes_s, err);
     pool_free(pool);
     if (rc == SOV_OK)
-        rc = bench_limit_loopback(LIMIT_ROUND_TRIPS, LIMIT_REQUEST_BYTES, LIMIT_REPLY_BYTES, 0,
-                                  false, &limits->loopback_ns, err);
+        rc = bench_limit_loopback(limit_count(run, LIMIT_ROUND_TRIPS), LIMIT_REQUEST_BYTES,
+                                  LIMIT_REPLY_BYTES, 0, false, &limits->loopback_ns, err);
     if (rc == SOV_OK)
-        rc = bench_limit_loopback(LIMIT_ROUND_TRIPS, LIMIT_REQUEST_BYTES, LIMIT_REPLY_BYTES, 0,
-                                  true, &limits->loopback_apart_ns, err);
+        rc = bench_limit_loopback(limit_count(run, LIMIT_ROUND_TRIPS), LIMIT_REQUEST_BYTES,
+                                  LIMIT_REPLY_BYTES, 0, true, &limits->loopback_apart_ns, err);
     if (rc == SOV_OK)
-        rc = bench_limit_loopback(LIMIT_PAUSED_ROUND_TRIPS, LIMIT_REQUEST_BYTES, LIMIT_REPLY_BYTES,
-                                  LIMIT_PAUSE_NS, false, &limits->loopback_idle_ns, err);
+        rc = bench_limit_loopback(limit_count(run, LIMIT_PAUSED_ROUND_TRIPS), LIMIT_REQUEST_BYTES,
+                                  LIMIT_REPLY_BYTES, LIMIT_PAUSE_NS, false,
+                                  &limits->loopback_idle_ns, err);
     return rc;
 }
 
@@ -195,8 +205,8 @@ enum sov_error bench_run_limits_model(struct bench_run *run, struct sov_errbuf *
     if (bytes > LIMIT_WEIGHTS_BYTES || bytes == 0) return SOV_OK;
     enum sov_error rc = pool_create(run->threads, &pool, err);
     if (rc == SOV_OK)
-        rc = bench_limit_read(pool, (size_t)bytes, LIMIT_SMALL_PASSES, &limits->weights_bytes_s,
-                              err);
+        rc = bench_limit_read(pool, (size_t)bytes, limit_count(run, LIMIT_SMALL_PASSES),
+                              &limits->weights_bytes_s, err);
     pool_free(pool);
     return rc;
 }
