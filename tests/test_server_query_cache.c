@@ -56,9 +56,9 @@ static const char *long_query(int depth, const char *rest)
                                      used > 0 ? "," : "", id);
     char *body = bodies[next++ % 8];
     snprintf(body, sizeof bodies[0],
-             "{\"content\":\"What is far?\",\"max_tokens\":3000,\"seed\":4,\"max_depth\":%d,"
+             "{\"content\":\"What is far?\",\"max_tokens\":%d,\"seed\":4,\"max_depth\":%d,"
              "\"logit_bias\":{%s}%s",
-             depth, ends, rest);
+             depth == 0 ? 3000 : 1000, depth, ends, rest);
     return body;
 }
 

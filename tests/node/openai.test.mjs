@@ -21,32 +21,45 @@ const LONG = { model: "tiny", prompt: "a", max_tokens: 8000, ignore_eos: true };
 
 let folder, server, url, client;
 
+// Serves the model with a rubric of words that it knows; returns the process and its address.
+async function serve(...flags) {
+  const model = join(folder, "m.gguf"), rubric = join(folder, "rubric.json");
+  const one = { question: "Is it?", yes: ["y"], no: ["n"] };
+  const names = ["truthfulness", "trustworthiness", "justice", "excellence", "wisdom", "compassion", "patience", "gratitude"];
+  writeFileSync(rubric, JSON.stringify({ dimensions: Object.fromEntries(names.map(name => [name, one])) }));
+  const child = spawn(sovereign, ["serve", "--model", model, "--model-name", "tiny", "--port", "0", "--ctx", "8192",
+    "--rubric", rubric, ...flags], { stdio: ["ignore", "ignore", "pipe"] });
+  const address = await new Promise((resolve, reject) => {
+    const lines = createInterface({ input: child.stderr }), said = [];
+    lines.on("line", line => {
+      said.push(line);
+      const found = line.match(/serving .* on (http:\/\/[^ "]*)/);
+      if (found) resolve(found[1]);
+    });
+    child.on("exit", () => reject(new Error("the server ended:\n" + said.join("\n"))));
+  });
+  return [child, address];
+}
+
+async function end(child) {
+  if (!child || child.exitCode !== null) return;
+  const ended = new Promise(resolve => child.on("exit", resolve));
+  child.kill("SIGTERM");
+  assert.equal(await ended, 0);
+}
+
 before(async () => {
   folder = mkdtempSync(join(tmpdir(), "sovereign-node-"));
   const model = join(folder, "m.gguf"), keys = join(folder, "keys");
   execFileSync(join(build, "mkmodel"), ["--arch", "llama", "--dim", "128", "--layers", "4", "--heads", "4",
     "--kv-heads", "2", "--ffn", "256", "--type", "q8_0", "--seed", "7", "--ctx", "8192", "--vocab-bytes", "512", model]);
   writeFileSync(keys, KEY + "\n", { mode: 0o600 });
-  server = spawn(sovereign, ["serve", "--model", model, "--model-name", "tiny", "--port", "0", "--ctx", "8192",
-    "--api-key-file", keys], { stdio: ["ignore", "ignore", "pipe"] });
-  url = await new Promise((resolve, reject) => {
-    const lines = createInterface({ input: server.stderr }), said = [];
-    lines.on("line", line => {
-      said.push(line);
-      const found = line.match(/serving .* on (http:\/\/[^ "]*)/);
-      if (found) resolve(found[1]);
-    });
-    server.on("exit", () => reject(new Error("the server ended:\n" + said.join("\n"))));
-  });
+  [server, url] = await serve("--api-key-file", keys);
   client = new OpenAI({ baseURL: url + "/v1", apiKey: KEY, maxRetries: 0, timeout: WAIT_MS });
 });
 
 after(async () => {
-  if (server && server.exitCode === null) {
-    const ended = new Promise(resolve => server.on("exit", resolve));
-    server.kill("SIGTERM");
-    assert.equal(await ended, 0);
-  }
+  await end(server);
   if (folder) rmSync(folder, { recursive: true });
 });
 
@@ -140,6 +153,36 @@ test("models", async () => {
     assert.equal(error.code, "model_not_found");
     return true;
   });
+});
+
+const SCORED = { model: "tiny", messages: USER, max_tokens: 8, seed: 1, ihsan: true };
+
+test("scores, beside what the client knows", async () => {
+  const { choices } = await client.chat.completions.create(SCORED);
+  assert.equal(Object.keys(choices[0].ihsan.scores).length, 8);
+  assert.equal(choices[0].ihsan.gate.verdict, "off");
+  const stream = client.chat.completions.stream(SCORED);
+  assert.equal(await stream.finalContent(), choices[0].message.content);
+  const plain = await client.chat.completions.create({ ...SCORED, ihsan: false });
+  assert.equal(plain.choices[0].message.content, choices[0].message.content);
+  assert.equal("ihsan" in plain.choices[0], false);
+});
+
+test("an answer that the gate withholds", async () => {
+  const [child, address] = await serve("--gate", "enforce", "--gate-minimum", "1");
+  try {
+    const strict = new OpenAI({ baseURL: address + "/v1", apiKey: "none", maxRetries: 0, timeout: WAIT_MS });
+    await assert.rejects(strict.chat.completions.create(SCORED),
+      error => error instanceof OpenAI.PermissionDeniedError && error.code === "answer_withheld");
+    let finish = null, text = "";
+    for await (const chunk of await strict.chat.completions.create({ ...SCORED, stream: true })) {
+      text += chunk.choices[0]?.delta?.content ?? "";
+      finish = chunk.choices[0]?.finish_reason ?? finish;
+    }
+    assert.deepEqual([finish, text], ["content_filter", ""]);
+  } finally {
+    await end(child);
+  }
 });
 
 test("errors are of the classes that clients catch, and name the field", async () => {
