@@ -208,9 +208,9 @@ static enum sov_error canonical(const char *line, size_t length, struct strbuf *
                         FED_EXPORT_LINE_BYTES_MAX);
     strbuf_clear(text);
     enum sov_error error = canonical_json(line, length, 0, text, err);
-    *c = (struct cursor){text->data, text->data, text->data + text->length, err, error};
-    if (error == SOV_ERR_LIMIT) c->error = SOV_ERR_FORMAT;
-    return c->error;
+    if (error != SOV_OK) return error == SOV_ERR_LIMIT ? SOV_ERR_FORMAT : error;
+    *c = (struct cursor){text->data, text->data, text->data + text->length, err, SOV_OK};
+    return SOV_OK;
 }
 
 static enum sov_error finish(struct cursor *c)

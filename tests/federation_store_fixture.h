@@ -105,7 +105,8 @@ static inline void fixture_init(struct store_fixture *f)
     memset(f, 0, sizeof *f);
     snprintf(f->path, sizeof f->path, "%s/sovereign-fed-XXXXXX", tmp != NULL ? tmp : "/tmp");
     assert_non_null(mkdtemp(f->path));
-    snprintf(f->database, sizeof f->database, "%s/" FED_STORE_FILE, f->path);
+    snprintf(f->database, sizeof f->database, "%.*s/" FED_STORE_FILE, FIXTURE_PATH_MAX - 1,
+             f->path);
     f->options.chain = fed_store_chain;
     f->options.owner = "member 2";
     test_digest("federation", 1, f->options.federation);
