@@ -170,7 +170,7 @@ void pbft_on_tick(struct pbft *core)
     pbft_transfer_tick(core);
     if (!core->diverged) {
         pbft_new_view_fetch(core);
-        if (!core->changing) pbft_pool_tick(core);
+        pbft_pool_tick(core);
     }
     if (waits(core) || ++core->ticks_idle >= PBFT_IDLE_TICKS) pbft_status_send(core);
 }

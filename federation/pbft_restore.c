@@ -35,7 +35,10 @@ static enum sov_error restore_entry(struct pbft *core, const struct message *rec
                record->certificate.count * sizeof *record->certificate.votes);
         pbft_slot_place(core, slot, &record->batch, &record->digest);
     }
-    if (core->executed % core->config.checkpoint_interval == 0) pbft_checkpoint_reached(core);
+    if (core->executed % core->config.checkpoint_interval == 0) {
+        pbft_checkpoint_reached(core);
+        pbft_stable_adopt(core);
+    }
     while (pbft_epoch_advance(core)) continue;
     return SOV_OK;
 }
@@ -56,7 +59,11 @@ static enum sov_error restore_stable(struct pbft *core, const struct message *re
     if (message_epoch(record->view) != core->epoch || record->sequence <= core->low) return SOV_OK;
     if (!pbft_stable_proof(core, record->sequence, &record->certificate))
         return damaged(record, err, "has no quorum");
-    if (record->sequence > core->executed) return damaged(record, err, "is beyond the snapshot");
+    /* The snapshot of a checkpoint that was restored from log entries was never written: they lead there again. */
+    if (record->sequence > core->executed) {
+        pbft_stable_learn(core, record);
+        return SOV_OK;
+    }
     core->stable.sequence = record->sequence;
     core->stable.digest = record->digest;
     core->stable.count = record->certificate.count;
