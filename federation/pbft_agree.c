@@ -155,7 +155,9 @@ void pbft_on_pre_prepare(struct pbft *core, const struct message *message)
     }
     if (slot->committed.present &&
         !message_digest_equal(&slot->committed.digest, &message->digest)) {
-        pbft_blame(core, message->sender, PBFT_FAULT_EQUIVOCATION);
+        /* Committed in a later view, it says nothing against a proposal of this one. */
+        if (slot->committed.view <= message->view)
+            pbft_blame(core, message->sender, PBFT_FAULT_EQUIVOCATION);
         return;
     }
     struct pbft_body *body = pbft_slot_place(core, slot, &message->batch, &message->digest);
