@@ -153,7 +153,7 @@ struct message_new_view {
 
 enum message_status_flags {
     MESSAGE_STATUS_VIEW_CHANGING = 1, /* in no view: wants that one */
-    MESSAGE_STATUS_RECOVERING = 2,    /* does not vote (yet) */
+    MESSAGE_STATUS_RECOVERING = 2,    /* lost its records: does not vote yet, and asks for its own VIEW_CHANGE */
     MESSAGE_STATUS_FLAGS = 3,
 };
 

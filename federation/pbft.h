@@ -39,7 +39,8 @@
  * (NUMBERS first, PRE_PREPARE last; only the newest NUMBERS, SNAPSHOT and STABLE; of LOG_ENTRY those behind the
  * snapshot, sequences ascending; VIEW_CHANGE and NEW_VIEW together, by ascending view, in each view the VIEW_CHANGEs
  * first; PREPARED and PRE_PREPARE by ascending view), then PBFT_EVENT_START. A replica that lost its records
- * is created with `amnesia`, and does not vote before it cannot contradict what it may have said.
+ * is created with `amnesia`, and does not vote before it cannot contradict what it may have said: PBFT_RECOVERING until
+ * then, and over restarts, too.
  *
  * Threads: one at a time.
  */
@@ -82,7 +83,10 @@ struct pbft_config {
     bool
         validity; /* ask for a verdict on requests with patterns; changes of the configuration: always */
     bool amnesia; /* the records of this seat were lost */
-    /* Signs a digest with the own key. Cannot fail, deterministic. */
+    /*
+     * Signs a digest with the own key of the configuration in force: that of the last CONFIG; at START, of
+     * pbft_members. (The step that ends in a CONFIG signs nothing more for either.) Cannot fail, deterministic.
+     */
     void (*sign)(void *user, const struct message_digest *digest,
                  uint8_t signature[MESSAGE_SIGNATURE_BYTES]);
     void *user;

@@ -141,7 +141,8 @@ void pbft_on_pre_prepare(struct pbft *core, const struct message *message)
     /* Sequences that the NEW_VIEW decides have their proposal from it. */
     if (slot == NULL || (core->new_view.present && message->sequence <= core->selection.high))
         return;
-    if (message->batch.request_count == 0 || !requests_are_members(core, &message->batch)) {
+    if (message->batch.request_count == 0 && !pbft_someone_recovers(core)) return;
+    if (!requests_are_members(core, &message->batch)) {
         pbft_blame(core, message->sender, PBFT_FAULT_MALFORMED);
         pbft_view_change_start(core, core->view + 1);
         return;

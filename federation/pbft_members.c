@@ -134,6 +134,7 @@ bool pbft_epoch_advance(struct pbft *core)
     pbft_config_effect(core);
     struct pbft_effect *effect = pbft_effect_new(core, PBFT_EFFECT_VIEW);
     effect->view = core->view;
+    pbft_pool_reserve_numbers(core); /* who is a member only now needs some */
     return true;
 }
 

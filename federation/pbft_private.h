@@ -164,6 +164,7 @@ struct pbft_selection {
 
 struct pbft_peer {
     uint64_t executed, view, stable; /* as claimed */
+    bool recovering;                 /* it says that it does not vote */
     bool helped;                     /* its STATUS was answered since the last tick */
     uint32_t served;                 /* log entries since the last tick */
     uint32_t distrust;               /* ticks for which its claims are ignored */
@@ -256,6 +257,8 @@ struct pbft {
     bool transferring;
     uint32_t fetch_turn;
     bool recovering;
+    bool restored_any, restored_numbers;
+    bool null_due;             /* since the last tick none was proposed for who recovers */
     uint64_t recovery_answers; /* seats heard of since the start */
     uint64_t recovery_point;   /* votes only when this is stable; 0: not known yet */
 
@@ -352,6 +355,8 @@ enum pbft_verdict pbft_judge(struct pbft *core, const struct message *message, u
 
 /* pbft_propose.c */
 void pbft_propose(struct pbft *core);
+/* Whether a peer says that it waits for the log to grow: the only reason for a primary to propose a null batch. */
+bool pbft_someone_recovers(const struct pbft *core);
 
 /* pbft_agree.c */
 struct pbft_slot *pbft_slot_get(struct pbft *core,

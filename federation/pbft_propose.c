@@ -10,7 +10,7 @@
 static bool may_propose(const struct pbft *core)
 {
     if (core->changing || !pbft_may_vote(core) || !pbft_is_primary(core)) return false;
-    if (core->waiting_requests == 0 || core->next_sequence > pbft_sequence_max(core)) return false;
+    if (core->next_sequence > pbft_sequence_max(core)) return false;
     /* What a NEW_VIEW proposed comes first, and needs the window to have reached it. */
     if (core->new_view.present && core->low < core->selection.low) return false;
     return core->next_sequence - 1 < core->executed + core->config.pipeline_max;
@@ -73,9 +73,33 @@ static void fill(struct pbft *core, struct pbft_body *body)
     }
 }
 
+bool pbft_someone_recovers(const struct pbft *core)
+{
+    for (uint32_t i = 0; i < core->n; i++)
+        if (core->order[i] != core->self && core->peers[core->order[i]].recovering) return true;
+    return false;
+}
+
+/*
+ * Who recovers votes again when the log has grown by a window, which in a quiet federation would be never: one null
+ * batch per tick, while nothing else is under way (TOCS 2002, section 4.3.2, uses null requests the same way).
+ */
+static void propose_null(struct pbft *core)
+{
+    if (!core->null_due || core->waiting_requests > 0 ||
+        core->next_sequence != core->executed + 1 || !pbft_someone_recovers(core))
+        return;
+    struct pbft_slot *slot = pbft_slot_get(core, core->next_sequence);
+    if (slot == NULL) return;
+    core->null_due = false;
+    core->next_sequence++;
+    pbft_accept_proposal(core, slot, core->view, &core->null_body.digest, false);
+}
+
 void pbft_propose(struct pbft *core)
 {
-    while (may_propose(core)) {
+    if (may_propose(core)) propose_null(core);
+    while (core->waiting_requests > 0 && may_propose(core)) {
         struct pbft_slot *slot = pbft_slot_get(core, core->next_sequence);
         if (slot == NULL) return;
         struct pbft_body *body = pbft_slot_spare(slot);

@@ -30,7 +30,7 @@ void pbft_status_send(struct pbft *core)
     m->view = core->view;
     m->sequence = core->low;
     status->flags = (uint8_t)((core->changing ? MESSAGE_STATUS_VIEW_CHANGING : 0) |
-                              (pbft_may_vote(core) ? 0 : MESSAGE_STATUS_RECOVERING));
+                              (core->recovering ? MESSAGE_STATUS_RECOVERING : 0));
     status->executed = core->durable_executed; /* what can be fetched here */
     status->view_changes = pbft_view_change_sources(core, core->view);
     status->window = (uint16_t)core->config.limits.window;
@@ -109,6 +109,9 @@ static void help_with_checkpoints(struct pbft *core, uint8_t to, uint64_t stable
 static void help_with_view(struct pbft *core, uint8_t to, const struct message *m)
 {
     const bool changing = (m->status.flags & MESSAGE_STATUS_VIEW_CHANGING) != 0;
+    /* What it said before it forgot: it must not vote below that. */
+    if ((m->status.flags & MESSAGE_STATUS_RECOVERING) != 0 && core->latest[to].present)
+        pbft_send(core, to, &core->latest[to].message);
     if (m->view > core->view || (m->view == core->view && !changing)) return;
     if (core->changing) {
         if (core->view_change_sent &&
@@ -166,6 +169,7 @@ void pbft_on_tick(struct pbft *core)
         peer->served = 0;
         if (peer->distrust > 0) peer->distrust--;
     }
+    core->null_due = true;
     pbft_timer_set(core, PBFT_TIMER_RESEND, core->config.resend_ms);
     pbft_transfer_tick(core);
     if (!core->diverged) {

@@ -144,8 +144,10 @@ enum sov_error pbft_restore(struct pbft *core, const struct message *record, str
 {
     assert(!core->started);
     core->steps++;
+    core->restored_any = true;
     switch (record->kind) {
     case MESSAGE_NUMBERS:
+        core->restored_numbers = true;
         core->number_next = record->sequence + 1;
         core->number_reserved = core->number_granted = record->sequence;
         return SOV_OK;
@@ -164,6 +166,9 @@ enum sov_error pbft_restore(struct pbft *core, const struct message *record, str
 void pbft_restore_finish(struct pbft *core)
 {
     core->steps++;
+    /* A member writes NUMBERS before anything else, unless it recovers: it did not get to the end of that. */
+    if (core->restored_any && !core->restored_numbers && pbft_is_active(core, core->self))
+        core->recovering = true;
     if (core->new_view.present && !core->changing) core->installed = core->selection.low;
     for (uint32_t i = 0; i < core->config.limits.window; i++) {
         struct pbft_slot *slot = &core->slots[i];

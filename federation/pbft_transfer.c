@@ -58,6 +58,7 @@ static void recover(struct pbft *core, uint8_t from)
     }
     if (core->low < core->recovery_point) return;
     core->recovering = false;
+    core->ticks_idle = PBFT_IDLE_TICKS; /* let the others know soon */
     /* Own numbers of before: at most a window, and what was reserved, above those that were executed. */
     const uint64_t lost_numbers = (uint64_t)1 << 20;
     const uint64_t next = core->members[core->self].number_last + lost_numbers;
@@ -71,6 +72,7 @@ void pbft_claim(struct pbft *core, uint8_t from, const struct message *status)
     peer->executed = status->status.executed;
     peer->view = status->view;
     peer->stable = status->sequence;
+    peer->recovering = (status->status.flags & MESSAGE_STATUS_RECOVERING) != 0;
     recover(core, from);
     /* Out of reach for agreement, or of a later configuration: no use in waiting. */
     if (believed(core, from, core->low + core->config.limits.window + 1) ||

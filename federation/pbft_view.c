@@ -149,9 +149,28 @@ static void stage(struct pbft *core, const struct message *message)
     }
 }
 
+/*
+ * A replica that lost its records hears from others which view it has left for good: the VIEW_CHANGE bears its own
+ * signature. Voting in an earlier view would contradict what that says it has prepared.
+ */
+static void remember_own(struct pbft *core, const struct message *message)
+{
+    if (!core->recovering || message->view <= core->view || !valid(core, message)) return;
+    pbft_view_change_copy(&core->latest[core->self], message);
+    core->view = message->view;
+    core->changing = true;
+    core->view_change_sent = false;
+    core->view_change_token =
+        pbft_persist(core, &core->latest[core->self].message, core->view, core->self);
+}
+
 void pbft_on_view_change(struct pbft *core, const struct message *message)
 {
-    if (message->sender == core->self || core->diverged) return;
+    if (core->diverged) return;
+    if (message->sender == core->self) {
+        remember_own(core, message);
+        return;
+    }
     if (!valid(core, message)) {
         pbft_blame(core, message->sender, PBFT_FAULT_CERTIFICATE);
         return;

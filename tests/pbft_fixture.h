@@ -354,6 +354,7 @@ static inline void node_kill(struct node *node)
     while (node->record_count > 0 &&
            node->records[node->record_count - 1].token > node->durable_told)
         free(node->records[--node->record_count].bytes);
+    for (size_t i = 0; i < node->record_count; i++) node->records[i].token = 0;
     node->hold = false;
 }
 
@@ -426,6 +427,7 @@ static inline void node_restart(struct node *node)
     pbft_status(node->core, &status);
     assert_true(status.executed <= node->executed);
     node->executed = status.executed;
+    node->epoch = message_epoch(status.view);
     node_start(node);
 }
 
@@ -556,6 +558,29 @@ static inline uint64_t cluster_submit_many(struct cluster *c, uint8_t seat, cons
 static inline uint64_t cluster_submit(struct cluster *c, uint8_t seat, const char *text)
 {
     return cluster_submit_many(c, seat, text, 1);
+}
+
+/* Submits a change of the configuration; its number. */
+static inline uint64_t cluster_change(struct cluster *c, uint8_t seat,
+                                      const struct message_change *change)
+{
+    struct strbuf built = {0};
+    struct message wrapped, m;
+    struct node *node = &c->nodes[seat];
+    uint8_t bytes[1024], signature[MESSAGE_SIGNATURE_BYTES];
+    const uint64_t number = pbft_number_next(node->core);
+    assert_true(number != 0);
+    assert_int_equal(message_change_build(&node->scratch, seat, number, change, &built, NULL, NULL),
+                     SOV_OK);
+    message_request_wrap((const uint8_t *)built.data, (uint32_t)built.length, &wrapped);
+    const size_t length = message_encode(&wrapped, bytes, sizeof bytes);
+    assert_int_equal(message_decode(bytes, length, &node->scratch, &m, NULL), SOV_OK);
+    fixture_sign(seat, c->epoch_key[node->epoch][seat], &m.digest, signature);
+    message_request_sign(bytes, length, signature);
+    const struct pbft_event event = {.kind = PBFT_EVENT_REQUEST, .message = &m};
+    node_step(node, &event);
+    strbuf_free(&built);
+    return number;
 }
 
 static inline bool node_committed(const struct node *node, uint64_t number)

@@ -228,22 +228,30 @@ static void who_lost_everything_catches_up_and_votes_only_later(void **state)
     wiped->amnesia = true;
     memset(wiped->sent, 0, sizeof wiped->sent);
     node_restart(wiped);
-    cluster_run(c, 3000);
+    cluster_run(c, 1200);
     assert_int_equal(node_requests(wiped), 100);
     assert_int_equal(node_status(wiped).state, PBFT_RECOVERING);
     assert_int_equal(cluster_submit(c, 2, "too early"), 0);
-    for (int i = 0; i < 10; i++) {
+    /* A crash on the way does not make it forget that it has forgotten. */
+    node_kill(wiped);
+    wiped->amnesia = false;
+    node_restart(wiped);
+    assert_int_equal(node_status(wiped).state, PBFT_RECOVERING);
+    for (int i = 0; i < 8; i++) {
         cluster_submit(c, 0, "y");
-        cluster_run(c, 200);
+        cluster_settle(c);
     }
-    assert_int_equal(node_requests(wiped), 110);
+    assert_int_equal(node_status(wiped).state, PBFT_RECOVERING);
     assert_int_equal(wiped->sent[MESSAGE_PREPARE] + wiped->sent[MESSAGE_COMMIT] +
                          wiped->sent[MESSAGE_VIEW_CHANGE] + wiped->sent[MESSAGE_CHECKPOINT],
                      0);
-    for (int i = 0; i < 30; i++) {
-        cluster_submit(c, 0, "z");
-        cluster_run(c, 200);
-    }
+    /* Nobody submits anything: null batches move the log on for its sake. */
+    cluster_run(c, 6000);
+    const uint64_t executed = wiped->executed;
+    assert_int_equal(node_requests(wiped), 108);
+    assert_in_range(executed, 109, 108 + 4 * 16);
+    cluster_run(c, 6000);
+    assert_int_equal(wiped->executed, executed);
     assert_int_equal(node_status(wiped).state, PBFT_NORMAL);
     assert_true(pbft_number_next(wiped->core) > used);
     uint64_t number = cluster_submit(c, 2, "back");
