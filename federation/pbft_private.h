@@ -174,7 +174,8 @@ struct pbft_peer {
 /* A sequence being fetched. */
 struct pbft_fetch {
     uint64_t sequence; /* 0: none */
-    uint8_t asked;     /* a seat or PBFT_NOBODY */
+    uint8_t asked;     /* a seat that has not answered, or PBFT_NOBODY */
+    uint32_t ticks;    /* since it was asked */
     struct pbft_body body;
     struct pbft_certificate certificate; /* present: the entry is here */
 };

@@ -99,6 +99,8 @@ void pbft_on_fetch_log(struct pbft *core, uint8_t from, const struct message *me
 void pbft_on_log_entry(struct pbft *core, uint8_t from, const struct message *message)
 {
     const uint64_t sequence = message->sequence;
+    if (fetch_at(core, sequence)->sequence == sequence && fetch_at(core, sequence)->asked == from)
+        fetch_at(core, sequence)->asked = PBFT_NOBODY; /* answered, whatever it is worth */
     if (sequence <= core->executed || sequence > core->executed + core->config.transfer_window ||
         sequence > core->epoch_end)
         return;
@@ -109,7 +111,7 @@ void pbft_on_log_entry(struct pbft *core, uint8_t from, const struct message *me
     }
     struct pbft_fetch *fetch = fetch_at(core, sequence);
     if (pbft_fetched(core, sequence) != NULL) return;
-    if (fetch->sequence == sequence && fetch->asked == from) core->peers[from].failures = 0;
+    core->peers[from].failures = 0;
     fetch->sequence = sequence;
     pbft_body_copy(&fetch->body, &message->batch, &message->digest);
     fetch->certificate.present = true;
@@ -122,17 +124,14 @@ void pbft_on_log_entry(struct pbft *core, uint8_t from, const struct message *me
 
 void pbft_transfer_tick(struct pbft *core)
 {
-    if (core->executed == core->executed_at_tick) {
-        for (uint32_t i = 0; i < core->config.transfer_window; i++) {
-            struct pbft_fetch *fetch = &core->fetches[i];
-            if (fetch->sequence <= core->executed || fetch->certificate.present ||
-                fetch->asked == PBFT_NOBODY)
-                continue;
-            if (core->peers[fetch->asked].distrust == 0) distrust(core, fetch->asked);
-            fetch->asked = PBFT_NOBODY;
-        }
-        if (further(core) > core->executed) core->transferring = true;
+    for (uint32_t i = 0; i < core->config.transfer_window; i++) {
+        struct pbft_fetch *fetch = &core->fetches[i];
+        if (fetch->sequence == 0 || fetch->asked == PBFT_NOBODY || ++fetch->ticks < 2) continue;
+        if (core->peers[fetch->asked].distrust == 0) distrust(core, fetch->asked);
+        fetch->asked = PBFT_NOBODY;
     }
+    if (core->executed == core->executed_at_tick && further(core) > core->executed)
+        core->transferring = true;
     core->executed_at_tick = core->executed;
 }
 
@@ -178,6 +177,7 @@ void pbft_transfer_advance(struct pbft *core)
             if (next->sequence != s) next->certificate.present = false;
             next->sequence = s;
             next->asked = peer;
+            next->ticks = 0;
         }
         s--;
         pbft_send(core, peer, ask);
