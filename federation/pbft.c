@@ -154,6 +154,7 @@ enum sov_error pbft_create(const struct pbft_config *config, struct pbft **out,
     core->checkpoints = config->limits.window / config->checkpoint_interval;
     core->queue_bytes = PBFT_MEMBER_REQUESTS_BYTES * config->limits.request_bytes_max;
     core->effects_max = effects_bound(config);
+    core->judges_max = 2 * (size_t)config->limits.batch_requests_max;
     struct bump bump = {NULL, 0};
     lay_out_state(&bump, core, config, core->effects_max);
     lay_out_content(&bump, core, config);
@@ -351,7 +352,7 @@ static void on_start(struct pbft *core)
 
 void pbft_step(struct pbft *core, const struct pbft_event *event)
 {
-    core->effect_count = 0;
+    core->effect_count = core->judges = 0;
     core->steps++;
     assert(core->started || event->kind == PBFT_EVENT_START);
     switch (event->kind) {

@@ -86,8 +86,10 @@ void pbft_accept_proposal(struct pbft *core, struct pbft_slot *slot, uint64_t vi
     slot->dirty = true;
 }
 
-void pbft_judge_batch(struct pbft *core, const struct pbft_slot *slot, struct pbft_body *body)
+/* Verdicts known from the queues are taken over; for the others the shell is asked. */
+static void judge_batch(struct pbft *core, const struct pbft_slot *slot, struct pbft_body *body)
 {
+    body->asked = true;
     for (uint32_t i = 0; i < body->request_count; i++) {
         const struct message_request *request = &body->requests[i];
         const struct pbft_entry *entry =
@@ -166,7 +168,6 @@ void pbft_on_pre_prepare(struct pbft *core, const struct message *message)
     vote_store(&slot->prepares[message->sender], message->view, &message->digest,
                message->signature);
     pbft_pool_mark(core, body);
-    pbft_judge_batch(core, slot, body);
 }
 
 void pbft_on_vote(struct pbft *core, const struct message *message)
@@ -189,14 +190,15 @@ static bool certify(const struct pbft *core, const struct pbft_vote *votes, uint
                     const struct message_digest *digest, struct pbft_certificate *out)
 {
     uint32_t count = 0;
-    for (uint32_t seat = 0; seat < MESSAGE_SEATS_MAX; seat++)
-        count += matches(core, votes, seat, view, digest);
+    for (uint32_t i = 0; i < core->n; i++)
+        count += matches(core, votes, core->order[i], view, digest);
     if (count < core->quorum) return false;
     out->present = true;
     out->view = view;
     out->digest = *digest;
     out->count = 0;
-    for (uint32_t seat = 0; seat < MESSAGE_SEATS_MAX && out->count < core->quorum; seat++) {
+    for (uint32_t i = 0; i < core->n && out->count < core->quorum; i++) {
+        const uint8_t seat = core->order[i];
         if (!matches(core, votes, seat, view, digest)) continue;
         out->votes[out->count].seat = seat;
         memcpy(out->votes[out->count++].signature, votes[seat].signature, MESSAGE_SIGNATURE_BYTES);
@@ -230,6 +232,12 @@ static void advance_proposal(struct pbft *core, struct pbft_slot *slot)
                    sizeof record->signature);
         pbft_body_batch(body, &record->batch);
         slot->accept_token = pbft_persist(core, record, record->view, record->sequence);
+    }
+    if (!slot->certified && body->unjudged > 0 && !body->asked) {
+        if (core->judges + body->request_count <= core->judges_max)
+            judge_batch(core, slot, body);
+        else
+            slot->dirty = true; /* in a later step: this one has asked for enough */
     }
     if (slot->voted || !pbft_durable(core, slot->accept_token)) return;
     if (!slot->certified && body->refused) {
@@ -277,16 +285,15 @@ static void advance_committed(struct pbft *core, struct pbft_slot *slot)
 {
     uint32_t present = 0;
     if (slot->committed.present) return;
-    for (uint32_t seat = 0; seat < MESSAGE_SEATS_MAX; seat++)
-        present += slot->commits[seat].present;
+    for (uint32_t i = 0; i < core->n; i++) present += slot->commits[core->order[i]].present;
     if (present < core->quorum) return;
     /* Each (view, digest) that someone voted for. */
-    for (uint32_t seat = 0; seat < MESSAGE_SEATS_MAX; seat++) {
-        const struct pbft_vote *vote = &slot->commits[seat];
+    for (uint32_t i = 0; i < core->n; i++) {
+        const struct pbft_vote *vote = &slot->commits[core->order[i]];
         if (!vote->present) continue;
         bool first = true;
-        for (uint32_t before = 0; before < seat && first; before++)
-            first = !matches(core, slot->commits, before, vote->view, &vote->digest);
+        for (uint32_t before = 0; before < i && first; before++)
+            first = !matches(core, slot->commits, core->order[before], vote->view, &vote->digest);
         if (first && certify(core, slot->commits, vote->view, &vote->digest, &slot->committed))
             return;
     }

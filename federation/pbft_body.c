@@ -22,7 +22,7 @@ void pbft_body_copy(struct pbft_body *body, const struct message_batch *batch,
     body->request_count = batch->request_count;
     body->pattern_count = batch->pattern_count;
     body->unjudged = batch->request_count;
-    body->refused = false;
+    body->refused = body->asked = false;
     if (batch->request_count == 0) return;
     memcpy(body->bytes, batch->bytes, batch->length);
     memcpy(body->requests, batch->requests, batch->request_count * sizeof *batch->requests);

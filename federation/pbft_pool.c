@@ -128,6 +128,7 @@ enum pbft_verdict pbft_judge(struct pbft *core, const struct message *message, u
     const struct message_request *request = &message->batch.requests[index];
     if (request->kind == MESSAGE_REQUEST_PATTERNS && !core->config.validity) return PBFT_VALID;
     struct pbft_effect *effect = pbft_effect_new(core, PBFT_EFFECT_JUDGE);
+    core->judges++;
     effect->message = message;
     effect->index = index;
     effect->request = request->digest;

@@ -37,7 +37,7 @@ enum {
     PBFT_IDLE_TICKS = 10,       /* ticks between STATUSes of a replica that waits for nothing */
     PBFT_RELAY_ALL_PART = 4,    /* a request goes to all after this part of the view time-out */
     PBFT_SERVE_PER_TICK = 1024, /* log entries sent to one peer between two ticks */
-    PBFT_DISTRUST_SHIFT_MAX = 6,
+    PBFT_DISTRUST_SHIFT_MAX = 4,
 };
 #define PBFT_NONE UINT64_MAX /* a token that no durability reaches */
 enum {
@@ -61,6 +61,7 @@ struct pbft_body {
     uint32_t length, request_count, pattern_count;
     uint32_t unjudged; /* requests without verdict */
     bool refused;      /* one was judged invalid */
+    bool asked;        /* the verdicts were asked for */
     uint8_t *bytes;
     struct message_request *requests;
     struct message_digest *patterns;
@@ -274,6 +275,8 @@ struct pbft {
     struct pbft_effect *effects;
     struct message *messages;
     size_t effect_count, effects_max;
+    size_t judges; /* of these, JUDGEs: at most judges_max, the rest in later steps */
+    size_t judges_max;
     uint64_t steps;
     uint64_t token_last, token_durable;
     uint64_t view_changes, faults;
@@ -372,8 +375,6 @@ struct pbft_body *pbft_slot_place(struct pbft *core, struct pbft_slot *slot,
 struct pbft_body *pbft_slot_spare(struct pbft_slot *slot);
 void pbft_accept_proposal(struct pbft *core, struct pbft_slot *slot, uint64_t view,
                           const struct message_digest *digest, bool certified);
-/* Verdicts known from the queues are taken over; for the others the shell is asked. */
-void pbft_judge_batch(struct pbft *core, const struct pbft_slot *slot, struct pbft_body *body);
 void pbft_on_pre_prepare(struct pbft *core, const struct message *message);
 void pbft_on_vote(struct pbft *core, const struct message *message);
 void pbft_slots_advance(struct pbft *core);
@@ -408,6 +409,8 @@ void pbft_view_change_start(struct pbft *core, uint64_t view);
 void pbft_on_view_change(struct pbft *core, const struct message *message);
 void pbft_view_change_durable(struct pbft *core);
 void pbft_view_change_copy(struct pbft_view_change *to, const struct message *message);
+/* Its proofs, for the configuration in force. */
+bool pbft_view_change_valid(const struct pbft *core, const struct message *message);
 void pbft_view_timer(struct pbft *core);
 void pbft_on_view_timeout(struct pbft *core);
 size_t pbft_view_change_bytes(const struct pbft_config *config);

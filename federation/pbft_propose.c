@@ -54,7 +54,7 @@ static bool append(const struct pbft *core, struct pbft_body *body, const struct
 static void fill(struct pbft *core, struct pbft_body *body)
 {
     body->length = body->request_count = body->pattern_count = body->unjudged = 0;
-    body->refused = false;
+    body->refused = body->asked = false;
     uint32_t fruitless = 0;
     while (fruitless < core->n) {
         const uint8_t seat = core->order[core->propose_turn++ % core->n];

@@ -23,7 +23,7 @@ static bool bit_get(const uint8_t *map, uint64_t i)
     return (map[i / 8] >> i % 8 & 1) != 0;
 }
 
-void pbft_status_send(struct pbft *core)
+static void status_send(struct pbft *core, uint8_t to)
 {
     struct message *m = pbft_message_new(core, MESSAGE_STATUS);
     struct message_status *status = &m->status;
@@ -45,8 +45,13 @@ void pbft_status_send(struct pbft *core)
         if (slot->prepared.present && slot->prepared.view == core->view)
             bit_set(status->prepared, i);
     }
+    pbft_send(core, to, m);
+}
+
+void pbft_status_send(struct pbft *core)
+{
     core->ticks_idle = 0;
-    pbft_send(core, PBFT_ALL, m);
+    status_send(core, PBFT_ALL);
 }
 
 static void send_vote(struct pbft *core, uint8_t to, enum message_kind kind,
@@ -133,6 +138,7 @@ void pbft_on_status(struct pbft *core, uint8_t from, const struct message *m)
     pbft_claim(core, from, m);
     if (core->peers[from].helped || message_epoch(m->view) != core->epoch || core->diverged) return;
     core->peers[from].helped = true;
+    if (m->status.executed < core->durable_executed) status_send(core, from); /* come and fetch */
     help_with_view(core, from, m);
     help_with_checkpoints(core, from, m->sequence);
     if (!core->changing && m->view == core->view) help_with_slots(core, from, m);

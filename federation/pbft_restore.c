@@ -73,16 +73,19 @@ static enum sov_error restore_stable(struct pbft *core, const struct message *re
     return SOV_OK;
 }
 
-static void restore_view_change(struct pbft *core, const struct message *record)
+static enum sov_error restore_view_change(struct pbft *core, const struct message *record,
+                                          struct sov_errbuf *err)
 {
-    if (message_epoch(record->view) != core->epoch) return;
+    if (message_epoch(record->view) != core->epoch) return SOV_OK;
+    if (!pbft_view_change_valid(core, record)) return damaged(record, err, "proves nothing");
     pbft_view_change_copy(&core->staged[record->sender], record);
-    if (record->sender != core->self || record->view <= core->view) return;
+    if (record->sender != core->self || record->view <= core->view) return SOV_OK;
     pbft_view_change_copy(&core->latest[core->self], record);
     core->view = record->view;
     core->changing = true;
     core->view_change_token = PBFT_RESTORED;
     core->view_change_sent = false;
+    return SOV_OK;
 }
 
 static enum sov_error restore_new_view(struct pbft *core, const struct message *record,
@@ -154,7 +157,7 @@ enum sov_error pbft_restore(struct pbft *core, const struct message *record, str
     case MESSAGE_SNAPSHOT: return restore_snapshot(core, record, err);
     case MESSAGE_STABLE: return restore_stable(core, record, err);
     case MESSAGE_LOG_ENTRY: return restore_entry(core, record, err);
-    case MESSAGE_VIEW_CHANGE: restore_view_change(core, record); return SOV_OK;
+    case MESSAGE_VIEW_CHANGE: return restore_view_change(core, record, err);
     case MESSAGE_NEW_VIEW: return restore_new_view(core, record, err);
     case MESSAGE_PREPARED: restore_prepared(core, record); return SOV_OK;
     case MESSAGE_PRE_PREPARE: restore_pre_prepare(core, record); return SOV_OK;
@@ -162,7 +165,7 @@ enum sov_error pbft_restore(struct pbft *core, const struct message *record, str
     }
 }
 
-/* At the start: what was accepted is judged again, unless it was certified, and then goes on by itself. */
+/* At the start: everything may go on; what was accepted is judged again, unless it was certified. */
 void pbft_restore_finish(struct pbft *core)
 {
     core->steps++;
@@ -174,8 +177,5 @@ void pbft_restore_finish(struct pbft *core)
         struct pbft_slot *slot = &core->slots[i];
         if (slot->sequence <= core->low) continue;
         slot->dirty = true;
-        if (!pbft_slot_current(core, slot) || slot->certified) continue;
-        struct pbft_body *body = pbft_slot_body(core, slot, &slot->proposal);
-        if (body != NULL) pbft_judge_batch(core, slot, body);
     }
 }

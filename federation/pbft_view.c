@@ -86,7 +86,7 @@ void pbft_view_change_durable(struct pbft *core)
     pbft_send(core, PBFT_ALL, &core->latest[core->self].message);
 }
 
-static bool valid(const struct pbft *core, const struct message *message)
+bool pbft_view_change_valid(const struct pbft *core, const struct message *message)
 {
     struct message_prepared prepared;
     uint32_t cursor = 0;
@@ -155,7 +155,8 @@ static void stage(struct pbft *core, const struct message *message)
  */
 static void remember_own(struct pbft *core, const struct message *message)
 {
-    if (!core->recovering || message->view <= core->view || !valid(core, message)) return;
+    if (!core->recovering || message->view <= core->view || !pbft_view_change_valid(core, message))
+        return;
     pbft_view_change_copy(&core->latest[core->self], message);
     core->view = message->view;
     core->changing = true;
@@ -171,7 +172,7 @@ void pbft_on_view_change(struct pbft *core, const struct message *message)
         remember_own(core, message);
         return;
     }
-    if (!valid(core, message)) {
+    if (!pbft_view_change_valid(core, message)) {
         pbft_blame(core, message->sender, PBFT_FAULT_CERTIFICATE);
         return;
     }
