@@ -247,6 +247,13 @@ enum sov_error identity_sign(const struct identity *identity, const char *domain
     return SOV_OK;
 }
 
+void identity_sign_digest(const struct identity *identity,
+                          const unsigned char digest[IDENTITY_DIGEST_BYTES],
+                          unsigned char signature[IDENTITY_SIGNATURE_BYTES])
+{
+    crypto_sign_detached(signature, NULL, digest, IDENTITY_DIGEST_BYTES, identity->secret);
+}
+
 enum sov_error identity_verify(const unsigned char public_key[IDENTITY_PUBLIC_BYTES],
                                const char *domain, const void *message, size_t length,
                                const unsigned char signature[IDENTITY_SIGNATURE_BYTES],

@@ -48,6 +48,14 @@ enum sov_error identity_sign(const struct identity *identity, const char *domain
                              const void *message, size_t length,
                              unsigned char signature[IDENTITY_SIGNATURE_BYTES],
                              struct sov_errbuf *err);
+enum { IDENTITY_DIGEST_BYTES = 32 };
+/*
+ * Signs the digest itself: for digests that were made with a domain of their own (federation/message.h).
+ * It cannot be taken for a signature of identity_sign, whose messages begin with a domain.
+ */
+void identity_sign_digest(const struct identity *identity,
+                          const unsigned char digest[IDENTITY_DIGEST_BYTES],
+                          unsigned char signature[IDENTITY_SIGNATURE_BYTES]);
 /* *genuine: whether the owner of that key signed it. SOV_ERR_NOMEM. */
 enum sov_error identity_verify(const unsigned char public_key[IDENTITY_PUBLIC_BYTES],
                                const char *domain, const void *message, size_t length,

@@ -61,14 +61,20 @@ static bool sign(void *user, const char *domain, const void *message, size_t len
     return links->options.sign(links->options.user, domain, message, length, signature);
 }
 
+void links_flush(struct links *links)
+{
+    for (int i = 0; i < LINK_PEERS_MAX; i++)
+        if (links->peers[i] != NULL && links->peers[i]->link != NULL &&
+            links->peers[i]->queue.count > 0)
+            conn_flush(links->peers[i]->link);
+}
+
 /* In every turn: what was queued since the last one goes out, in as few packets as it fits. */
 static void on_turn(void *user)
 {
     struct links *links = user;
     dial_resolved(links);
-    for (int i = 0; i < LINK_PEERS_MAX; i++)
-        if (links->peers[i] != NULL && links->peers[i]->link != NULL)
-            conn_flush(links->peers[i]->link);
+    links_flush(links);
     links_bury(links);
 }
 

@@ -96,6 +96,8 @@ enum sov_error links_configure(struct links *links, const struct link_peer *peer
 
 /* Queues it (with a reference of the queue's own); unknown ids are ignored. Sent in this turn. */
 void links_send(struct links *links, int peer, struct link_message *message);
+/* Sends what is queued now, as far as it goes: before work that takes long. */
+void links_flush(struct links *links);
 /* Gives what was held to receive again, and goes on reading. */
 void links_resume(struct links *links, int peer);
 
