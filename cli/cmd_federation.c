@@ -11,11 +11,17 @@ static const struct {
     int (*run)(int argc, char **argv);
     const char *summary;
 } ACTIONS[] = {
+    {"try", federation_try, "Start a federation of several nodes on this machine, to try it"},
     {"init", federation_init, "Make keys, configuration and data directories of a federation"},
+    {"start", federation_start, "Run a node"},
+    {"status", federation_status, "Show what the node here knows of itself and the others"},
+    {"propose", federation_propose, "Have patterns put into the log, and wait until they are"},
     {"log", federation_log, "List the committed batches of a node"},
     {"get", federation_get, "Print a pattern by its id"},
     {"export", federation_export, "Write the log with its certificates as JSON Lines"},
     {"verify-log", federation_verify_log, "Check every certificate and the hash chain of a log"},
+    {"approve", federation_approve, "Agree to a change of the members, as this node's operator"},
+    {"change", federation_change, "Have a change of the members put into the log"},
 };
 enum { ACTIONS_COUNT = sizeof ACTIONS / sizeof ACTIONS[0] };
 

@@ -6,9 +6,12 @@
 #ifndef SOV_CLI_FEDERATION_H
 #define SOV_CLI_FEDERATION_H
 
+#include <limits.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "base/error.h"
+#include "cli/args.h"
 #include "federation/message.h"
 #include "federation/store_read.h"
 
@@ -17,6 +20,26 @@ int federation_log(int argc, char **argv);        /* federation_log.c */
 int federation_get(int argc, char **argv);        /* federation_log.c */
 int federation_export(int argc, char **argv);     /* federation_export.c */
 int federation_verify_log(int argc, char **argv); /* federation_export.c */
+int federation_start(int argc, char **argv);      /* federation_start.c */
+int federation_try(int argc, char **argv);        /* federation_try.c */
+int federation_status(int argc, char **argv);     /* federation_status.c */
+int federation_propose(int argc, char **argv);    /* federation_propose.c, with the next two */
+int federation_change(int argc, char **argv);
+int federation_approve(int argc, char **argv);
+
+/* ---- what those with a node that runs share (federation_start.c) ---- */
+
+void federation_data_dir_add(struct args *args, const char **data_dir);
+/* The given one, or the usual one in buffer. An exit status, having said what is wrong. */
+int federation_data_dir(const char **data_dir, char buffer[PATH_MAX]);
+
+/* Runs a node until SIGINT or SIGTERM; an exit status. config_path NULL: the file in the data directory. */
+struct federation_run {
+    const char *data_dir, *config_path, *listen;
+    int threads;
+    bool store_thread;
+};
+int federation_run(const struct federation_run *run);
 
 /* ---- what they share (federation_log.c) ---- */
 
