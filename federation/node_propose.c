@@ -196,14 +196,14 @@ static struct fed_proposal *detach(struct fed_node *node, uint32_t count)
 }
 
 static enum sov_error build(struct fed_node *node, uint64_t number,
-                            const struct fed_proposal *first, struct message_digest *digest)
+                            const struct fed_proposal *first)
 {
     struct message_text texts[PBFT_REQUEST_PATTERNS_MAX];
     uint32_t count = 0;
     strbuf_clear(&node->request);
     if (first->is_change)
         return message_change_build(&node->scratches[0], node->seat, number, &first->change,
-                                    &node->request, digest, NULL);
+                                    &node->request, NULL, NULL);
     for (const struct fed_proposal *p = first; p != NULL; p = p->next) {
         const char *at = strbuf_text(&p->text);
         for (uint32_t i = 0; i < p->count; at += p->lengths[i++])
@@ -211,19 +211,19 @@ static enum sov_error build(struct fed_node *node, uint64_t number,
                 (struct message_text){.bytes = (const uint8_t *)at, .length = p->lengths[i]};
     }
     return message_request_build(&node->scratches[0], node->seat, number, texts, count,
-                                 &node->request, digest, NULL);
+                                 &node->request, NULL, NULL);
 }
 
-/* Builds, signs and decodes the request. False: no memory, or one that cannot be (a change without sense). */
+/*
+ * Builds, decodes (which digests, once) and signs the request. False: no memory, or one that cannot be (a
+ * change without sense).
+ */
 static bool make_request(struct fed_node *node, uint64_t number, struct fed_proposal *first,
                          struct message *out)
 {
-    struct message_digest digest;
     struct message wrapped;
     uint8_t signature[MESSAGE_SIGNATURE_BYTES];
-    if (build(node, number, first, &digest) != SOV_OK) return false;
-    identity_sign_digest(node->identity, digest.bytes, signature);
-    message_request_sign((uint8_t *)node->request.data, node->request.length, signature);
+    if (build(node, number, first) != SOV_OK) return false;
     message_request_wrap((const uint8_t *)node->request.data, (uint32_t)node->request.length,
                          &wrapped);
     size_t length = message_encoded_bytes(&wrapped);
@@ -231,6 +231,8 @@ static bool make_request(struct fed_node *node, uint64_t number, struct fed_prop
     uint8_t *bytes = (uint8_t *)strbuf_extend(&node->encoded, length);
     if (bytes == NULL || message_encode(&wrapped, bytes, length) != length) return false;
     if (message_decode(bytes, length, &node->scratches[0], out, NULL) != SOV_OK) return false;
+    identity_sign_digest(node->identity, out->digest.bytes, signature);
+    message_request_sign(bytes, length, signature);
     uint32_t k = 0;
     for (struct fed_proposal *p = first; p != NULL && !p->is_change; p = p->next)
         for (uint32_t i = 0; i < p->count; i++) p->ids[i] = out->batch.patterns[k++];
