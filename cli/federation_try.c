@@ -190,7 +190,7 @@ int federation_try(int argc, char **argv)
     args_text(&args, "--dir", "DIR", &t.dir,
               "Folder for their data directories, which stays. A federation that is there already "
               "goes on. Default: a new one, which is removed at the end.");
-    args_int(&args, "--port", "P", &t.port, 1, 65535 - PBFT_MEMBERS_MAX,
+    args_int(&args, "--base-port", "P", &t.port, 1, 65535 - PBFT_MEMBERS_MAX,
              "Port of node 0; the others' follow. Default 7100.");
     if (!args_parse(&args, argc, argv, &status)) return status;
     sigemptyset(&stop.sa_mask);

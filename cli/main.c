@@ -22,7 +22,6 @@ static const struct {
     {"federation", cmd_federation, "Keep a certified log together with other machines"},
     {"logits", cmd_logits, "Write the logits of every position of a prompt to a file"},
     {"verify", cmd_verify, "Check the receipt of an answer with the model's file"},
-    {"federation", cmd_federation, "Keep one log with nodes that do not trust each other"},
     {"canonical-json", cmd_canonical_json, "Print the canonical form of a JSON text (RFC 8785)"},
 };
 enum { COMMANDS_COUNT = sizeof COMMANDS / sizeof COMMANDS[0] };
