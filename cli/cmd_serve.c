@@ -22,6 +22,7 @@
 #include "cli/runtime_load.h"
 #include "cli/serve_cache.h"
 #include "cli/text.h"
+#include "federation/control.h"
 #include "server/server.h"
 
 enum {
@@ -43,6 +44,10 @@ struct serve {
     struct identity *identity; /* with --data-dir */
     const char *model_name;
     struct serve_cache cache;
+    const char *federation; /* federation.json */
+    struct fed_config federation_config;
+    struct fed_node *node;
+    struct control *control;
     const char *log_level;
     const char *log_format;
     int request_timeout_s;
@@ -184,6 +189,41 @@ static int serve_wait(struct serve *s)
     return CLI_OK;
 }
 
+/* The node of a federation, in the data directory that the server has locked. */
+static int serve_open_federation(struct serve *s)
+{
+    struct sov_errbuf err = {""};
+    if (s->federation == NULL) return CLI_OK;
+    struct fed_node_options options = {.config = &s->federation_config, .dir = s->cache.dir};
+    struct server_federation shared = {.data_dir = s->cache.data_dir};
+    enum sov_error rc = fed_node_create(&options, &s->node, &err);
+    if (rc == SOV_OK) rc = control_open(s->node, s->cache.data_dir, &s->control, &err);
+    if (rc == SOV_OK) rc = fed_node_start(s->node, &err);
+    shared.node = s->node;
+    if (rc == SOV_OK) rc = server_set_federation(s->server, &shared, &err);
+    return rc == SOV_OK ? CLI_OK : cli_error("--federation: %s", err.message);
+}
+
+/* After the server: requests of its clients end with the node. */
+static void serve_close_federation(struct serve *s)
+{
+    if (s->node == NULL) return;
+    fed_node_join(s->node);
+    control_close(s->control);
+    fed_node_free(s->node);
+}
+
+static int serve_check_federation(struct serve *s)
+{
+    struct sov_errbuf err = {""};
+    if (s->federation == NULL) return CLI_OK;
+    if (s->cache.data_dir == NULL)
+        return cli_usage_error("serve", "--federation needs --data-dir, where the node's key is");
+    if (fed_config_load(s->federation, &s->federation_config, &err) != SOV_OK)
+        return cli_error("--federation %s", err.message);
+    return CLI_OK;
+}
+
 static int serve_run(struct serve *s, struct cli_runtime *rt)
 {
     struct sov_errbuf err = {{0}};
@@ -194,6 +234,7 @@ static int serve_run(struct serve *s, struct cli_runtime *rt)
     s->flags.progress_user = s->server;
     status = cli_runtime_open(rt, &s->flags);
     if (status == CLI_OK) status = serve_cache_open(&s->cache, s->flags.model);
+    if (status == CLI_OK) status = serve_open_federation(s);
     if (status == CLI_OK) status = cli_runtime_load(rt, &s->flags);
     if (status == CLI_OK)
         status = cli_query_setup_open(&s->queries, rt, s->identity, s->cache.digest);
@@ -208,6 +249,7 @@ static int serve_run(struct serve *s, struct cli_runtime *rt)
         engine_shutdown(rt->engine, 0);
     }
     server_free(s->server);
+    serve_close_federation(s);
     serve_cache_close(&s->cache);
     if (status == CLI_OK) log_info("stopped");
     return status;
@@ -267,6 +309,11 @@ static void serve_declare(struct args *args, struct serve *s)
     cli_query_setup_add(args, &s->queries);
     args_switch(args, "--gate-all", &s->queries.gate_all,
                 "The gate judges chats and completions, too, whether they ask for scores or not.");
+    args_heading(args, "Federation");
+    args_text(
+        args, "--federation", "FILE", &s->federation,
+        "Be the member of the federation that this federation.json describes and whose key is in "
+        "--data-dir, too: /v1/federation.");
     args_heading(args, "Running");
     args_text(args, "--log-level", "LEVEL", &s->log_level,
               "error, warn, info or debug. Default info.");
@@ -306,6 +353,7 @@ int cmd_serve(int argc, char **argv)
     s.options.keepalive_ms = s.keepalive_s * 1000;
     status = serve_check_log(&s);
     if (status == CLI_OK) status = serve_cache_check(&s.cache);
+    if (status == CLI_OK) status = serve_check_federation(&s);
     if (status != CLI_OK) return status;
     status = cli_runtime_prepare(&rt, &s.flags, "serve");
     if (status == CLI_OK) status = cli_query_setup_prepare(&s.queries, "serve", rt.isa);

@@ -378,13 +378,18 @@ void fed_node_stop(struct fed_node *node)
     loop_wake(node->loop);
 }
 
+void fed_node_join(struct fed_node *node)
+{
+    if (!node->has_thread) return;
+    fed_node_stop(node);
+    pthread_join(node->thread, NULL);
+    node->has_thread = false;
+}
+
 void fed_node_free(struct fed_node *node)
 {
     if (node == NULL) return;
-    if (node->has_thread) {
-        fed_node_stop(node);
-        pthread_join(node->thread, NULL);
-    }
+    fed_node_join(node);
     node_proposals_end(node);
     links_free(node->links);
     node_inbox_free(node);

@@ -62,6 +62,8 @@ enum sov_error fed_node_run(struct fed_node *node, struct sov_errbuf *err);
 /* The same in a thread of its own; fed_node_free ends and joins it. SOV_ERR_IO. */
 enum sov_error fed_node_start(struct fed_node *node, struct sov_errbuf *err);
 void fed_node_stop(struct fed_node *node);
+/* Stops it and waits for the end of its thread. */
+void fed_node_join(struct fed_node *node);
 /* Proposals that are under way end as PBFT_LOST. NULL is fine. */
 void fed_node_free(struct fed_node *node);
 

@@ -17,6 +17,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "federation/node.h"
 #include "server/cors.h"
 
 struct http_route {
@@ -33,20 +34,28 @@ static const struct http_route HTTP_ROUTES[] = {
     {"/tokenize", ROUTE_TOKENIZE, true, false},
     {"/detokenize", ROUTE_DETOKENIZE, true, false},
     {"/v1/ihsan/project", ROUTE_PROJECT, true, false},
+    {"/v1/federation/status", ROUTE_FEDERATION_STATUS, false, false},
+    {"/v1/federation/propose", ROUTE_FEDERATION_PROPOSE, true, false},
+    {"/v1/federation/patterns", ROUTE_FEDERATION_PATTERNS, false, false},
     {"/health", ROUTE_HEALTH, false, true},
     {"/metrics", ROUTE_METRICS, false, false},
     {"/", ROUTE_PAGE, false, true},
 };
+/* With something behind the path. */
 static const struct http_route HTTP_MODEL_ROUTE = {"/v1/models/", ROUTE_MODEL, false, false};
+static const struct http_route HTTP_PATTERN_ROUTE = {"/v1/federation/patterns/",
+                                                     ROUTE_FEDERATION_PATTERN, false, false};
 static const char HTTP_ALLOW_POST[] = "POST, OPTIONS", HTTP_ALLOW_GET[] = "GET, HEAD, OPTIONS";
 
 static const struct http_route *http_find_route(const char *url)
 {
     for (size_t i = 0; i < sizeof HTTP_ROUTES / sizeof HTTP_ROUTES[0]; i++)
         if (strcmp(url, HTTP_ROUTES[i].path) == 0) return &HTTP_ROUTES[i];
-    size_t prefix = strlen(HTTP_MODEL_ROUTE.path);
-    if (strncmp(url, HTTP_MODEL_ROUTE.path, prefix) == 0 && url[prefix] != '\0')
-        return &HTTP_MODEL_ROUTE;
+    const struct http_route *const prefixes[] = {&HTTP_MODEL_ROUTE, &HTTP_PATTERN_ROUTE};
+    for (int i = 0; i < 2; i++) {
+        size_t prefix = strlen(prefixes[i]->path);
+        if (strncmp(url, prefixes[i]->path, prefix) == 0 && url[prefix] != '\0') return prefixes[i];
+    }
     return NULL;
 }
 
@@ -269,15 +278,58 @@ static enum MHD_Result http_answer_metrics(struct request *r)
                   m != NULL ? m->isa : "", &body);
     if (cache != NULL)
         metrics_write_cache(&server->metrics, cache->shared.cache, cache->shared.store, &body);
+    if (atomic_load(&server->federation) != NULL)
+        federation_metrics_write(atomic_load(&server->federation), &body);
     enum MHD_Result result =
         respond_buffer(r, 200, "text/plain; version=0.0.4; charset=utf-8", &body);
     strbuf_free(&body);
     return result;
 }
 
+static enum MHD_Result http_answer_federation_status(struct request *r, struct fed_node *node)
+{
+    struct strbuf body = {0};
+    struct fed_node_status *status = sov_alloc(1, sizeof *status);
+    if (status != NULL) {
+        fed_node_status(node, status);
+        fed_status_write(status, &body);
+    }
+    if (status == NULL) body.failed = true;
+    sov_free(status);
+    enum MHD_Result result = respond_buffer(r, 200, NULL, &body);
+    strbuf_free(&body);
+    return result;
+}
+
+/* The log is read by the worker. */
+static enum MHD_Result http_answer_federation(struct request *r)
+{
+    struct fed_node *node = atomic_load(&r->server->federation);
+    struct api_error err;
+    const char *from = MHD_lookup_connection_value(r->mhd, MHD_GET_ARGUMENT_KIND, "from");
+    const char *limit = MHD_lookup_connection_value(r->mhd, MHD_GET_ARGUMENT_KIND, "limit");
+    uint64_t number;
+    if (node == NULL) {
+        request_no_federation(&err);
+        return respond_error(r, &err);
+    }
+    if (r->route == ROUTE_FEDERATION_STATUS) return http_answer_federation_status(r, node);
+    if (!federation_number(from, "from", 1, 1, INT64_MAX, &r->from, &err) ||
+        !federation_number(limit, "limit", FEDERATION_LIST_DEFAULT, 1, FEDERATION_LIST_MAX, &number,
+                           &err))
+        return respond_error(r, &err);
+    r->limit = (int)number;
+    request_watch(r);
+    worker_push(r);
+    return request_step(r);
+}
+
 static enum MHD_Result http_answer_get(struct request *r, const char *url)
 {
     switch (r->route) {
+    case ROUTE_FEDERATION_STATUS:
+    case ROUTE_FEDERATION_PATTERNS:
+    case ROUTE_FEDERATION_PATTERN: return http_answer_federation(r);
     case ROUTE_HEALTH: return http_answer_health(r);
     case ROUTE_METRICS: return http_answer_metrics(r);
     case ROUTE_PAGE:

@@ -27,6 +27,7 @@
 #include "base/listen.h"
 #include "server/auth.h"
 #include "server/computation.h"
+#include "server/federation.h"
 #include "server/generation.h"
 #include "server/metrics.h"
 #include "server/query_reply.h"
@@ -108,7 +109,10 @@ struct request {
 
     struct generation *generation;
     struct query_reply *query; /* one of the two, or neither */
-    struct strbuf out;         /* a stream's bytes not yet sent, or a whole answer */
+    struct federation_commit *commit;
+    uint64_t from; /* of a list: the first sequence, and how many patterns */
+    int limit;
+    struct strbuf out; /* a stream's bytes not yet sent, or a whole answer */
     size_t out_sent;
     uint64_t bytes_sent;
     int status;
@@ -133,7 +137,9 @@ struct server {
     _Atomic(const struct generation_cache *) cache;    /* NULL: nothing is cached (yet) */
     unsigned char tenant_key[GENERATION_TENANT_BYTES]; /* tenants are digests under it */
     struct computations computations;
-    struct body_memo memo; /* the event thread's */
+    struct body_memo memo;                 /* the event thread's */
+    _Atomic(struct fed_node *) federation; /* NULL: there is none (yet) */
+    struct federation_log *federation_log; /* the worker's */
     atomic_size_t bodies_bytes;
     atomic_int progress_permille;
     atomic_bool draining;  /* no new work */
@@ -189,6 +195,8 @@ enum MHD_Result request_step(struct request *r);
 bool request_prepare(struct request *r, bool may_wait);
 /* Any thread. */
 void request_wake(struct request *r);
+/* This server is no member of a federation. */
+void request_no_federation(struct api_error *err);
 
 /* respond.c: responses with the headers that all of them have. */
 enum MHD_Result respond_error(struct request *r, const struct api_error *err);

@@ -34,6 +34,7 @@ void request_free(struct request *r)
 {
     generation_free(r->generation);
     query_reply_free(r->query);
+    federation_commit_free(r->commit);
     strbuf_free(&r->body);
     strbuf_free(&r->out);
     sov_free(r->refusal);
@@ -229,13 +230,48 @@ static bool request_prepare_query(struct request *r, const struct server_model *
     return !later;
 }
 
+void request_no_federation(struct api_error *err)
+{
+    api_fail_status(err, 404, "no_federation", NULL,
+                    "This server is no member of a federation; 'serve --federation' makes it one.");
+}
+
+/* Needs no model. */
+static void request_prepare_federation(struct request *r)
+{
+    static const char PREFIX[] = "/v1/federation/patterns/";
+    struct fed_node *node = atomic_load(&r->server->federation);
+    struct federation_log *log = r->server->federation_log;
+    struct api_error err;
+    bool ok = true;
+    if (node == NULL) {
+        request_no_federation(&err);
+        ok = false;
+    } else if (r->route == ROUTE_FEDERATION_PROPOSE) {
+        ok = federation_commit_begin(node, strbuf_text(&r->body), r->body.length, request_on_notify,
+                                     r, &r->commit, &err);
+    } else if (r->route == ROUTE_FEDERATION_PATTERNS) {
+        ok = federation_log_list(log, r->from, r->limit, &r->out, &err);
+    } else {
+        ok = federation_log_get(log, r->path + sizeof PREFIX - 1, &r->out, &err);
+    }
+    if (!ok) request_refuse(r, &err);
+}
+
+static bool request_is_federation(const struct request *r)
+{
+    return r->route >= ROUTE_FEDERATION_STATUS && r->route <= ROUTE_FEDERATION_PATTERN;
+}
+
 bool request_prepare(struct request *r, bool may_wait)
 {
     const struct server_model *model = atomic_load(&r->server->model);
     struct api_error err;
     if (r->route == ROUTE_PROJECT && !atomic_load(&r->server->draining)) {
         request_prepare_project(r); /* needs no model */
-    } else if (model == NULL) {
+    } else if (request_is_federation(r) && !atomic_load(&r->server->draining)) {
+        request_prepare_federation(r);
+    } else if (model == NULL && !request_is_federation(r)) {
         api_fail_status(&err, 503, "model_loading", NULL,
                         "The model is still loading; try again soon.");
         request_refuse(r, &err);
@@ -298,7 +334,7 @@ static void request_fail_shutdown(struct request *r, struct api_error *err)
 {
     api_fail_status(err, 503, "shutting_down", NULL,
                     "The server is shutting down; this request was not finished.");
-    if (request_streams(r) && atomic_load(&r->streaming)) {
+    if (r->commit == NULL && request_streams(r) && atomic_load(&r->streaming)) {
         if (r->query != NULL) strbuf_puts(&r->out, "event: error\n");
         reply_chunk_error(err, &r->out);
         if (r->query == NULL) reply_done(&r->out);
@@ -370,11 +406,34 @@ static bool request_is_with_worker(struct request *r)
     return with_worker;
 }
 
+/* *answered: false while the proposal is under way. */
+static enum MHD_Result request_step_commit(struct request *r, bool *answered)
+{
+    struct api_error err;
+    *answered = true;
+    if (atomic_load(&r->server->hard_stop)) {
+        request_fail_shutdown(r, &err);
+        return respond_error(r, &err);
+    }
+    switch (federation_commit_look(r->commit, &r->out, &err)) {
+    case COMMIT_DONE: return respond_buffer(r, 200, NULL, &r->out);
+    case COMMIT_FAILED: return respond_error(r, &err);
+    case COMMIT_WAITING: break;
+    }
+    *answered = false;
+    return MHD_YES;
+}
+
 enum MHD_Result request_step(struct request *r)
 {
     for (;;) {
         request_begin_look(r);
-        if (!request_is_with_worker(r)) {
+        bool with_worker = request_is_with_worker(r);
+        if (!with_worker && r->commit != NULL && !atomic_load(&r->gone)) {
+            bool answered;
+            enum MHD_Result result = request_step_commit(r, &answered);
+            if (answered) return result;
+        } else if (!with_worker) {
             struct api_error err;
             if (atomic_load(&r->gone)) return MHD_NO;
             if (r->refused) return request_respond_refused(r);

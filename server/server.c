@@ -246,6 +246,15 @@ void server_set_cache(struct server *server, const struct server_cache *cache)
     server_publish_cache(server);
 }
 
+enum sov_error server_set_federation(struct server *server,
+                                     const struct server_federation *federation,
+                                     struct sov_errbuf *err)
+{
+    enum sov_error rc = federation_log_open(federation->data_dir, &server->federation_log, err);
+    if (rc == SOV_OK) atomic_store(&server->federation, federation->node);
+    return rc;
+}
+
 enum sov_error server_set_ready(struct server *server, const struct server_model *model,
                                 struct sov_errbuf *err)
 {
@@ -322,6 +331,7 @@ void server_free(struct server *server)
     pthread_cond_destroy(&server->work_done);
     computations_free(&server->computations);
     body_memo_free(&server->memo);
+    federation_log_close(server->federation_log);
     sodium_memzero(server->tenant_key, sizeof server->tenant_key);
     sov_free(server);
 }

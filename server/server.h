@@ -107,6 +107,13 @@ struct server_cache {
     bool share_tenants; /* clients with different API keys get each other's answers */
 };
 
+/* The node of a federation in this process; both must outlive server_stop. */
+struct fed_node;
+struct server_federation {
+    struct fed_node *node;
+    const char *data_dir; /* whose log is read */
+};
+
 struct server;
 
 /*
@@ -128,6 +135,10 @@ const char *server_url(const struct server *server);
 
 /* While loading: what /health reports as "progress", 0 to 1. */
 void server_set_progress(struct server *server, double fraction);
+/* Begins to serve /v1/federation; called once, at any time. Errors of reading the log. */
+enum sov_error server_set_federation(struct server *server,
+                                     const struct server_federation *federation,
+                                     struct sov_errbuf *err);
 /* Begins to serve the model; called once. SOV_ERR_NOMEM. */
 enum sov_error server_set_ready(struct server *server, const struct server_model *model,
                                 struct sov_errbuf *err);
