@@ -17,16 +17,16 @@
 #include "base/clock.h"
 #include "base/mem.h"
 #include "federation/store_check.h"
+#include "federation/store_checkpoint.h"
 #include "federation/store_db.h"
 #include "federation/store_wal.h"
 
 enum {
     /*
-     * Pages in the WAL at which it is moved to the database: at once, or when there is nothing else to
-     * do. A longer WAL means fewer pages written twice, and a longer pause.
+     * Pages in the WAL at which it is moved to the database. A longer WAL means fewer pages written twice; a
+     * shorter one stays in the page cache, and is written over soon, which costs less than growing.
      */
-    WAL_PAGES_MAX = 1024,
-    WAL_PAGES_IDLE = 256,
+    WAL_PAGES = 512,
     KNOWN_MAX = 1024, /* contents remembered as stored, by sequence */
 };
 
@@ -43,6 +43,7 @@ struct fed_store {
 
     /* Of whoever writes. */
     struct fed_db *db;
+    struct fed_checkpointer *checkpointer;
     struct fed_queue writing;
     pthread_t thread;
     bool troubled; /* the last transaction failed */
@@ -331,11 +332,11 @@ static void note_success(struct fed_store *store, const struct fed_store_stats *
     pthread_mutex_unlock(&store->lock);
 }
 
-static void note_failure(struct fed_store *store, enum fed_db_result result)
+static void note_failure(struct fed_store *store, enum fed_db_result result, const char *why)
 {
     char problem[SOV_ERROR_MESSAGE_MAX];
     bool for_good = result != FED_DB_AGAIN;
-    snprintf(problem, sizeof problem, "%.200s: %.250s%s", store->path, fed_db_error(store->db),
+    snprintf(problem, sizeof problem, "%.200s: %.250s%s", store->path, why,
              for_good ? "; start the node again" : "");
     pthread_mutex_lock(&store->lock);
     store->stats.failures++;
@@ -373,25 +374,44 @@ static bool write_taken(struct fed_store *store)
     if (result == FED_DB_OK)
         note_success(store, &done);
     else
-        note_failure(store, result);
+        note_failure(store, result, fed_db_error(store->db));
     return result == FED_DB_OK;
+}
+
+/* What was committed while the checkpoint ran, so that the WAL can begin anew. */
+static void finish_checkpoint(struct fed_store *store)
+{
+    int64_t begin_ns = clock_monotonic_ns();
+    enum fed_db_result result = fed_db_checkpoint(store->db);
+    int64_t end_ns = clock_monotonic_ns();
+    if (result == FED_DB_FAILED || result == FED_DB_DAMAGED)
+        note_failure(store, result, fed_db_error(store->db));
+    pthread_mutex_lock(&store->lock);
+    store->stats.checkpoints++;
+    store->stats.checkpoint_ns += (uint64_t)(end_ns - begin_ns);
+    pthread_mutex_unlock(&store->lock);
 }
 
 /*
  * Not durability but room is at stake here: a checkpoint that fails (the disk is full) leaves the WAL to
  * grow, until commits fail for the same reason and say so. A sync that fails is another matter.
  */
-static void checkpoint(struct fed_store *store, int pages)
+static void checkpoint(struct fed_store *store)
 {
-    if (fed_db_wal_pages(store->db) < pages) return;
-    int64_t begin_ns = clock_monotonic_ns();
-    enum fed_db_result result = fed_db_checkpoint(store->db);
-    int64_t end_ns = clock_monotonic_ns();
-    if (result == FED_DB_FAILED || result == FED_DB_DAMAGED) note_failure(store, result);
-    pthread_mutex_lock(&store->lock);
-    store->stats.checkpoints++;
-    store->stats.checkpoint_ns += (uint64_t)(end_ns - begin_ns);
-    pthread_mutex_unlock(&store->lock);
+    enum fed_db_result result = FED_DB_OK;
+    char problem[SOV_ERROR_MESSAGE_MAX];
+    switch (fed_checkpointer_poll(store->checkpointer, &result, problem)) {
+    case FED_CHECKPOINT_RUNNING: break;
+    case FED_CHECKPOINT_IDLE:
+        if (fed_db_wal_pages(store->db) >= WAL_PAGES) fed_checkpointer_start(store->checkpointer);
+        break;
+    case FED_CHECKPOINT_DONE:
+        if (result == FED_DB_FAILED || result == FED_DB_DAMAGED)
+            note_failure(store, result, problem);
+        else if (result == FED_DB_OK)
+            finish_checkpoint(store);
+        break;
+    }
 }
 
 static struct timespec in_ms(int64_t ms)
@@ -418,14 +438,6 @@ static bool wait_for_work(struct fed_store *store, bool retry)
     return go_on;
 }
 
-static bool is_idle(struct fed_store *store)
-{
-    pthread_mutex_lock(&store->lock);
-    bool idle = store->filling.used == 0;
-    pthread_mutex_unlock(&store->lock);
-    return idle;
-}
-
 static void *store_main(void *arg)
 {
     struct fed_store *store = arg;
@@ -433,7 +445,7 @@ static void *store_main(void *arg)
     while (go_on) {
         go_on = wait_for_work(store, retry);
         retry = take(store) && !write_taken(store) && !store->stats.failed;
-        if (!retry) checkpoint(store, is_idle(store) ? WAL_PAGES_IDLE : WAL_PAGES_MAX);
+        if (!retry) checkpoint(store);
     }
     /* What came while the last transaction was written. */
     if (!retry && take(store)) (void)write_taken(store);
@@ -447,7 +459,7 @@ enum sov_error fed_store_commit(struct fed_store *store, struct sov_errbuf *err)
         if (!write_taken(store))
             return sov_fail(err, SOV_ERR_IO, "%.200s: %.250s", store->path,
                             fed_db_error(store->db));
-        checkpoint(store, WAL_PAGES_MAX);
+        checkpoint(store);
     }
     return store->stats.failed ? sov_fail(err, SOV_ERR_IO, "%s", store->problem) : SOV_OK;
 }
@@ -523,11 +535,14 @@ static enum sov_error open_and_check(struct fed_store *store, struct fed_store_f
     /* The newest of what is in the table stays remembered, where there is more than there is room. */
     enum fed_db_result result =
         fed_db_contents(store->db, fed_db_collected(store->db), on_content, store);
-    return result == FED_DB_OK ? SOV_OK : fed_db_fail(store->db, result, err);
+    if (result != FED_DB_OK) return fed_db_fail(store->db, result, err);
+    fed_db_set_patience(store->db, FED_STORE_BUSY_COMMIT_MS);
+    return fed_checkpointer_create(store->path, &store->checkpointer, err);
 }
 
 static void store_free(struct fed_store *store)
 {
+    fed_checkpointer_free(store->checkpointer);
     fed_db_close(store->db);
     fed_queue_free(&store->filling);
     fed_queue_free(&store->writing);

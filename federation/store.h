@@ -18,6 +18,9 @@
  * the store has failed for good: append refuses, no token becomes durable any more, and the process
  * has to be started again, so that what is on disk is read anew.
  *
+ * A second thread moves what was committed from the write-ahead log to its place in the file, beside the
+ * commits (store_checkpoint.h).
+ *
  * Opening reads the votes and the last FED_STORE_CHECK_BATCHES batches, whatever the length of the
  * log. From the first damaged batch on the log is cut: other replicas have it, with certificates. Votes
  * cannot be fetched from anybody: where one is damaged, or something tells that newer ones were lost,
@@ -43,7 +46,8 @@ enum {
     FED_STORE_DIGEST_BYTES = 32,
     FED_STORE_OWNER_BYTES_MAX = 128,
     FED_STORE_RETRY_MS = 250,              /* between tries to write */
-    FED_STORE_BUSY_MS = 1000,              /* what opening waits for another program's lock */
+    FED_STORE_BUSY_MS = 1000,              /* what opening waits for another program's lock, */
+    FED_STORE_BUSY_COMMIT_MS = 10,         /* and what a transaction waits, before another try */
     FED_STORE_QUEUE_BYTES = 64 << 20,      /* given and not yet durable */
     FED_STORE_RECORD_BYTES_MAX = 16 << 20, /* of one record, content or certificate */
     FED_STORE_CHECK_BATCHES = 256,         /* the newest ones, checked when opening */
@@ -209,7 +213,7 @@ struct fed_store_stats {
     uint64_t commit_ns, sync_ns;          /* of whole transactions; of their COMMIT, which syncs */
     uint64_t commit_ns_max;
     uint64_t queued_bytes;
-    uint64_t checkpoints, checkpoint_ns; /* of the WAL into the database */
+    uint64_t checkpoints, checkpoint_ns; /* ends of them, and what they held commits up */
     bool failed;                         /* for good */
 };
 void fed_store_stats_read(struct fed_store *store, struct fed_store_stats *out);

@@ -419,6 +419,27 @@ enum sov_error fed_db_open_reader(const char *path, struct fed_db **out,
     return SOV_OK;
 }
 
+enum sov_error fed_db_open_again(const char *path, struct fed_db **out, struct sov_errbuf *err)
+{
+    struct fed_db *db;
+    *out = NULL;
+    enum sov_error error = open_file(path, SQLITE_OPEN_READWRITE, &db, err);
+    if (error != SOV_OK || db == NULL) return error;
+    int rc = set_up(db, 0);
+    if (rc != SQLITE_OK) {
+        error = open_error(db, rc, err);
+        fed_db_close(db);
+        return error;
+    }
+    *out = db;
+    return SOV_OK;
+}
+
+void fed_db_set_patience(struct fed_db *db, int ms)
+{
+    (void)sqlite3_busy_timeout(db->sqlite, ms);
+}
+
 uint64_t fed_db_collected(const struct fed_db *db)
 {
     return db->collected;
@@ -655,6 +676,7 @@ int fed_db_wal_pages(const struct fed_db *db)
 enum fed_db_result fed_db_checkpoint(struct fed_db *db)
 {
     int pages = 0, moved = 0;
+    db->problem[0] = '\0';
     int rc = sqlite3_wal_checkpoint_v2(db->sqlite, NULL, SQLITE_CHECKPOINT_PASSIVE, &pages, &moved);
     if (rc != SQLITE_OK) return fed_db_result_of(rc);
     /* What a reader still needs stays, and grows; else the next commit begins the WAL anew. */

@@ -39,7 +39,11 @@ enum sov_error fed_db_open(const char *path, const struct fed_db_options *option
 enum sov_error fed_db_open_reader(const char *path, struct fed_db **out,
                                   unsigned char federation[FED_STORE_DIGEST_BYTES],
                                   struct sov_errbuf *err);
+/* Another connection to a database that is open, for checkpoints. */
+enum sov_error fed_db_open_again(const char *path, struct fed_db **out, struct sov_errbuf *err);
 void fed_db_close(struct fed_db *db);
+/* How long statements wait for another program's lock: FED_STORE_BUSY_MS at first. */
+void fed_db_set_patience(struct fed_db *db, int ms);
 /* What went wrong last, in words, with what to do about it. */
 const char *fed_db_error(struct fed_db *db);
 /* The same as an error value that names the file. */
