@@ -55,7 +55,7 @@ static void disk_write(struct disk *d, struct node *node)
         struct pbft_effect effect = {
             .kind = r->kind == MESSAGE_LOG_ENTRY ? PBFT_EFFECT_DELIVER : PBFT_EFFECT_PERSIST,
             .message = &m,
-            .token = r->token,
+            .token = ++d->store.token,
             .key_view = r->view,
             .key_sequence = r->sequence,
         };
