@@ -64,8 +64,13 @@ static void execute(struct pbft *core, struct pbft_body *body,
     effect->executed = body->executed;
     effect->head = core->head;
     core->delivery_tokens[sequence % PBFT_DELIVERY_RING] = token;
-    /* A batch of this view: its primary is worth the usual patience again (OSDI 1999, section 4.5.2). */
-    if (certificate->view == core->view && !core->changing) core->failed_views = 0;
+    /*
+     * Batches of this view: patience comes back to the usual (OSDI 1999, section 4.5.2), by and by: where messages
+     * take longer than the time-out, one batch proves only that this much patience was needed.
+     */
+    if (certificate->view == core->view && !core->changing &&
+        ++core->progress % core->config.checkpoint_interval == 0 && core->failed_views > 0)
+        core->failed_views--;
     if (sequence % core->config.checkpoint_interval == 0) pbft_checkpoint_reached(core);
 }
 

@@ -94,7 +94,7 @@ static void begin_views(struct pbft *core)
 {
     core->view = message_view(core->epoch, 0);
     core->changing = false;
-    core->failed_views = 0;
+    core->failed_views = core->progress = 0;
     core->view_change_token = PBFT_NONE;
     core->view_change_sent = false;
     core->new_view.present = false;

@@ -126,6 +126,7 @@ static void enter(struct pbft *core)
     pbft_select(core->current, sources, &core->selection);
     core->view = core->new_view.view;
     core->changing = false;
+    core->progress = 0;
     core->view_change_token = PBFT_NONE;
     core->installed = core->selection.low;
     uint64_t last = core->selection.high > core->low ? core->selection.high : core->low;

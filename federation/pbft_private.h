@@ -38,6 +38,7 @@ enum {
     PBFT_RELAY_ALL_PART = 4,    /* a request goes to all after this part of the view time-out */
     PBFT_SERVE_PER_TICK = 1024, /* log entries sent to one peer between two ticks */
     PBFT_DISTRUST_SHIFT_MAX = 4,
+    PBFT_FETCH_TICKS = 2, /* a peer's time to answer, at first */
 };
 #define PBFT_NONE UINT64_MAX /* a token that no durability reaches */
 enum {
@@ -205,7 +206,8 @@ struct pbft {
     uint64_t view;
     bool changing; /* in no view: wants this one */
     bool diverged;
-    uint32_t failed_views;
+    uint32_t failed_views,
+        progress; /* views left, less intervals executed; batches executed in this view */
     uint64_t view_change_token; /* of the own VIEW_CHANGE; PBFT_NONE: none to send */
     bool view_change_sent;
     uint64_t view_change_step;                          /* the last one that made one */
@@ -257,7 +259,7 @@ struct pbft {
     uint64_t executed_at_tick;
     struct pbft_fetch *fetches; /* [transfer_window], by sequence modulo */
     bool transferring;
-    uint32_t fetch_turn;
+    uint32_t fetch_turn, fetch_patience;
     bool recovering;
     bool restored_any, restored_numbers;
     bool null_due;             /* since the last tick none was proposed for who recovers */

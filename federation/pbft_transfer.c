@@ -13,6 +13,8 @@
  */
 #include "federation/pbft_private.h"
 
+enum { FETCH_TICKS_MAX = 64 };
+
 static struct pbft_fetch *fetch_at(struct pbft *core, uint64_t sequence)
 {
     return &core->fetches[sequence % core->config.transfer_window];
@@ -111,7 +113,7 @@ void pbft_on_log_entry(struct pbft *core, uint8_t from, const struct message *me
     }
     struct pbft_fetch *fetch = fetch_at(core, sequence);
     if (pbft_fetched(core, sequence) != NULL) return;
-    core->peers[from].failures = 0;
+    core->peers[from].failures = core->peers[from].distrust = 0;
     fetch->sequence = sequence;
     pbft_body_copy(&fetch->body, &message->batch, &message->digest);
     fetch->certificate.present = true;
@@ -124,12 +126,18 @@ void pbft_on_log_entry(struct pbft *core, uint8_t from, const struct message *me
 
 void pbft_transfer_tick(struct pbft *core)
 {
+    bool late = false;
     for (uint32_t i = 0; i < core->config.transfer_window; i++) {
         struct pbft_fetch *fetch = &core->fetches[i];
-        if (fetch->sequence == 0 || fetch->asked == PBFT_NOBODY || ++fetch->ticks < 2) continue;
+        if (fetch->sequence == 0 || fetch->asked == PBFT_NOBODY ||
+            ++fetch->ticks < core->fetch_patience)
+            continue;
         if (core->peers[fetch->asked].distrust == 0) distrust(core, fetch->asked);
         fetch->asked = PBFT_NOBODY;
+        late = true;
     }
+    /* Whether it lied or is far away shows only when it answers late: so patience adapts, too. */
+    if (late && core->fetch_patience < FETCH_TICKS_MAX) core->fetch_patience *= 2;
     if (core->executed == core->executed_at_tick && further(core) > core->executed)
         core->transferring = true;
     core->executed_at_tick = core->executed;
@@ -152,6 +160,7 @@ void pbft_transfer_advance(struct pbft *core)
     const uint64_t most = further(core);
     if (most <= core->executed) {
         core->transferring = false;
+        core->fetch_patience = PBFT_FETCH_TICKS;
         return;
     }
     const uint64_t window = core->config.transfer_window;
