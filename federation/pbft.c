@@ -186,7 +186,6 @@ enum sov_error pbft_create(const struct pbft_config *config, struct pbft **out,
     message_batch_digest(&config->federation, NULL, 0, NULL, &core->null_body.digest);
     pbft_members_set(core);
     core->next_sequence = 1;
-    core->fetch_patience = PBFT_FETCH_TICKS;
     *out = core;
     return SOV_OK;
 }

@@ -38,7 +38,7 @@ enum {
     PBFT_RELAY_ALL_PART = 4,    /* a request goes to all after this part of the view time-out */
     PBFT_SERVE_PER_TICK = 1024, /* log entries sent to one peer between two ticks */
     PBFT_DISTRUST_SHIFT_MAX = 4,
-    PBFT_FETCH_TICKS = 2, /* a peer's time to answer, at first */
+    PBFT_FETCH_TICKS = 2, /* a peer's time to answer before another is asked */
 };
 #define PBFT_NONE UINT64_MAX /* a token that no durability reaches */
 enum {
@@ -259,7 +259,7 @@ struct pbft {
     uint64_t executed_at_tick;
     struct pbft_fetch *fetches; /* [transfer_window], by sequence modulo */
     bool transferring;
-    uint32_t fetch_turn, fetch_patience;
+    uint32_t fetch_turn;
     bool recovering;
     bool restored_any, restored_numbers;
     bool null_due;             /* since the last tick none was proposed for who recovers */

@@ -13,8 +13,6 @@
  */
 #include "federation/pbft_private.h"
 
-enum { FETCH_TICKS_MAX = 64 };
-
 static struct pbft_fetch *fetch_at(struct pbft *core, uint64_t sequence)
 {
     return &core->fetches[sequence % core->config.transfer_window];
@@ -124,20 +122,17 @@ void pbft_on_log_entry(struct pbft *core, uint8_t from, const struct message *me
            message->certificate.count * sizeof *message->certificate.votes);
 }
 
+/* Another is asked after a while; who answers late is welcome all the same, and believed again. */
 void pbft_transfer_tick(struct pbft *core)
 {
-    bool late = false;
     for (uint32_t i = 0; i < core->config.transfer_window; i++) {
         struct pbft_fetch *fetch = &core->fetches[i];
         if (fetch->sequence == 0 || fetch->asked == PBFT_NOBODY ||
-            ++fetch->ticks < core->fetch_patience)
+            ++fetch->ticks < PBFT_FETCH_TICKS)
             continue;
         if (core->peers[fetch->asked].distrust == 0) distrust(core, fetch->asked);
         fetch->asked = PBFT_NOBODY;
-        late = true;
     }
-    /* Whether it lied or is far away shows only when it answers late: so patience adapts, too. */
-    if (late && core->fetch_patience < FETCH_TICKS_MAX) core->fetch_patience *= 2;
     if (core->executed == core->executed_at_tick && further(core) > core->executed)
         core->transferring = true;
     core->executed_at_tick = core->executed;
@@ -160,7 +155,6 @@ void pbft_transfer_advance(struct pbft *core)
     const uint64_t most = further(core);
     if (most <= core->executed) {
         core->transferring = false;
-        core->fetch_patience = PBFT_FETCH_TICKS;
         return;
     }
     const uint64_t window = core->config.transfer_window;
