@@ -171,6 +171,8 @@ struct pbft_peer {
     uint32_t served;                 /* log entries since the last tick */
     uint32_t distrust;               /* ticks for which its claims are ignored */
     uint32_t failures;
+    bool claimed; /* since the start; what it claimed first is recovery_claim */
+    uint64_t recovery_claim;
 };
 
 /* A sequence being fetched. */
@@ -262,9 +264,8 @@ struct pbft {
     uint32_t fetch_turn;
     bool recovering;
     bool restored_any, restored_numbers;
-    bool null_due;             /* since the last tick none was proposed for who recovers */
-    uint64_t recovery_answers; /* seats heard of since the start */
-    uint64_t recovery_point;   /* votes only when this is stable; 0: not known yet */
+    bool null_due;           /* since the last tick none was proposed for who recovers */
+    uint64_t recovery_point; /* votes only when this is stable; 0: not known yet */
 
     /* timers */
     uint64_t generations[PBFT_TIMERS];

@@ -49,11 +49,17 @@ static void recover(struct pbft *core, uint8_t from)
 {
     if (!core->recovering || !pbft_is_active(core, core->self)) return;
     if (core->recovery_point == 0) {
-        if (pbft_is_active(core, from) && core->peers[from].executed <= core->executed)
-            core->recovery_answers |= (uint64_t)1 << from;
-        if ((uint32_t)__builtin_popcountll(core->recovery_answers & core->active) <
-            core->n - core->f - 1)
-            return;
+        uint32_t reached = 0;
+        struct pbft_peer *peer = &core->peers[from];
+        /* What each claimed first: a busy federation is never caught up with for good. */
+        if (!peer->claimed) peer->recovery_claim = peer->executed;
+        peer->claimed = true;
+        for (uint32_t i = 0; i < core->n; i++) {
+            const struct pbft_peer *other = &core->peers[core->order[i]];
+            reached += core->order[i] != core->self && other->claimed &&
+                       other->recovery_claim <= core->executed;
+        }
+        if (reached < core->n - core->f - 1) return;
         core->recovery_point = core->executed + core->config.limits.window;
     }
     if (core->low < core->recovery_point) return;
