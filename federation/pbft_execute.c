@@ -69,7 +69,7 @@ static void execute(struct pbft *core, struct pbft_body *body,
      * take longer than the time-out, one batch proves only that this much patience was needed.
      */
     if (certificate->view == core->view && !core->changing &&
-        ++core->progress % core->config.checkpoint_interval == 0 && core->failed_views > 0)
+        ++core->progress % core->config.limits.window == 0 && core->failed_views > 0)
         core->failed_views--;
     if (sequence % core->config.checkpoint_interval == 0) pbft_checkpoint_reached(core);
 }

@@ -209,7 +209,7 @@ struct pbft {
     bool changing; /* in no view: wants this one */
     bool diverged;
     uint32_t failed_views,
-        progress; /* views left, less intervals executed; batches executed in this view */
+        progress; /* views left, less windows executed; batches executed in this view */
     uint64_t view_change_token; /* of the own VIEW_CHANGE; PBFT_NONE: none to send */
     bool view_change_sent;
     uint64_t view_change_step;                          /* the last one that made one */
