@@ -4,7 +4,9 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 enum { FILE_CHUNK_BYTES = 65536, FILE_MODE = 0666 /* less the umask */, FILE_NAMES_MAX = 16 };
@@ -39,7 +41,7 @@ enum sov_error file_read(const char *path, size_t max, struct strbuf *out, struc
     return rc;
 }
 
-bool file_write_all(int fd, const void *bytes, size_t length)
+static bool file_write_bytes(int fd, const void *bytes, size_t length)
 {
     const char *at = bytes;
     while (length > 0) {
@@ -49,7 +51,12 @@ bool file_write_all(int fd, const void *bytes, size_t length)
         at += n;
         length -= (size_t)n;
     }
-    return fsync(fd) == 0;
+    return true;
+}
+
+bool file_write_all(int fd, const void *bytes, size_t length)
+{
+    return file_write_bytes(fd, bytes, length) && fsync(fd) == 0;
 }
 
 int file_create_beside(const char *path, mode_t mode, char temporary[PATH_MAX])
@@ -66,24 +73,39 @@ int file_create_beside(const char *path, mode_t mode, char temporary[PATH_MAX])
     return -1;
 }
 
-enum sov_error file_replace(const char *path, const void *bytes, size_t length,
-                            struct sov_errbuf *err)
+static int file_write_into(const char *path, const void *bytes, size_t length)
+{
+    int fd = open(path, O_WRONLY | O_CLOEXEC);
+    if (fd < 0) return errno;
+    int why = file_write_bytes(fd, bytes, length) ? 0 : errno;
+    if (close(fd) != 0 && why == 0) why = errno;
+    return why;
+}
+
+static int file_replace_at(const char *path, const void *bytes, size_t length)
 {
     char temporary[PATH_MAX];
     int fd = file_create_beside(path, FILE_MODE, temporary);
-    if (fd < 0)
-        return sov_fail(err, SOV_ERR_IO, "%s: cannot be written (%s)", path, strerror(errno));
-    bool ok = file_write_all(fd, bytes, length);
-    int why = errno;
-    if (close(fd) != 0 && ok) {
-        ok = false;
-        why = errno;
-    }
-    if (ok && rename(temporary, path) != 0) {
-        ok = false;
-        why = errno;
-    }
-    if (ok) return SOV_OK;
-    unlink(temporary);
-    return sov_fail(err, SOV_ERR_IO, "%s: cannot be written (%s)", path, strerror(why));
+    if (fd < 0) return errno;
+    int why = file_write_all(fd, bytes, length) ? 0 : errno;
+    if (close(fd) != 0 && why == 0) why = errno;
+    if (why == 0 && rename(temporary, path) != 0) why = errno;
+    if (why != 0) unlink(temporary);
+    return why;
+}
+
+enum sov_error file_replace(const char *path, const void *bytes, size_t length,
+                            struct sov_errbuf *err)
+{
+    struct stat st;
+    char target[PATH_MAX];
+    int why;
+    if (stat(path, &st) != 0)
+        why = file_replace_at(path, bytes, length);
+    else if (!S_ISREG(st.st_mode))
+        why = file_write_into(path, bytes, length);
+    else
+        why = realpath(path, target) == NULL ? errno : file_replace_at(target, bytes, length);
+    return why == 0 ? SOV_OK
+                    : sov_fail(err, SOV_ERR_IO, "%s: cannot be written (%s)", path, strerror(why));
 }

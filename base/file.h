@@ -18,7 +18,8 @@
 enum sov_error file_read(const char *path, size_t max, struct strbuf *out, struct sov_errbuf *err);
 /*
  * Replaces path by a file with these bytes: whoever opens it finds the old content or the new one,
- * also when the disk is full or the machine stops. SOV_ERR_IO.
+ * also when the disk is full or the machine stops. A symbolic link stays, and what it points to is
+ * replaced; into what is there and is no file (a pipe, a device) is written. SOV_ERR_IO.
  */
 enum sov_error file_replace(const char *path, const void *bytes, size_t length,
                             struct sov_errbuf *err);

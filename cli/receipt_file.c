@@ -1,11 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "cli/receipt_file.h"
 
-#include <errno.h>
 #include <limits.h>
 #include <stdio.h>
-#include <string.h>
-#include <sys/stat.h>
 
 #include <sodium.h>
 
@@ -51,30 +48,12 @@ int cli_receipt_open(struct cli_receipt *receipt, const char *model)
     return cli_model_digest_start(model, folder, &receipt->digest);
 }
 
-/* A file is replaced as a whole; into what is there and is no file (a pipe, a device) is written. */
-static int write_file(const char *path, const char *text, size_t length)
-{
-    struct stat st;
-    struct sov_errbuf err = {""};
-    if (stat(path, &st) != 0 || S_ISREG(st.st_mode)) {
-        if (file_replace(path, text, length, &err) == SOV_OK) return CLI_OK;
-        return cli_error("--receipt %s", err.message);
-    }
-    FILE *file = fopen(path, "wbe");
-    if (file == NULL)
-        return cli_error("--receipt %s: cannot be opened for writing (%s)", path, strerror(errno));
-    bool ok = fwrite(text, 1, length, file) == length;
-    int why = errno;
-    if (fclose(file) != 0 && ok) {
-        ok = false;
-        why = errno;
-    }
-    return ok ? CLI_OK : cli_error("--receipt %s: cannot be written (%s)", path, strerror(why));
-}
-
 int cli_receipt_save(const struct cli_receipt *receipt, const char *text, size_t length, bool quiet)
 {
-    int status = write_file(receipt->path, text, length);
+    struct sov_errbuf err = {""};
+    int status = file_replace(receipt->path, text, length, &err) == SOV_OK
+                     ? CLI_OK
+                     : cli_error("--receipt %s", err.message);
     if (status == CLI_OK && !quiet) {
         char node[IDENTITY_PUBLIC_BYTES * 2 + 1];
         sodium_bin2hex(node, sizeof node, identity_public(receipt->identity),

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Reading and replacing whole files, and what is left when that fails. */
 #include <dirent.h>
+#include <fcntl.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -98,6 +99,49 @@ static void what_fails_leaves_the_old_file(void **state)
     assert_int_equal(entries(), 1);
 }
 
+static void a_link_stays_and_what_it_points_to_is_replaced(void **state)
+{
+    (void)state;
+    struct sov_errbuf err;
+    struct stat st;
+    char link[320];
+    snprintf(link, sizeof link, "%s-link", path);
+    assert_int_equal(file_replace(path, "old", 3, &err), SOV_OK);
+    assert_int_equal(symlink(path, link), 0);
+    assert_int_equal(file_replace(link, "new", 3, &err), SOV_OK);
+    expect_content("new");
+    assert_int_equal(lstat(link, &st), 0);
+    assert_true(S_ISLNK(st.st_mode));
+    assert_int_equal(unlink(link), 0);
+    assert_int_equal(entries(), 1);
+}
+
+/* Root, who may replace anything, must not lose a device such as /dev/full to an output file. */
+static void what_is_no_file_is_written_into(void **state)
+{
+    (void)state;
+    struct sov_errbuf err;
+    struct stat st;
+    char got[16] = "";
+    assert_int_equal(mkfifo(path, 0600), 0);
+    int reader = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+    assert_true(reader >= 0);
+    assert_int_equal(file_replace(path, "text", 4, &err), SOV_OK);
+    assert_int_equal(read(reader, got, sizeof got), 4);
+    assert_string_equal(got, "text");
+    close(reader);
+    assert_int_equal(stat(path, &st), 0);
+    assert_true(S_ISFIFO(st.st_mode));
+    assert_int_equal(entries(), 1);
+    if (stat("/dev/full", &st) != 0 || !S_ISCHR(st.st_mode)) return;
+    assert_int_equal(unlink(path), 0);
+    assert_int_equal(symlink("/dev/full", path), 0);
+    assert_int_equal(file_replace(path, "text", 4, &err), SOV_ERR_IO);
+    assert_non_null(strstr(err.message, path));
+    assert_int_equal(stat("/dev/full", &st), 0);
+    assert_true(S_ISCHR(st.st_mode));
+}
+
 static void reading_is_bounded(void **state)
 {
     (void)state;
@@ -122,6 +166,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(a_file_is_replaced_whole, setup, teardown),
         cmocka_unit_test_setup_teardown(what_fails_leaves_the_old_file, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_link_stays_and_what_it_points_to_is_replaced, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(what_is_no_file_is_written_into, setup, teardown),
         cmocka_unit_test_setup_teardown(reading_is_bounded, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
