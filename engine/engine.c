@@ -500,20 +500,20 @@ void engine_free(struct engine *e)
 }
 
 /* With the lock: whether another request may wait. */
-static enum sov_error engine_accepts(const struct engine *e, struct sov_errbuf *err)
+static enum sov_error engine_accepts(const struct engine *e, bool continues, struct sov_errbuf *err)
 {
     if (e->phase != ENGINE_OPEN) return sov_fail(err, SOV_ERR_SHUTDOWN, "the server is stopping");
     int free_slots = e->options.parallel - e->stats.running;
-    if (e->stats.waiting - free_slots < e->options.queue_max) return SOV_OK;
+    if (continues || e->stats.waiting - free_slots < e->options.queue_max) return SOV_OK;
     return sov_fail(err, SOV_ERR_BUSY, "%d requests are running and %d waiting; try again later",
                     e->stats.running, e->stats.waiting);
 }
 
-static enum sov_error engine_try_accept(struct engine *e, struct engine_job *job,
+static enum sov_error engine_try_accept(struct engine *e, bool continues, struct engine_job *job,
                                         struct sov_errbuf *err)
 {
     pthread_mutex_lock(&e->lock);
-    enum sov_error rc = engine_accepts(e, err);
+    enum sov_error rc = engine_accepts(e, continues, err);
     if (rc == SOV_ERR_BUSY) e->stats.requests_rejected_total++;
     if (rc == SOV_OK && job != NULL) {
         if (e->waiting_last != NULL)
@@ -538,14 +538,15 @@ enum sov_error engine_submit(struct engine *e, const struct engine_request *requ
     int64_t now = clock_monotonic_ns();
     enum sov_error rc = request_check(request, e->vocab, e->options.context, err);
     if (rc == SOV_OK)
-        rc = engine_try_accept(e, NULL, err); /* a refusal costs no copy of the prompt */
+        rc = engine_try_accept(e, request->continues, NULL,
+                               err); /* a refusal costs no copy of the prompt */
     if (rc != SOV_OK) return rc;
     struct engine_job *job;
     rc = job_create(e, request, e->options.tokenizer, e->options.context, e->options.prefix_reuse,
                     notify, user, &job, err);
     if (rc != SOV_OK) return rc;
     job->sequence.submitted_ns = now;
-    rc = engine_try_accept(e, job, err);
+    rc = engine_try_accept(e, request->continues, job, err);
     if (rc != SOV_OK) {
         job_unref(job);
         job_unref(job);

@@ -119,6 +119,12 @@ struct engine_request {
      * SOV_ERR_TIMEOUT and the tokens, usage and digest that it has.
      */
     int64_t deadline_ns;
+    /*
+     * The next part of work that was let in before, such as a step of a query: waits beyond
+     * queue_max, too, since to refuse it would throw away what was computed. Whoever sets it bounds
+     * how many there are.
+     */
+    bool continues;
     bool notify_at_end; /* notify when the last event is there, and not for those before it */
     /*
      * If set, called on the engine thread with the raw logits (vocab float32) that follow each
@@ -194,7 +200,8 @@ typedef void engine_notify(void *user);
 
 /*
  * Queues a request. SOV_ERR_INVALID or SOV_ERR_LIMIT (prompt too long: says both numbers) for a
- * request that can never run; SOV_ERR_BUSY when the queue is full; SOV_ERR_SHUTDOWN. notify may be
+ * request that can never run; SOV_ERR_BUSY when the queue is full, and the request does not continue
+ * another; SOV_ERR_SHUTDOWN. notify may be
  * NULL.
  */
 enum sov_error engine_submit(struct engine *engine, const struct engine_request *request,

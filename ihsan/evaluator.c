@@ -200,6 +200,7 @@ static enum sov_error evaluation_submit_part(struct evaluation *e, int dimension
         .prompt_count = shared + (int)question->count,
         .sampling = sampling_params_default(),
         .top_logprobs = -1,
+        .continues = true, /* the answer is there */
         .notify_at_end = true,
         .deadline_ns = e->deadline_ns,
         .prompt_logits = evaluation_take_logits,

@@ -261,6 +261,7 @@ static enum sov_error query_begin_step(struct query *q, enum query_phase phase,
         .notify_at_end =
             c->gate == GATE_ENFORCE || !(answering ? q->request.stream : q->request.steps),
         .deadline_ns = q->deadline_ns,
+        .continues = q->phase != QUERY_PHASE_NEW,
     };
     q->phase = phase;
     q->prompt_count = request.prompt_count;

@@ -409,12 +409,12 @@ static void test_a_released_job_gets_no_more_prompt_logits(void **state)
 static void test_a_full_queue_refuses_and_recovers(void **state)
 {
     (void)state;
-    enum { QUEUE = 3, PARALLEL = 2 };
+    enum { QUEUE = 3, PARALLEL = 2, CONTINUING = 2 };
     struct engine *engine = start_engine(PARALLEL, QUEUE);
     int32_t prompt[10];
     static struct fixture_result r;
     struct sov_errbuf err;
-    struct engine_job *jobs[QUEUE + PARALLEL], *refused;
+    struct engine_job *jobs[QUEUE + PARALLEL + CONTINUING], *refused;
     fixture_prompt(prompt, 10, 5);
     struct engine_request request = fixture_request(prompt, 10, 5);
     struct fixture_gate gate;
@@ -426,15 +426,19 @@ static void test_a_full_queue_refuses_and_recovers(void **state)
         assert_non_null(strstr(err.message, "try again later"));
     }
     assert_int_equal(read_stats(engine).requests_rejected_total, 4);
+    request.continues = true; /* part of what was let in before */
+    for (int i = 0; i < CONTINUING; i++)
+        jobs[QUEUE + PARALLEL - 1 + i] = fixture_submit(engine, &request);
     fixture_gate_open(&gate);
-    for (int i = 0; i < QUEUE + PARALLEL - 1; i++) {
+    for (int i = 0; i < QUEUE + PARALLEL - 1 + CONTINUING; i++) {
         fixture_finish(jobs[i], &r);
         assert_int_equal(r.finish, ENGINE_FINISH_LENGTH);
     }
+    request.continues = false;
     fixture_run(engine, &request, &r);
     assert_int_equal(r.finish, ENGINE_FINISH_LENGTH);
     struct engine_stats stats = read_stats(engine);
-    assert_int_equal(stats.requests_total, 1 + QUEUE + PARALLEL - 1 + 1);
+    assert_int_equal(stats.requests_total, 1 + QUEUE + PARALLEL - 1 + CONTINUING + 1);
     assert_int_equal(stats.requests_rejected_total, 4);
     engine_free(engine);
 }

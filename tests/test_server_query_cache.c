@@ -328,17 +328,18 @@ static void a_deadline_frees_the_sequence(void **state)
 
 /* ---- what can go wrong ---- */
 
-/* A queue with room for a step, and none for its scoring: all are told the same. */
+/* The engine ends between the answer and its scoring: all are told the same. */
 static void a_failure_is_told_to_all(void **state)
 {
     (void)state;
-    query_fixture_stop(&q, &f);
-    query_fixture_start(&q, &f, 1, 4);
-    query_fixture_start_cache(&q, &f);
-    struct client one = send_query(long_query(0, "}")),
-                  two = send_query(long_query(0, ",\"stream\":true}"));
+    struct client one = send_query(long_query(0, "}"));
+    await_metric(f.port, "sovereign_cache_in_flight", 1);
+    struct client two = send_query(long_query(0, ",\"stream\":true}"));
+    await_metric(f.port, "sovereign_http_requests_in_progress", 3);
+    await_metric(f.port, "sovereign_requests_running", 1);
+    engine_shutdown(f.engine, -1);
     struct response r = client_read(&one, true);
-    expect_error(&r, 429, "server_busy", "");
+    expect_error(&r, 503, "shutting_down", "");
     r = client_read(&two, true);
     assert_int_equal(r.status, 200);
     assert_non_null(strstr(strbuf_text(&r.body), "event: answer\n"));
@@ -347,6 +348,35 @@ static void a_failure_is_told_to_all(void **state)
     response_free(&r);
     client_close(&one);
     client_close(&two);
+    await_idle(f.port);
+}
+
+/* Its later steps and its scorings, eight together, find a queue of two full. */
+static void a_query_that_has_begun_is_not_refused(void **state)
+{
+    (void)state;
+    enum { QUEUE = 2 };
+    query_fixture_stop(&q, &f);
+    query_fixture_start(&q, &f, 1, QUEUE);
+    query_fixture_start_cache(&q, &f);
+    struct client before = send_query(long_query(0, "}")), clients[QUEUE];
+    await_metric(f.port, "sovereign_requests_running", 1);
+    for (int i = 0; i < QUEUE; i++) {
+        char body[200];
+        snprintf(body, sizeof body,
+                 "{\"content\":\"which %d\",\"seed\":1,\"max_tokens\":4,\"max_depth\":2}", i);
+        clients[i] = send_query(body);
+        await_metric(f.port, "sovereign_requests_waiting", i + 1);
+    }
+    struct response r = http(f.port, "POST", QUERY, "", "{\"content\":\"another\",\"seed\":1}");
+    expect_error(&r, 429, "server_busy", "");
+    client_close(&before);
+    for (int i = 0; i < QUEUE; i++) {
+        json_t *answer = take_object(&clients[i], "miss");
+        assert_true(json_is_object(json_object_get(answer, "ihsan")));
+        json_decref(answer);
+    }
+    assert_true(metric(f.port, "sovereign_sequences_rejected_total") == 1);
     await_idle(f.port);
 }
 
@@ -394,6 +424,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(each_has_its_own_deadline, start, stop),
         cmocka_unit_test_setup_teardown(a_deadline_frees_the_sequence, start, stop),
         cmocka_unit_test_setup_teardown(a_failure_is_told_to_all, start, stop),
+        cmocka_unit_test_setup_teardown(a_query_that_has_begun_is_not_refused, start, stop),
         cmocka_unit_test_setup_teardown(a_content_without_room_is_told_at_once, start, stop),
         cmocka_unit_test_setup_teardown(a_server_that_stops_says_so_to_all, start, stop),
     };
