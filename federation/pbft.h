@@ -126,7 +126,8 @@ enum pbft_timer {
 enum pbft_event_kind {
     PBFT_EVENT_START,   /* once, after restoring */
     PBFT_EVENT_MESSAGE, /* from, epoch, message */
-    PBFT_EVENT_REQUEST, /* message: an own REQUEST with the number of pbft_number_next, signed */
+    PBFT_EVENT_REQUEST, /* message: an own REQUEST with the number of pbft_number_next, signed;
+                           or one of the last 64 again, byte for byte: it is answered again */
     PBFT_EVENT_TIMER,   /* timer, generation: as they were set. Late ones are ignored */
     PBFT_EVENT_DURABLE, /* token */
     PBFT_EVENT_VERDICT, /* request, valid: the answer to JUDGE; the same on all correct members */
@@ -160,7 +161,7 @@ enum pbft_effect_kind {
 };
 
 enum pbft_outcome {
-    PBFT_COMMITTED = 1, /* in the log at `sequence` (0: known to be, but not where any more) */
+    PBFT_COMMITTED = 1, /* in the log at `sequence` */
     PBFT_INVALID,       /* judged invalid */
     PBFT_BUSY,          /* not taken: PBFT_NUMBERS_WINDOW under way, or recovering. Try later */
     PBFT_MALFORMED,     /* not taken: not an own request, a wrong number, against the limits */

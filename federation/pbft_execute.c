@@ -35,6 +35,9 @@ void pbft_execute_apply(struct pbft *core, uint64_t sequence, const struct messa
         const struct message_request *request = &batch->requests[i];
         executed[i] = number_use(core, request);
         if (executed[i] == 0) continue;
+        if (request->seat == core->self)
+            core->answers[request->number % PBFT_NUMBERS_WINDOW] =
+                (struct pbft_answer){request->number, sequence, request->digest};
         if (request->kind == MESSAGE_REQUEST_CHANGE) {
             struct message_change change;
             message_request_change(batch, request, &change);

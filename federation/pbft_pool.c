@@ -176,9 +176,25 @@ void pbft_pool_message(struct pbft *core, uint8_t from, uint32_t epoch,
     if (entry != NULL) begin_judging(core, entry);
 }
 
+/* Section 4.1 again: a request that comes twice is answered, not executed, twice. */
+static bool answer_again(struct pbft *core, const struct message_request *request)
+{
+    const struct pbft_answer *answer = &core->answers[index_of(request->number)];
+    if (pbft_pool_find(core, core->self, request->number, &request->digest) != NULL)
+        return true; /* the answer is to come */
+    if (answer->number != request->number || request->number == 0 ||
+        !message_digest_equal(&answer->digest, &request->digest))
+        return false;
+    reply(core, request->number, PBFT_COMMITTED, answer->sequence);
+    return true;
+}
+
 void pbft_pool_local(struct pbft *core, const struct message *message)
 {
     const struct message_request *request = &message->batch.requests[0];
+    if (message->kind == MESSAGE_REQUEST && message->batch.request_count == 1 &&
+        request->seat == core->self && answer_again(core, request))
+        return;
     const uint64_t next = pbft_number_next(core);
     if (message->kind != MESSAGE_REQUEST || message->batch.request_count != 1 ||
         request->seat != core->self || (next != 0 && request->number != next)) {

@@ -32,11 +32,11 @@ enum {
         8,                    /* room for waiting requests of a member, in requests of full size */
     PBFT_DELIVERY_RING = 256, /* batches executed and not yet durable: execution waits then */
     PBFT_CHECKPOINTS = PBFT_WINDOW_MAX / 8 + 1,
-    PBFT_RESEND_SLOTS = 16,     /* sequences helped with per STATUS */
-    PBFT_RELAY_REQUESTS = 16,   /* requests passed on per tick */
-    PBFT_IDLE_TICKS = 10,       /* ticks between STATUSes of a replica that waits for nothing */
-    PBFT_RELAY_ALL_PART = 4,    /* a request goes to all after this part of the view time-out */
-    PBFT_SERVE_PER_TICK = 1024, /* log entries sent to one peer between two ticks */
+    PBFT_RESEND_SLOTS = 16,    /* sequences helped with per STATUS */
+    PBFT_RELAY_REQUESTS = 16,  /* requests passed on per tick */
+    PBFT_IDLE_TICKS = 10,      /* ticks between STATUSes of a replica that waits for nothing */
+    PBFT_RELAY_ALL_PART = 4,   /* a request goes to all after this part of the view time-out */
+    PBFT_SERVE_PER_TICK = 256, /* log entries sent to one peer between two ticks */
     PBFT_DISTRUST_SHIFT_MAX = 4,
     PBFT_FETCH_TICKS = 2, /* a peer's time to answer before another is asked */
 };
@@ -109,6 +109,12 @@ struct pbft_entry {
     uint64_t marked;                /* view + 1 in which a proposal has it; 0: none */
     uint32_t age;                   /* ticks since it came */
     uint32_t offset, length;        /* in the buffer, digests included */
+};
+
+/* Where an own request went: who submits it again is told again. */
+struct pbft_answer {
+    uint64_t number, sequence; /* number 0: none */
+    struct message_digest digest;
 };
 
 struct pbft_queue {
@@ -237,8 +243,8 @@ struct pbft {
     /* pbft_execute.c */
     uint64_t executed, durable_executed;
     struct message_digest head;
-    uint64_t delivery_tokens[PBFT_DELIVERY_RING]; /* by sequence */
-    uint64_t replies[PBFT_NUMBERS_WINDOW];        /* sequences of own numbers */
+    uint64_t delivery_tokens[PBFT_DELIVERY_RING];    /* by sequence */
+    struct pbft_answer answers[PBFT_NUMBERS_WINDOW]; /* to own requests, by number modulo */
 
     /* pbft_agree.c, pbft_propose.c */
     struct pbft_slot *slots; /* [window] */

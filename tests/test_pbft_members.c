@@ -216,6 +216,98 @@ static void views_change_within_an_epoch_that_ends(void **state)
     cluster_free(c);
 }
 
+static uint32_t chance_state;
+static uint32_t chance(uint32_t below)
+{
+    chance_state = chance_state * 1664525 + 1013904223;
+    return (chance_state >> 8) % below;
+}
+
+static bool one_in_ten_lost(struct cluster *c, uint8_t from, uint8_t to, const struct message *m)
+{
+    (void)c, (void)from, (void)to, (void)m;
+    return chance(10) != 0;
+}
+
+static uint8_t some_member(struct cluster *c, const struct node *who, uint64_t *active)
+{
+    uint32_t count;
+    const struct message_member *members = pbft_members(who->core, &count);
+    *active = 0;
+    for (uint32_t i = 0; i < count; i++) *active |= (uint64_t)1 << members[i].seat;
+    (void)c;
+    return members[chance(count)].seat;
+}
+
+/* One change: of four or five members one comes, of six or more one goes. */
+static void change_something(struct cluster *c, const struct node *who, uint8_t *turn)
+{
+    struct message_change change = {0};
+    uint64_t active;
+    uint8_t seat = some_member(c, who, &active);
+    if (__builtin_popcountll(active) >= 6) {
+        change.kind = MESSAGE_CHANGE_REMOVE;
+        change.seat = seat;
+    } else {
+        change.kind = MESSAGE_CHANGE_ADD;
+        change.seat = (uint8_t)(*turn % 8);
+        *turn = (uint8_t)(*turn + 1);
+    }
+    change.key[0] = 1;
+    change.key[1] = change.seat;
+    uint8_t by = some_member(c, who, &active);
+    if (c->nodes[by].up && pbft_number_next(c->nodes[by].core) != 0) cluster_change(c, by, &change);
+}
+
+static void members_come_and_go(uint32_t seed)
+{
+    struct cluster *c = cluster_new(5);
+    uint8_t turn = 5;
+    uint64_t active;
+    chance_state = seed;
+    for (uint8_t seat = 5; seat < 8; seat++) node_add(c, seat);
+    cluster_settle(c);
+    c->filter = one_in_ten_lost;
+    for (int round = 0; round < 150; round++) {
+        const struct node *who = &c->nodes[0];
+        for (int i = 1; i < 8; i++)
+            if (c->nodes[i].executed > who->executed) who = &c->nodes[i];
+        if (round % 15 == 0) change_something(c, who, &turn);
+        cluster_submit(c, some_member(c, who, &active), "x");
+        if (chance(10) == 0) {
+            struct node *node = &c->nodes[chance(8)];
+            node->hold = true;
+            cluster_submit(c, some_member(c, who, &active), "y");
+            cluster_run(c, chance(300));
+            node_kill(node);
+            cluster_run(c, chance(1000));
+            node_restart(node);
+        }
+        cluster_run(c, chance(400));
+    }
+    c->filter = NULL;
+    cluster_run(c, 60000);
+    const struct node *who = &c->nodes[0];
+    for (int i = 1; i < 8; i++)
+        if (c->nodes[i].executed > who->executed) who = &c->nodes[i];
+    some_member(c, who, &active);
+    assert_true(message_epoch(node_status(who).view) >= 3);
+    for (uint8_t i = 0; i < 8; i++) {
+        if ((active >> i & 1) == 0) continue;
+        assert_int_equal(c->nodes[i].executed, who->executed);
+        assert_int_equal(node_status(&c->nodes[i]).state, PBFT_NORMAL);
+        assert_int_equal(node_status(&c->nodes[i]).waiting, 0);
+    }
+    assert_agreement(c);
+    cluster_free(c);
+}
+
+static void members_come_and_go_between_crashes(void **state)
+{
+    (void)state;
+    for (uint32_t seed = 1; seed <= 8; seed++) members_come_and_go(seed);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -226,6 +318,7 @@ int main(void)
         cmocka_unit_test(changes_are_judged_always),
         cmocka_unit_test(epochs_survive_restarts_and_absence),
         cmocka_unit_test(views_change_within_an_epoch_that_ends),
+        cmocka_unit_test(members_come_and_go_between_crashes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -3,6 +3,7 @@
  * Nothing fails: requests of all members are ordered the same everywhere, once, in batches that grow under load, within
  * the watermarks, with patterns digested once; and what must be durable first is.
  */
+#include "base/mem.h"
 #include "tests/pbft_fixture.h"
 
 static void quorums_meet_in_a_correct_member(void **state)
@@ -254,6 +255,83 @@ static void a_request_is_executed_at_most_once(void **state)
     cluster_free(c);
 }
 
+static void a_request_submitted_again_is_answered_again(void **state)
+{
+    (void)state;
+    struct cluster *c = cluster_new(4);
+    uint8_t bytes[4096];
+    struct message m;
+    const struct node *node = &c->nodes[1];
+    cluster_settle(c);
+    cluster_submit(c, 0, "before");
+    cluster_settle(c);
+    request_make(c, 1, pbft_number_next(node->core), "twice", 1, bytes, &m);
+    const struct pbft_event event = {.kind = PBFT_EVENT_REQUEST, .message = &m};
+    node_step(&c->nodes[1], &event);
+    request_make(c, 1, 1, "twice", 1, bytes, &m);
+    node_step(&c->nodes[1], &event); /* under way: one answer will do */
+    assert_int_equal(node->reply_count, 0);
+    cluster_settle(c);
+    assert_int_equal(node->reply_count, 1);
+    request_make(c, 1, 1, "twice", 1, bytes, &m);
+    node_step(&c->nodes[1], &event);
+    cluster_settle(c);
+    assert_int_equal(node->reply_count, 2);
+    assert_int_equal(node->replies[1].outcome, PBFT_COMMITTED);
+    assert_int_equal(node->replies[1].sequence, 2);
+    request_make(c, 1, 1, "another under that number", 1, bytes, &m);
+    node_step(&c->nodes[1], &event);
+    assert_int_equal(node->replies[2].outcome, PBFT_MALFORMED);
+    assert_int_equal(node_requests(node), 2);
+    cluster_free(c);
+}
+
+static void wrong_configurations_are_refused_by_name(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *why;
+        uint32_t interval, window, members, resend_ms;
+    } cases[] = {{"checkpoint interval", 8, 8, 4, 100},
+                 {"checkpoint interval", 5, 16, 4, 100},
+                 {"4 to 64 members", 8, 16, 3, 100},
+                 {"resend_ms", 8, 16, 4, 400},
+                 {"window", 8, 20, 4, 100},
+                 {"same key", 8, 16, 5, 100}};
+    struct cluster *c = cluster_make(5);
+    c->members[4].key[1] = 2;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct pbft_config config = c->config;
+        struct pbft *core = (void *)1;
+        struct sov_errbuf err = {""};
+        config.sign = node_sign;
+        config.checkpoint_interval = cases[i].interval;
+        config.limits.window = cases[i].window;
+        config.member_count = cases[i].members;
+        config.resend_ms = cases[i].resend_ms;
+        assert_int_equal(pbft_create(&config, &core, &err), SOV_ERR_INVALID);
+        assert_null(core);
+        if (strstr(err.message, cases[i].why) == NULL)
+            fail_msg("'%s' is not in: %s", cases[i].why, err.message);
+    }
+    cluster_free(c);
+}
+
+static void memory_that_runs_out_is_an_error(void **state)
+{
+    (void)state;
+    struct cluster *c = cluster_make(4);
+    struct pbft_config config = c->config;
+    struct pbft *core;
+    config.sign = node_sign;
+    for (long i = 0; i < 2; i++) {
+        sov_mem_fail_after(i, false);
+        assert_int_equal(pbft_create(&config, &core, NULL), SOV_ERR_NOMEM);
+        sov_mem_fail_after(-1, false);
+    }
+    cluster_free(c);
+}
+
 static void own_requests_under_way_are_bounded(void **state)
 {
     (void)state;
@@ -274,16 +352,22 @@ static void own_requests_under_way_are_bounded(void **state)
     cluster_free(c);
 }
 
-static void the_step_never_allocates(void **state)
+static void the_core_never_allocates_after_its_start(void **state)
 {
     (void)state;
     struct cluster *c = cluster_new(4);
-    const size_t before = node_status(&c->nodes[0]).memory_bytes;
-    for (int i = 0; i < 100; i++) {
-        cluster_submit(c, (uint8_t)(i % 4), "x");
-        cluster_settle(c);
+    uint8_t bytes[4096];
+    struct message m;
+    cluster_settle(c);
+    request_make(c, 0, pbft_number_next(c->nodes[0].core), "x", 3, bytes, &m);
+    const struct pbft_event request = {.kind = PBFT_EVENT_REQUEST, .message = &m};
+    sov_mem_fail_after(-1, false);
+    pbft_step(c->nodes[0].core, &request);
+    for (uint64_t token = 2; token < 4; token++) {
+        const struct pbft_event durable = {.kind = PBFT_EVENT_DURABLE, .token = token};
+        pbft_step(c->nodes[0].core, &durable);
     }
-    assert_int_equal(node_status(&c->nodes[0]).memory_bytes, before);
+    assert_int_equal(sov_mem_fail_after(-1, false), 0);
     cluster_free(c);
 }
 
@@ -304,8 +388,11 @@ int main(void)
         cmocka_unit_test(a_checkpoint_is_sent_when_all_up_to_it_is_durable),
         cmocka_unit_test(the_high_watermark_holds),
         cmocka_unit_test(a_request_is_executed_at_most_once),
+        cmocka_unit_test(a_request_submitted_again_is_answered_again),
         cmocka_unit_test(own_requests_under_way_are_bounded),
-        cmocka_unit_test(the_step_never_allocates),
+        cmocka_unit_test(wrong_configurations_are_refused_by_name),
+        cmocka_unit_test(memory_that_runs_out_is_an_error),
+        cmocka_unit_test(the_core_never_allocates_after_its_start),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
