@@ -37,7 +37,7 @@ int federation_data_dir(const char **data_dir, char buffer[PATH_MAX]);
 struct federation_run {
     const char *data_dir, *config_path, *listen;
     int threads;
-    bool store_thread;
+    int id_plus_one; /* struct fed_node_options */
 };
 int federation_run(const struct federation_run *run);
 

@@ -86,7 +86,7 @@ int federation_run(const struct federation_run *run)
         .host = run->listen != NULL ? host : NULL,
         .port = port,
         .threads = run->threads,
-        .store_thread = run->store_thread,
+        .id_plus_one = run->id_plus_one,
     };
     if (rc == SOV_OK) rc = fed_node_create(&options, &node, &err);
     int status = rc == SOV_OK ? run_node(node, run->data_dir) : cli_error("%s", err.message);
@@ -100,7 +100,7 @@ int federation_start(int argc, char **argv)
     struct args args;
     struct federation_run run = {.threads = 0};
     char buffer[PATH_MAX];
-    int status = CLI_OK;
+    int status = CLI_OK, id = -1;
     args_init(&args, "federation start", "[--config FILE] [--data-dir DIR]",
               "Runs the node whose key is in the data directory, until SIGINT or SIGTERM. "
               "'sovereign federation init' makes the directory and the configuration.");
@@ -111,11 +111,15 @@ int federation_start(int argc, char **argv)
     args_text(&args, "--listen", "HOST:PORT", &run.listen,
               "Where to listen for the other nodes. Default: this node's address in the "
               "configuration.");
+    args_int(&args, "--id", "N", &id, 0, MESSAGE_SEATS_MAX - 1,
+             "This node's id, when its key is not in the configuration: because a change of the "
+             "members brought it, or its new key.");
     args_int(&args, "--threads", "N", &run.threads, 1, THREADS_MAX,
              "Threads that verify signatures when there are many. Default: one for each CPU.");
     args.examples = "  sovereign federation init --nodes 4 --dir fed\n"
                     "  sovereign federation start --data-dir fed/node0\n";
     if (!args_parse(&args, argc, argv, &status)) return status;
+    run.id_plus_one = id + 1;
     status = federation_data_dir(&run.data_dir, buffer);
     return status == CLI_OK ? federation_run(&run) : status;
 }

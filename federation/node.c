@@ -105,7 +105,7 @@ static void on_durable(void *user, uint64_t token)
 {
     struct fed_node *node = user;
     atomic_store(&node->durable, token);
-    if (node->options.store_thread) loop_wake(node->loop);
+    loop_wake(node->loop);
 }
 
 /* By the thread that writes to the store. */
@@ -122,60 +122,21 @@ static void on_trouble(void *user, const char *problem)
     loop_wake(node->loop);
 }
 
-static bool store_is_lost(struct fed_node *node)
-{
-    struct fed_store_stats stats;
-    fed_store_stats_read(node->store, &stats);
-    return stats.failed;
-}
-
-/* One sync for all records of the turn so far. What can be sent before goes first. */
-static bool commit(struct fed_node *node)
-{
-    struct sov_errbuf err = {""};
-    if (node->options.store_thread || !node->dirty || node->commit_failed) return false;
-    links_flush(node->links);
-    int64_t begin = clock_monotonic_ns();
-    enum sov_error rc = fed_store_commit(node->store, &err);
-    node_phase(node, FED_PHASE_SYNC, begin, clock_monotonic_ns());
-    node->now.syncs++;
-    node->dirty = rc != SOV_OK;
-    if (rc == SOV_OK) return true;
-    if (store_is_lost(node)) {
-        node_fail(node, rc, err.message);
-        return false;
-    }
-    node->commit_failed = true;
-    loop_timer_set(node->loop, &node->retry_timer,
-                   clock_monotonic_ns() + FED_STORE_RETRY_MS * 1000000ll);
-    return false;
-}
-
-static void on_retry(void *user)
-{
-    ((struct fed_node *)user)->commit_failed = false;
-}
-
 static void on_turn(void *user)
 {
     struct fed_node *node = user;
     bool worked = true;
     node->now.turns++;
-    if (node->unput) commit(node); /* makes room */
     for (int i = 0; i < ROUNDS_PER_TURN && worked && node_ready(node); i++) {
         worked = take_durable(node);
         worked |= take_timers(node);
         worked |= node_take_verdicts(node);
         worked |= node_take_inbox(node);
         worked |= node_take_proposals(node);
-        worked |= commit(node);
     }
     if (!node->unput) worked |= node_serve(node);
     node_inbox_turn_end(node);
     if (worked || node->first != NULL) loop_wake(node->loop);
-    if (node->unput)
-        loop_timer_set(node->loop, &node->retry_timer,
-                       clock_monotonic_ns() + FED_STORE_RETRY_MS * 1000000ll);
     node_publish(node, false);
 }
 
@@ -209,7 +170,6 @@ static enum sov_error open_store(struct fed_node *node, struct sov_errbuf *err)
     struct fed_store_options options = {
         .chain = fed_store_chain,
         .owner = owner,
-        .without_thread = !node->options.store_thread,
         .durable = on_durable,
         .trouble = on_trouble,
         .user = node,
@@ -263,10 +223,15 @@ static const struct message_member *own_member(const struct fed_node *node)
 static enum sov_error open_links(struct fed_node *node, struct sov_errbuf *err)
 {
     char host[FED_HOST_BYTES_MAX];
-    uint16_t port;
+    uint16_t port = 0;
     const struct message_member *self = own_member(node);
-    assert(self != NULL);
-    enum sov_error rc = fed_address_split(self->address, self->address_length, host, &port, err);
+    if (self == NULL && node->options.host == NULL)
+        return sov_fail(err, SOV_ERR_INVALID,
+                        "member %d has no address in " FED_CONFIG_FILE "; it needs --listen",
+                        node->seat);
+    enum sov_error rc =
+        self != NULL ? fed_address_split(self->address, self->address_length, host, &port, err)
+                     : SOV_OK;
     if (rc != SOV_OK) return rc;
     struct link_options options = {
         .loop = node->loop,
@@ -286,10 +251,16 @@ static enum sov_error find_seat(struct fed_node *node, struct sov_errbuf *err)
     enum sov_error rc = identity_open(datadir_path(node->dir), &node->identity, err);
     if (rc != SOV_OK) return rc;
     int seat = fed_config_find(&node->config, identity_public(node->identity));
-    if (seat < 0)
+    if (seat < 0) seat = node->options.id_plus_one - 1;
+    if (seat < 0 || seat >= MESSAGE_SEATS_MAX) {
+        char hex[2 * IDENTITY_PUBLIC_BYTES + 1];
+        sodium_bin2hex(hex, sizeof hex, identity_public(node->identity), IDENTITY_PUBLIC_BYTES);
         return sov_fail(err, SOV_ERR_NOT_FOUND,
-                        "%s/" IDENTITY_FILE ": is not the key of a member in " FED_CONFIG_FILE,
-                        datadir_path(node->dir));
+                        "%s/" IDENTITY_FILE ": is not the key of a member in " FED_CONFIG_FILE
+                        " (its public key is %s); one that a change of the members brings starts "
+                        "with --id",
+                        datadir_path(node->dir), hex);
+    }
     node->seat = (uint8_t)seat;
     return SOV_OK;
 }
@@ -331,7 +302,6 @@ enum sov_error fed_node_create(const struct fed_node_options *options, struct fe
     node->timers[PBFT_TIMER_RESEND] = (struct loop_timer){.fire = on_timer_resend, .user = node};
     node->status_timer = (struct loop_timer){.fire = on_status, .user = node};
     node->resume_timer = (struct loop_timer){.fire = on_nothing, .user = node};
-    node->retry_timer = (struct loop_timer){.fire = on_retry, .user = node};
     node->now.started_ns = clock_monotonic_ns();
     enum sov_error rc = open_parts(node, err);
     if (rc != SOV_OK) {

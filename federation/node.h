@@ -5,9 +5,9 @@
  *
  * One thread, the node's, does nearly everything, in turns of one event loop (loop.h): messages that came are
  * decoded, their signatures verified (node_check.h: across the cores when there are many), and given to
- * the core one by one; what the core wants done is done; records of the whole turn are made durable by one
- * sync; what depended on them goes out. A hand-off to another thread costs as much as a verification,
- * so there are few.
+ * the core one by one; what the core wants done is done. Records are made durable by the store's thread,
+ * all that came meanwhile by one sync, and what depended on them goes out then. Another hand-off
+ * between threads there is not: it costs as much as a verification.
  *
  * What peers can make a node do is bounded: each has a quota of messages per turn, after which its link is
  * not read for a moment (TCP makes it wait); who sends what a correct member cannot have sent is not
@@ -43,12 +43,15 @@ struct fed_node;
 struct fed_node_options {
     const struct fed_config *config; /* copied */
     struct datadir *dir;             /* outlives the node */
+    /*
+     * Whose key is not in the configuration, because it came by a change of the members: its id, and one
+     * more than it (0: it is in the configuration).
+     */
+    int id_plus_one;
     /* To listen on; NULL and 0: the member's own address in the configuration. */
     const char *host;
     int port;
     int threads; /* that verify signatures, the node's included; 0: as there are cores */
-    bool
-        store_thread; /* records are made durable by a thread of the store, not in the node's turn */
 };
 
 /*
@@ -156,7 +159,7 @@ struct fed_node_status {
     struct pbft_status core;
     int64_t now_ns, started_ns;
     int64_t phase_ns[FED_PHASES];
-    uint64_t turns, messages_in, messages_bad, held;
+    uint64_t turns, messages_in, messages_unwanted, messages_bad, held;
     uint64_t signatures_verified, signatures_remembered, signatures_bad;
     uint64_t digests_pattern, digests_request, digests_batch, canonical;
     uint64_t syncs;

@@ -19,7 +19,6 @@ bool node_effects_store(struct fed_node *node)
     int64_t begin = clock_monotonic_ns();
     enum sov_error rc = fed_putter_put(node->putter, effects, count, &err);
     node_phase(node, FED_PHASE_STORE, begin, clock_monotonic_ns());
-    node->dirty = true;
     /* Room comes, and memory may. Nothing else does. */
     if (rc != SOV_OK && rc != SOV_ERR_BUSY && rc != SOV_ERR_NOMEM) node_fail(node, rc, err.message);
     return rc == SOV_OK;

@@ -74,13 +74,14 @@ static void punish(struct fed_node *node, uint8_t from, const char *why)
 {
     struct node_peer *peer = &node->peers[from];
     int64_t now = clock_monotonic_ns();
+    peer->bad++;
+    node->now.messages_bad++;
+    if (is_silenced(peer, now)) return; /* it came before that */
     int64_t quiet = (now - peer->last_bad_ns) / (NODE_FORGIVE_MS * 1000000ll);
     peer->doublings = quiet < peer->doublings ? peer->doublings - (int)quiet : 0;
     peer->silenced_until_ns = now + (NODE_PENALTY_MS * 1000000ll << peer->doublings);
     if (peer->doublings < NODE_PENALTY_DOUBLINGS) peer->doublings++;
     peer->last_bad_ns = now;
-    peer->bad++;
-    node->now.messages_bad++;
     log_warn("federation: a bad message of member %u: %s", from, why);
 }
 
@@ -156,7 +157,7 @@ static const struct node_epoch *epoch_of(const struct fed_node *node, uint32_t n
 
 /* ---- verification ---- */
 
-enum judgement { GOOD, UNVERIFIABLE, BAD, NO_MEMORY };
+enum judgement { GOOD, UNWANTED, UNVERIFIABLE, BAD, NO_MEMORY };
 
 struct decoded {
     struct node_message *message;
@@ -206,8 +207,11 @@ static enum judgement add_checks(struct fed_node *node, const struct message *m,
 static void decode(struct fed_node *node, struct decoded *d, struct message_scratch *scratch,
                    uint32_t owner)
 {
-    static const char *const REASONS[] = {
-        [GOOD] = "", [UNVERIFIABLE] = "", [BAD] = "signed by no member", [NO_MEMORY] = ""};
+    static const char *const REASONS[] = {[GOOD] = "",
+                                          [UNWANTED] = "",
+                                          [UNVERIFIABLE] = "",
+                                          [BAD] = "signed by no member",
+                                          [NO_MEMORY] = ""};
     struct sov_errbuf err = {""};
     int64_t begin = clock_monotonic_ns();
     enum sov_error rc = message_decode(d->message->bytes, d->message->length, scratch, &d->m, &err);
@@ -219,6 +223,11 @@ static void decode(struct fed_node *node, struct decoded *d, struct message_scra
     if (!is_sendable(d->m.kind)) {
         d->judgement = BAD;
         d->why = "not its to send";
+        return;
+    }
+    if (!pbft_wants(node->core, &d->m)) {
+        d->judgement = UNWANTED;
+        node->now.messages_unwanted++;
         return;
     }
     d->epoch =
@@ -266,6 +275,14 @@ static int group_size(const struct fed_node *node)
     return count > CHECK_ALONE_MAX ? count : 1;
 }
 
+/* What a peer sent before it was silenced goes unread, too. */
+static void drop_silenced(struct fed_node *node)
+{
+    int64_t now = loop_now_ns(node->loop);
+    while (node->first != NULL && is_silenced(&node->peers[node->first->from], now))
+        sov_free(take_first(node));
+}
+
 static void take_group(struct fed_node *node, int count)
 {
     struct decoded group[NODE_GROUP];
@@ -294,7 +311,8 @@ static void take_group(struct fed_node *node, int count)
 bool node_take_inbox(struct fed_node *node)
 {
     bool worked = node->first != NULL;
-    while (node->first != NULL && node_ready(node)) take_group(node, group_size(node));
+    for (drop_silenced(node); node->first != NULL && node_ready(node); drop_silenced(node))
+        take_group(node, group_size(node));
     return worked;
 }
 

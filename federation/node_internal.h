@@ -89,7 +89,7 @@ struct fed_node {
     struct loop_timer timers[PBFT_TIMERS];
     uint64_t generations[PBFT_TIMERS];
     bool fired[PBFT_TIMERS];
-    struct loop_timer status_timer, resume_timer, retry_timer;
+    struct loop_timer status_timer, resume_timer;
     bool amnesia;
 
     pthread_t thread;
@@ -100,8 +100,6 @@ struct fed_node {
 
     /* Turns. */
     bool unput;               /* the store had no room for the effects of the last step */
-    bool dirty;               /* records were given to the store and not committed */
-    bool commit_failed;       /* the disk does not take them at the moment */
     _Atomic uint64_t durable; /* the highest token */
     uint64_t durable_seen;
     struct node_verdict verdicts[NODE_VERDICTS];
@@ -140,7 +138,10 @@ struct fed_node {
 
 /* node.c */
 void node_step(struct fed_node *node, const struct pbft_event *event);
-/* Nothing can be stepped while the store has no room; this tries once more. */
+/*
+ * Nothing can be stepped while the store has no room; this tries once more. There is a turn whenever the
+ * store has made something durable, and every NODE_STATUS_MS.
+ */
 bool node_ready(struct fed_node *node);
 void node_fail(struct fed_node *node, enum sov_error code, const char *why);
 

@@ -38,8 +38,8 @@ static void fill_peers(struct fed_node *node, struct fed_node_status *out)
 static void fill_store(struct fed_node *node, struct fed_node_status *out)
 {
     struct fed_store_stats store;
-    if (!node->options.store_thread) return;
     fed_store_stats_read(node->store, &store);
+    if (store.failed) node_fail(node, SOV_ERR_IO, "its store has failed; start it anew");
     out->syncs = store.commits;
     out->phase_ns[FED_PHASE_SYNC] = (int64_t)store.commit_ns;
 }
@@ -71,10 +71,8 @@ void node_publish(struct fed_node *node, bool at_once)
     fill_store(node, s);
     /* The votes that were lost no longer matter: the store may forget that. */
     if (node->amnesia && s->core.state != PBFT_RECOVERING &&
-        fed_store_recovered(node->store, NULL) == SOV_OK) {
+        fed_store_recovered(node->store, NULL) == SOV_OK)
         node->amnesia = false;
-        node->dirty = true;
-    }
     pthread_mutex_lock(&node->lock);
     node->status = *s;
     memcpy(node->status.store_problem, node->store_problem, sizeof node->status.store_problem);
