@@ -3,6 +3,7 @@
 # make          builds build/sovereign and build/mkmodel
 # make run      serves the built-in model on http://127.0.0.1:8080 (PORT=, RUN_ARGS="--model F ...")
 # make chat     talks to it in the terminal (CHAT_ARGS=)
+# make federation  starts a federation of four nodes on this machine, to try it
 # make test     runs every test; TEST=pattern selects (unit/test_base_pool, e2e, ...), FUZZ_SECONDS=15 per fuzz target
 # make soak     half an hour of mixed load with AddressSanitizer (SOAK_SECONDS=)
 # make fuzz     fuzzes for longer (FUZZ_SECONDS=600);  make bench  measures beside llama.cpp (BENCH_ARGS=)
@@ -94,7 +95,7 @@ say = $(if $(V),@:,@echo '  $1')
 SUB = --no-print-directory $(if $(filter -j% --jobserver%,$(MAKEFLAGS)),,-j$(shell nproc))
 export SETUP
 
-.PHONY: all run chat test soak fuzz bench tune install format lint clean distclean
+.PHONY: all run chat federation test soak fuzz bench tune install format lint clean distclean
 .PHONY: binaries tests aarch64 oracles oracle fuzzers fuzz-binaries benches lint-files FORCE
 .SECONDARY:
 .DELETE_ON_ERROR:
@@ -112,6 +113,11 @@ chat:
 	@scripts/setup run
 	@$(MAKE) $(SUB) binaries
 	@$(BUILD)/sovereign chat $(CHAT_ARGS)
+
+federation:
+	@scripts/setup run
+	@$(MAKE) $(SUB) binaries
+	@$(BUILD)/sovereign federation try $(FEDERATION_ARGS)
 
 # The oracle and the fuzz targets are not built with sanitizers: gcc's would not see into libllama, and the fuzz targets
 # have their own.
