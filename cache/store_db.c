@@ -2,6 +2,7 @@
 #include "cache/store_db.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -144,12 +145,24 @@ void store_db_close(struct store_db *db)
     sov_free(db);
 }
 
+/*
+ * What is asked and answered is private, whatever the folder's mode: SQLite would make the file by
+ * the umask. Its log takes the file's mode. A file that is there is not opened here: closing it
+ * again would end the locks that this process has on it. Errors are left to SQLite to report.
+ */
+static void make_private(const char *path)
+{
+    int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    if (fd >= 0) (void)close(fd);
+}
+
 static enum sov_error open_file(const char *path, int flags, struct store_db **out,
                                 struct sov_errbuf *err)
 {
     struct store_db *db = sov_calloc(1, sizeof *db);
     *out = NULL;
     if (db == NULL) return sov_fail(err, SOV_ERR_NOMEM, "cache database %s: out of memory", path);
+    if ((flags & SQLITE_OPEN_CREATE) != 0) make_private(path);
     int rc = sqlite3_open_v2(path, &db->sqlite, flags, NULL);
     if (rc != SQLITE_OK) {
         enum sov_error error =

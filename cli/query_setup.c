@@ -42,6 +42,8 @@ int cli_query_setup_prepare(struct cli_query_setup *setup, const char *command, 
     struct query_config *c = &setup->config;
     if (!gate_mode_parse(setup->gate, &c->gate))
         return cli_usage_error(command, "--gate %s: must be off, observe or enforce", setup->gate);
+    if (setup->gate_all && c->gate == GATE_OFF)
+        return cli_usage_error(command, "--gate-all needs --gate observe or enforce");
     c->thresholds = setup->thresholds;
     c->gate_all = setup->gate_all;
     c->stop_belief = setup->stop_belief;

@@ -185,6 +185,34 @@ static void test_answers_come_back_after_a_restart(void **state)
     fixture_free(&f);
 }
 
+/* Also in a folder that somebody made for all to read. */
+static void test_only_the_owner_reads_what_is_on_disk(void **state)
+{
+    (void)state;
+    struct fixture f;
+    int files = 0;
+    struct dirent *entry;
+    mode_t mask = umask(0);
+    fixture_init(&f);
+    assert_int_equal(chmod(f.path, 0755), 0);
+    start(&f);
+    put(&f, 1, "private");
+    flush(&f);
+    DIR *dir = opendir(f.path);
+    assert_non_null(dir);
+    while ((entry = readdir(dir)) != NULL) {
+        struct stat info;
+        if (strncmp(entry->d_name, "cache-", 6) != 0) continue;
+        assert_int_equal(fstatat(dirfd(dir), entry->d_name, &info, 0), 0);
+        assert_int_equal(info.st_mode & 0777, 0600);
+        files++;
+    }
+    closedir(dir);
+    assert_in_range(files, 2, 3); /* the database, its log, the log's index */
+    (void)umask(mask);
+    fixture_free(&f);
+}
+
 static void test_what_leaves_the_memory_leaves_the_disk(void **state)
 {
     (void)state;
@@ -865,6 +893,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_answers_come_back_after_a_restart),
+        cmocka_unit_test(test_only_the_owner_reads_what_is_on_disk),
         cmocka_unit_test(test_what_leaves_the_memory_leaves_the_disk),
         cmocka_unit_test(test_a_replaced_answer_always_has_a_row),
         cmocka_unit_test(test_each_model_finds_its_own_answers_again),

@@ -71,6 +71,7 @@ check 'an empty question' fails 2 'the question is empty' "$SOVEREIGN" query --q
 check 'a stop text of nothing' fails 2 '--stop: must be 1 to 1024 bytes' "$SOVEREIGN" query x --stop ''
 check 'depth beyond 8' fails 2 '--max-depth 9: must be' "$SOVEREIGN" query x --max-depth 9
 check 'an unknown mode of the gate' fails 2 'off, observe or enforce' "$SOVEREIGN" query x --gate on
+check 'a gate for all that is off' fails 2 '--gate observe or enforce' "$SOVEREIGN" serve --gate-all
 check 'a threshold above 1' fails 2 '--gate-mean 2: must be' "$SOVEREIGN" query x --gate-mean 2
 check 'two forms at once' fails 2 'not both' "$SOVEREIGN" query x --json --stream
 echo '{"weights": [[1]], "bias": [0, 0, 0]}' >"$TMPDIR/weights.json"
