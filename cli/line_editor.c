@@ -74,7 +74,8 @@ static unsigned char line_give_up(EditLine *edit, int character)
 
 static void line_signals_take(struct line_editor *editor)
 {
-    struct sigaction action = {.sa_handler = line_on_signal};
+    /* A write that a signal breaks off would count as output that failed; poll ends all the same. */
+    struct sigaction action = {.sa_handler = line_on_signal, .sa_flags = SA_RESTART};
     sigfillset(&action.sa_mask);
     for (int i = 0; i < LINE_SIGNALS; i++) sigaction(line_signals[i], &action, &editor->before[i]);
 }
