@@ -263,15 +263,26 @@ static struct node_message *take_first(struct fed_node *node)
     return message;
 }
 
+/* Of an encoded message: whether it has requests that may not have been met yet. */
+static bool brings_requests(const struct node_message *m)
+{
+    enum { AT_KIND = 1 };
+    return m->length > AT_KIND &&
+           (m->bytes[AT_KIND] == MESSAGE_REQUEST || m->bytes[AT_KIND] == MESSAGE_PRE_PREPARE);
+}
+
 /*
  * As many messages as are verified together: one by one when there are few, so that the first does not
- * wait for the last; else so many that it pays to ask other threads.
+ * wait for the last; else so many that it pays to ask other threads. What brings requests ends a
+ * group: they are known then, should the next message have them, too.
  */
 static int group_size(const struct fed_node *node)
 {
     int count = 0;
-    for (const struct node_message *m = node->first; m != NULL && count < NODE_GROUP; m = m->next)
-        count++;
+    bool more = true;
+    for (const struct node_message *m = node->first; more && m != NULL && count < NODE_GROUP;
+         m = m->next, count++)
+        more = !brings_requests(m);
     return count > CHECK_ALONE_MAX ? count : 1;
 }
 
@@ -322,4 +333,5 @@ void node_inbox_free(struct fed_node *node)
     sov_free(node->revoked);
     strbuf_free(&node->work);
     strbuf_free(&node->request);
+    strbuf_free(&node->encoded);
 }

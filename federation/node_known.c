@@ -23,10 +23,9 @@ static const uint8_t *bytes_of(const struct known_request *r)
 
 static uint32_t place_of(const uint8_t *bytes)
 {
-    uint64_t number = 0;
-    for (int i = 0; i < 8; i++) number |= (uint64_t)bytes[AT_NUMBER + i] << (8 * i);
-    /* Neighbouring numbers of one member fall into neighbouring places. */
-    return (uint32_t)((bytes[AT_SEAT] * 61ull + number) % KNOWN_PLACES);
+    /* The lowest byte of a number is enough: there are fewer places. */
+    return bytes[AT_SEAT] % MESSAGE_SEATS_MAX * KNOWN_PER_MEMBER +
+           bytes[AT_NUMBER] % KNOWN_PER_MEMBER;
 }
 
 static bool lookup(void *user, const uint8_t *bytes, uint32_t length,

@@ -16,7 +16,11 @@
 
 #include "federation/message.h"
 
-enum { KNOWN_PLACES = 1024, KNOWN_BYTES_MAX = 16 << 20 };
+enum {
+    KNOWN_PER_MEMBER = 64, /* as many as a member may have under way */
+    KNOWN_PLACES = MESSAGE_SEATS_MAX * KNOWN_PER_MEMBER,
+    KNOWN_BYTES_MAX = 16 << 20,
+};
 
 struct known_request;
 

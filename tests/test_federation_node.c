@@ -369,6 +369,30 @@ static void test_a_node_that_ends_says_so(void **state)
     }
 }
 
+static void test_beginning_without_memory(void **state)
+{
+    (void)state;
+    struct sov_errbuf err = {""};
+    struct waited waited;
+    char folder[PATH_MAX];
+    long n = 0;
+    inside_stop(&in, 1);
+    fed_path(&in.fed, 1, "", folder);
+    assert_int_equal(datadir_open(folder, &in.dirs[1], NULL), SOV_OK);
+    /* Others allocate, too: which allocation of the node's it hits is left to chance. */
+    for (; in.nodes[1] == NULL; n += 3) {
+        struct fed_node_options options = {.config = &in.fed.config, .dir = in.dirs[1]};
+        assert_true(n < 20000);
+        sov_mem_fail_after(n, false);
+        enum sov_error rc = fed_node_create(&options, &in.nodes[1], &err);
+        sov_mem_fail_after(-1, false);
+        if (rc != SOV_OK) assert_int_equal(rc, SOV_ERR_NOMEM);
+    }
+    assert_int_equal(fed_node_start(in.nodes[1], &err), SOV_OK);
+    propose(1, &waited, "{\"it\": \"works\"}");
+    assert_true(await(&waited) > 0);
+}
+
 /* Another key for node 3, beside the one it has; its public part in hexadecimal. */
 static void make_key(char path[PATH_MAX], char hex[65])
 {
@@ -565,6 +589,7 @@ int main(int argc, char **argv)
         TEST(test_each_replica_digests_a_pattern_once),
         TEST(test_proposals_are_bounded),
         TEST(test_a_node_that_ends_says_so),
+        TEST(test_beginning_without_memory),
         TEST(test_new_key_by_consent),
         TEST(test_flood_of_one_member),
     };

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Federations of real processes: what they survive. run-tests: serial seconds=600
+ * Federations of real processes: what they survive.
+ * run-tests: serial seconds=600
  *
  * FEDERATION_SECONDS (10) is for how long nodes are killed under load.
  */
