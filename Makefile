@@ -67,12 +67,13 @@ TOOL_SRCS := $(wildcard tools/*.c)
 TEST_SRCS := $(wildcard tests/test_*.c)
 ORACLE_SRCS := $(wildcard tests/oracle/*.c)
 FUZZ_SRCS := $(wildcard fuzz/fuzz_*.c)
+SIM_SRCS := $(wildcard sim/*.c)
 BENCH_SRCS := $(wildcard bench/*.c)
 MKMODEL_SRCS := $(wildcard tools/mkmodel/*.c)
 REPORT_SRCS := $(wildcard bench/report/*.c)
 # The last two are another machine's, to be formatted on every one.
 ALL_SRCS := $(LIB_SRCS) $(wildcard $(MAIN)) $(TOOL_SRCS) $(MKMODEL_SRCS) $(TEST_SRCS) $(ORACLE_SRCS) $(FUZZ_SRCS) $(BENCH_SRCS) \
-	$(REPORT_SRCS) $(wildcard kernels/neon/*.c tests/aarch64/*.c)
+	$(REPORT_SRCS) $(SIM_SRCS) $(wildcard kernels/neon/*.c tests/aarch64/*.c)
 GUIDE := $(wildcard models/guide.gguf)
 
 LIB := $(BUILD)/libsovereign.a
@@ -219,6 +220,16 @@ $(BUILD)/sovereign: $(MAIN:%.c=$(BUILD)/obj/%.o) $(LIB)
 $(TOOL_SRCS:tools/%.c=$(BUILD)/%): $(BUILD)/%: $(BUILD)/obj/tools/%.o $(LIB)
 	$(call link,$(CC),,$(LIBS))
 $(BUILD)/mkmodel: $(MKMODEL_SRCS:%.c=$(BUILD)/obj/%.o)
+# The simulator runs the production core. Its second build has planted faults in the core, to be found (pbft_mutation.h).
+$(BUILD)/simulate: $(SIM_SRCS:%.c=$(BUILD)/obj/%.o) $(LIB)
+	$(call link,$(CC),,$(LIBS))
+MUTANT_OBJS := $(patsubst %.c,$(BUILD)/mutants/%.o,$(SIM_SRCS) $(wildcard federation/message*.c federation/pbft*.c))
+$(BUILD)/simulate-mutants: $(MUTANT_OBJS) $(LIB)
+	$(call link,$(CC),,$(LIBS))
+$(BUILD)/mutants/%.o: %.c $(BUILD)/flags
+	@mkdir -p $(@D)
+	$(call say,cc $< (mutants))
+	$(Q)$(CC) $(ALL_CFLAGS) -DPBFT_MUTATIONS -c -o $@ $<
 # So that the test sees who calls these.
 $(BUILD)/tests/test_server_cache: TEST_LINK := -Wl,--wrap=tokenizer_encode,--wrap=tokenizer_encode_guarded,--wrap=engine_submit
 $(BUILD)/tests/%: $(BUILD)/obj/tests/%.o $(LIB)
@@ -261,4 +272,4 @@ clean:
 distclean: clean
 	rm -rf .deps tests/node/node_modules
 
--include $(ALL_SRCS:%.c=$(BUILD)/obj/%.d)
+-include $(ALL_SRCS:%.c=$(BUILD)/obj/%.d) $(MUTANT_OBJS:.o=.d)
