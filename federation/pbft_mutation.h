@@ -10,8 +10,8 @@
 #ifdef PBFT_MUTATIONS
 
 /* name, what is wrong with it */
-#define PBFT_MUTATION_LIST(X)                                                                      \
-    X(quorum_2f, "a quorum is 2 f")                                                                \
+#define PBFT_MUTATION_LIST(X)       \
+    X(quorum_2f, "a quorum is 2 f") \
     X(quorum_2f1, "a quorum is 2 f + 1, whatever n is")
 
 enum pbft_mutation {

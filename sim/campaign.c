@@ -12,7 +12,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { JOBS_MAX = 64 };
+enum { JOBS_MAX = 64, SHOWN_MAX = 20 };
 
 struct message_of_worker {
     uint64_t seed;
@@ -52,7 +52,11 @@ static void add(struct sim_summary *out, struct shared *shared,
     if (report->result.slowest_us > out->slowest_us) out->slowest_us = report->result.slowest_us;
     out->by_violation[report->result.violation]++;
     if (report->result.violation == SIM_OK) return;
-    if (out->violations++ == 0 || report->seed < out->first_seed) {
+    if (out->violations++ < SHOWN_MAX)
+        printf("seed %llu: VIOLATION of %s at %.3f ms: %s\n", (unsigned long long)report->seed,
+               sim_violation_name(report->result.violation), (double)report->result.at / 1000,
+               report->result.what);
+    if (out->violations == 1 || report->seed < out->first_seed) {
         out->first_seed = report->seed;
         out->first = report->result;
         atomic_store(&shared->stop_behind, report->seed);

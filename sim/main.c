@@ -231,20 +231,14 @@ static double seconds_now(void)
     return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
 }
 
-static void print_first(const struct sim_summary *summary)
-{
-    printf("seed %llu: VIOLATION of %s at %.3f ms: %s\n", (unsigned long long)summary->first_seed,
-           sim_violation_name(summary->first.violation), (double)summary->first.at / 1000,
-           summary->first.what);
-}
-
 static int run_many(const struct command *c)
 {
     struct sim_summary summary;
     const double began = seconds_now();
     bool good = sim_campaign_run(&c->campaign, &summary);
     const double took = seconds_now() - began;
-    if (summary.violations > 0) print_first(&summary);
+    if (summary.violations > 0)
+        printf("the first: --seed %llu\n", (unsigned long long)summary.first_seed);
     if (c->coverage) sim_summary_print(&summary);
     printf("%llu seeds, %llu violations, %.1f s, %.1f ms a seed and process\n",
            (unsigned long long)summary.runs, (unsigned long long)summary.violations, took,

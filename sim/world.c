@@ -253,6 +253,21 @@ static void begin_trickle(struct sim_world *world)
     }
 }
 
+/* A replica that lost its records votes again when the log is a window further: then there must be something to do. */
+static void trickle_on(struct sim_world *world)
+{
+    for (uint8_t seat = 0; seat < world->setup->seats; seat++) {
+        const struct sim_node *node = &world->nodes[seat];
+        if (!node->correct || !node->recovering) continue;
+        uint64_t others = sim_correct_seats(world) & ((1u << world->setup->nodes) - 1);
+        uint8_t who = sim_pick(&world->workload, others & ~((uint64_t)1 << seat));
+        world->trickle_left++;
+        sim_schedule(world, TRICKLE_US,
+                     &(struct sim_event){.kind = SIM_EVENT_SUBMIT, .node = who, .from = 1});
+        return;
+    }
+}
+
 static void on_look(struct sim_world *world)
 {
     char why[200] = "";
@@ -270,6 +285,8 @@ static void on_look(struct sim_world *world)
         sim_violate(world, SIM_LIVENESS, "%.1f s after healing: %s",
                     (double)world->setup->bound_us / 1e6, why);
         return;
+    } else if (world->trickle_left == 0) {
+        trickle_on(world);
     }
     sim_schedule(world, LOOK_US, &(struct sim_event){.kind = SIM_EVENT_LOOK});
 }
@@ -377,6 +394,7 @@ static void prepare(struct sim_world *world, const struct sim_plan *plan, const 
         memcpy(world->federation.bytes + 8 * i, &word, 8);
     }
     world->adversary = sim_random_of(seed, 3);
+    world->workload = sim_random_of(seed, 4);
     for (uint64_t from = 0; from < SIM_NODES_MAX; from++)
         for (uint64_t to = 0; to < SIM_NODES_MAX; to++)
             world->links[from][to].random = sim_random_of(seed, 10000 + from * 256 + to);
