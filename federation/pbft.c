@@ -181,7 +181,7 @@ enum sov_error pbft_create(const struct pbft_config *config, struct pbft **out,
     core->view_change_token = PBFT_NONE;
     core->token_last = core->token_durable = PBFT_RESTORED;
     core->number_next = 1;
-    core->recovering = config->amnesia;
+    core->recovering = config->amnesia && !PBFT_MUTATION(votes_after_amnesia);
     core->null_body.present = true;
     message_batch_digest(&config->federation, NULL, 0, NULL, &core->null_body.digest);
     pbft_members_set(core);

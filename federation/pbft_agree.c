@@ -131,7 +131,8 @@ static void vote_store(struct pbft_vote *vote, uint64_t view, const struct messa
 static bool matches(const struct pbft *core, const struct pbft_vote *votes, uint8_t seat,
                     uint64_t view, const struct message_digest *digest)
 {
-    return votes[seat].present && pbft_is_active(core, seat) && votes[seat].view == view &&
+    return votes[seat].present && pbft_is_active(core, seat) &&
+           (votes[seat].view == view || PBFT_MUTATION(votes_of_any_view)) &&
            message_digest_equal(&votes[seat].digest, digest);
 }
 
@@ -149,7 +150,7 @@ void pbft_on_pre_prepare(struct pbft *core, const struct message *message)
         pbft_view_change_start(core, core->view + 1);
         return;
     }
-    if (pbft_slot_current(core, slot)) {
+    if (pbft_slot_current(core, slot) && !PBFT_MUTATION(second_pre_prepare)) {
         if (message_digest_equal(&slot->proposal, &message->digest)) return;
         /* Two proposals under one signature: no need to wait for the time-out. */
         pbft_blame(core, message->sender, PBFT_FAULT_EQUIVOCATION);
@@ -192,7 +193,7 @@ static bool certify(const struct pbft *core, const struct pbft_vote *votes, uint
     uint32_t count = 0;
     for (uint32_t i = 0; i < core->n; i++)
         count += matches(core, votes, core->order[i], view, digest);
-    if (count < core->quorum) return false;
+    if (count < (PBFT_MUTATION(certified_with_f1) ? core->f + 1 : core->quorum)) return false;
     out->present = true;
     out->view = view;
     out->digest = *digest;
@@ -240,12 +241,12 @@ static void advance_proposal(struct pbft *core, struct pbft_slot *slot)
             slot->dirty = true; /* in a later step: this one has asked for enough */
     }
     if (slot->voted || !pbft_durable(core, slot->accept_token)) return;
-    if (!slot->certified && body->refused) {
+    if (!slot->certified && body->refused && !PBFT_MUTATION(verdict_ignored)) {
         pbft_blame(core, pbft_primary(core, core->view), PBFT_FAULT_INVALID_REQUEST);
         pbft_view_change_start(core, core->view + 1);
         return;
     }
-    if (!slot->certified && body->unjudged > 0) return;
+    if (!slot->certified && body->unjudged > 0 && !PBFT_MUTATION(verdict_ignored)) return;
     const bool proposes = pbft_is_primary(core) && !slot->certified;
     struct message *vote = vote_message(core, proposes ? MESSAGE_PRE_PREPARE : MESSAGE_PREPARE,
                                         slot, slot->proposal_view, &slot->proposal);

@@ -68,7 +68,7 @@ static void gather(struct pbft *core, uint64_t sequence, const struct message_di
     if (sequence <= core->low || sequence <= core->pending.sequence) return;
     for (int pass = 0; pass < 2; pass++) {
         if (pass == 1) {
-            if (count < core->quorum) return;
+            if (count < (PBFT_MUTATION(stable_with_f1) ? core->f + 1 : core->quorum)) return;
             core->pending.sequence = sequence;
             core->pending.digest = *digest;
             core->pending.count = 0;
@@ -177,7 +177,9 @@ void pbft_low_set(struct pbft *core, uint64_t low)
 void pbft_stable_adopt(struct pbft *core)
 {
     struct pbft_stable *pending = &core->pending;
-    if (pending->sequence <= core->low || pending->sequence > core->executed) return;
+    if (pending->sequence <= core->low || pending->sequence > core->executed ||
+        PBFT_MUTATION(window_never_moves))
+        return;
     const struct pbft_own_checkpoint *own = pbft_own_checkpoint(core, pending->sequence);
     if (own == NULL) return; /* passed long ago: a newer proof will come */
     if (!message_digest_equal(&own->head, &pending->digest)) {

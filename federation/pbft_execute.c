@@ -10,7 +10,9 @@
 static bool number_use(struct pbft *core, const struct message_request *request)
 {
     struct message_member *member = &core->members[request->seat];
-    if (!member->active || pbft_number_executed(core, request->seat, request->number)) return false;
+    if (!member->active || (pbft_number_executed(core, request->seat, request->number) &&
+                            !PBFT_MUTATION(executes_again)))
+        return false;
     if (request->number > member->number_last) {
         const uint64_t distance = request->number - member->number_last;
         if (distance > PBFT_NUMBERS_WINDOW || member->number_last == 0)
@@ -129,7 +131,9 @@ void pbft_execute_ready(struct pbft *core)
     struct pbft_body *body;
     const struct pbft_certificate *certificate;
     do {
-        while (may_execute(core) && find(core, core->executed + 1, &body, &certificate)) {
+        while (may_execute(core) && (find(core, core->executed + 1, &body, &certificate) ||
+                                     (PBFT_MUTATION(out_of_order) &&
+                                      find(core, core->executed + 2, &body, &certificate)))) {
             execute(core, body, certificate);
             note_in_slot(core, body, certificate);
             pbft_stable_adopt(core);

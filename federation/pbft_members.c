@@ -26,12 +26,15 @@ void pbft_members_set(struct pbft *core)
     assert(core->n >= PBFT_MEMBERS_MIN);
     core->f = pbft_faulty_max(core->n);
     core->quorum = pbft_quorum(core->n);
+    if (PBFT_MUTATION(quorum_2f)) core->quorum = 2 * core->f;
+    if (PBFT_MUTATION(quorum_2f1)) core->quorum = 2 * core->f + 1;
 }
 
 uint64_t pbft_sequence_max(const struct pbft *core)
 {
     const uint64_t high = core->low + core->config.limits.window;
-    return high < core->epoch_end ? high : core->epoch_end;
+    if (PBFT_MUTATION(epoch_without_end)) return high;
+    return (high < core->epoch_end ? high : core->epoch_end) + PBFT_MUTATION(watermark_off_by_one);
 }
 
 void pbft_config_effect(struct pbft *core)

@@ -10,9 +10,37 @@
 #ifdef PBFT_MUTATIONS
 
 /* name, what is wrong with it */
-#define PBFT_MUTATION_LIST(X)       \
-    X(quorum_2f, "a quorum is 2 f") \
-    X(quorum_2f1, "a quorum is 2 f + 1, whatever n is")
+#define PBFT_MUTATION_LIST(X)                                                                   \
+    X(quorum_2f, "a quorum is 2 f")                                                             \
+    X(quorum_2f1, "a quorum is 2 f + 1, whatever n is (the seed's rule: unsafe at n = 8)")      \
+    X(votes_of_any_view, "votes count whatever view they are for")                              \
+    X(sends_before_sync, "what depends on a record is sent before that is durable")             \
+    X(watermark_off_by_one, "the window is one sequence too wide")                              \
+    X(prepared_not_told, "a VIEW_CHANGE says nothing of what was prepared")                     \
+    X(prepared_not_proven, "a VIEW_CHANGE's prepared certificates need no quorum")              \
+    X(certified_with_f1, "f + 1 votes make a certificate")                                       \
+    X(null_though_prepared, "a new view begins with null batches, whatever was prepared")       \
+    X(lowest_view_wins, "of two prepared batches the one of the lower view goes on")            \
+    X(new_view_of_few, "a NEW_VIEW may stand on less than a quorum")                            \
+    X(no_join, "f + 1 who want another view are not joined")                                    \
+    X(no_back_off, "patience with primaries never grows")                                       \
+    X(no_patience_for_requests, "patience runs only for proposals, not for requests that wait") \
+    X(no_relay, "requests are sent once, and never relayed")                                    \
+    X(out_of_order, "what is committed is executed before what comes before it")                \
+    X(executes_again, "a number that was used may be used again")                               \
+    X(numbers_lost, "a view change forgets which numbers were used")                            \
+    X(second_pre_prepare, "a second proposal for the same place replaces the first")            \
+    X(verdict_ignored, "PREPARE is sent without waiting for verdicts, and against them")        \
+    X(stable_with_f1, "f + 1 CHECKPOINTs make a stable one")                                    \
+    X(window_never_moves, "stable checkpoints are not adopted")                                 \
+    X(forgets_accepted, "a restart forgets which proposals were accepted")                      \
+    X(forgets_prepared, "a restart forgets what was prepared")                                  \
+    X(forgets_view, "a restart forgets which view it was in or wanted")                         \
+    X(forgets_numbers, "a restart forgets which request numbers were used")                     \
+    X(votes_after_amnesia, "a replica that lost its records votes at once")                     \
+    X(votes_in_left_view, "a replica that wants a view goes on voting in the one before")       \
+    X(entries_not_proven, "fetched log entries need no certificate")                            \
+    X(epoch_without_end, "proposals go on past the end of a configuration")
 
 enum pbft_mutation {
     PBFT_MUTATION_none,

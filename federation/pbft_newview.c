@@ -34,7 +34,10 @@ void pbft_select(const struct pbft_view_change *changes, uint64_t sources,
             const uint64_t i = prepared.sequence - out->low - 1;
             assert(i < PBFT_WINDOW_MAX); /* its VIEW_CHANGE's own low is not above ours */
             if (prepared.sequence > out->high) out->high = prepared.sequence;
-            if (!out->null[i] && out->views[i] >= prepared.view) continue;
+            if (PBFT_MUTATION(null_though_prepared)) continue;
+            if (!out->null[i] && (PBFT_MUTATION(lowest_view_wins) ? out->views[i] <= prepared.view
+                                                                  : out->views[i] >= prepared.view))
+                continue;
             out->null[i] = false;
             out->views[i] = prepared.view;
             out->digests[i] = prepared.digest;
@@ -133,6 +136,8 @@ static void enter(struct pbft *core)
     core->next_sequence = last + 1;
     for (uint32_t seat = 0; seat < MESSAGE_SEATS_MAX; seat++)
         if (core->waiting[seat].view <= core->view) core->waiting[seat].present = false;
+    for (uint8_t seat = 0; seat < MESSAGE_SEATS_MAX && PBFT_MUTATION(numbers_lost); seat++)
+        core->members[seat].number_last = core->members[seat].numbers_below = 0;
     pbft_timer_stop(core, PBFT_TIMER_VIEW);
     if (!core->started) return;
     for (uint32_t seat = 0; seat < MESSAGE_SEATS_MAX; seat++)
@@ -255,7 +260,8 @@ void pbft_on_new_view(struct pbft *core, const struct message *message)
     uint32_t count = 0;
     for (uint32_t i = 0; i < message->new_view.count; i++)
         count += pbft_is_active(core, message->new_view.references[i].seat);
-    if (count < core->quorum || count != message->new_view.count) {
+    if ((count < core->quorum && !PBFT_MUTATION(new_view_of_few)) ||
+        count != message->new_view.count) {
         pbft_blame(core, message->sender, PBFT_FAULT_NEW_VIEW);
         return;
     }

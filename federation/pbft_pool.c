@@ -314,7 +314,7 @@ static bool relay(struct pbft *core, const struct pbft_queue *queue, struct pbft
     else if (entry->marked != core->view + 1 && (entry->age & (entry->age - 1)) == 0 &&
              primary != core->self)
         to = primary;
-    if (to == PBFT_NOBODY) return false;
+    if (to == PBFT_NOBODY || PBFT_MUTATION(no_relay)) return false;
     struct message *message = pbft_message_new(core, MESSAGE_REQUEST);
     pbft_pool_request(queue, entry, message);
     pbft_send(core, to, message);

@@ -26,6 +26,7 @@
 
 #include "federation/message_private.h"
 #include "federation/pbft.h"
+#include "federation/pbft_mutation.h"
 
 enum {
     PBFT_MEMBER_REQUESTS_BYTES =
@@ -331,7 +332,7 @@ void pbft_sign_vote(struct pbft *core, enum message_kind kind, uint64_t view, ui
                     uint8_t signature[MESSAGE_SIGNATURE_BYTES]);
 static inline bool pbft_durable(const struct pbft *core, uint64_t token)
 {
-    return token <= core->token_durable;
+    return token <= core->token_durable || PBFT_MUTATION(sends_before_sync);
 }
 /* Whether a certificate has a quorum of the configuration in force. */
 bool pbft_certified(const struct pbft *core, const struct message_certificate *certificate);
@@ -389,7 +390,8 @@ void pbft_on_vote(struct pbft *core, const struct message *message);
 void pbft_slots_advance(struct pbft *core);
 static inline bool pbft_slot_current(const struct pbft *core, const struct pbft_slot *slot)
 {
-    return slot->proposed && slot->proposal_view == core->view && !core->changing;
+    return slot->proposed && (PBFT_MUTATION(votes_in_left_view) ||
+                              (slot->proposal_view == core->view && !core->changing));
 }
 
 /* pbft_execute.c */

@@ -94,6 +94,7 @@ static enum sov_error restore_new_view(struct pbft *core, const struct message *
     if (message_epoch(record->view) != core->epoch || record->view < core->view ||
         (record->view == core->view && !core->changing))
         return SOV_OK;
+    if (PBFT_MUTATION(forgets_view)) return SOV_OK;
     if (!pbft_new_view_restore(core, record))
         return damaged(record, err, "the view changes it stands on are not there");
     return SOV_OK;
@@ -151,16 +152,22 @@ enum sov_error pbft_restore(struct pbft *core, const struct message *record, str
     switch (record->kind) {
     case MESSAGE_NUMBERS:
         core->restored_numbers = true;
+        if (PBFT_MUTATION(forgets_numbers)) return SOV_OK;
         core->number_next = record->sequence + 1;
         core->number_reserved = core->number_granted = record->sequence;
         return SOV_OK;
     case MESSAGE_SNAPSHOT: return restore_snapshot(core, record, err);
     case MESSAGE_STABLE: return restore_stable(core, record, err);
     case MESSAGE_LOG_ENTRY: return restore_entry(core, record, err);
-    case MESSAGE_VIEW_CHANGE: return restore_view_change(core, record, err);
+    case MESSAGE_VIEW_CHANGE:
+        return PBFT_MUTATION(forgets_view) ? SOV_OK : restore_view_change(core, record, err);
     case MESSAGE_NEW_VIEW: return restore_new_view(core, record, err);
-    case MESSAGE_PREPARED: restore_prepared(core, record); return SOV_OK;
-    case MESSAGE_PRE_PREPARE: restore_pre_prepare(core, record); return SOV_OK;
+    case MESSAGE_PREPARED:
+        if (!PBFT_MUTATION(forgets_prepared)) restore_prepared(core, record);
+        return SOV_OK;
+    case MESSAGE_PRE_PREPARE:
+        if (!PBFT_MUTATION(forgets_accepted)) restore_pre_prepare(core, record);
+        return SOV_OK;
     default: return damaged(record, err, "is not a kind that is stored");
     }
 }

@@ -110,7 +110,7 @@ void pbft_on_log_entry(struct pbft *core, uint8_t from, const struct message *me
     if (sequence <= core->executed || sequence > core->executed + core->config.transfer_window ||
         sequence > core->epoch_end)
         return;
-    if (!pbft_certified(core, &message->certificate)) {
+    if (!pbft_certified(core, &message->certificate) && !PBFT_MUTATION(entries_not_proven)) {
         pbft_blame(core, from, PBFT_FAULT_CERTIFICATE);
         distrust(core, from);
         return;

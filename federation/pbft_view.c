@@ -47,7 +47,8 @@ static void make_own(struct pbft *core)
     if (votes > 0) memcpy(own->bytes, core->stable.votes, votes);
     for (uint64_t s = core->low + 1; s <= core->low + core->config.limits.window; s++) {
         const struct pbft_slot *slot = &core->slots[s % core->config.limits.window];
-        if (slot->sequence != s || !slot->prepared.present) continue;
+        if (slot->sequence != s || !slot->prepared.present || PBFT_MUTATION(prepared_not_told))
+            continue;
         const struct message_prepared prepared = {
             .view = slot->prepared.view,
             .sequence = s,
@@ -96,7 +97,7 @@ bool pbft_view_change_valid(const struct pbft *core, const struct message *messa
             prepared.sequence > message->sequence + core->config.limits.window ||
             prepared.sequence > core->epoch_end || prepared.view >= message->view ||
             message_epoch(prepared.view) != core->epoch ||
-            !pbft_certified(core, &prepared.certificate))
+            (!pbft_certified(core, &prepared.certificate) && !PBFT_MUTATION(prepared_not_proven)))
             return false;
     }
     return true;
@@ -193,7 +194,7 @@ void pbft_on_view_change(struct pbft *core, const struct message *message)
         pbft_send(core, message->sender, help);
     }
     const uint64_t join = wanted_by(core, core->f + 1);
-    if (join > core->view) pbft_view_change_start(core, join);
+    if (join > core->view && !PBFT_MUTATION(no_join)) pbft_view_change_start(core, join);
 }
 
 static bool slot_waits(const struct pbft *core)
@@ -217,7 +218,8 @@ static bool behind(const struct pbft *core)
 static uint64_t patience(const struct pbft *core)
 {
     uint64_t delay = core->config.view_timeout_ms;
-    for (uint32_t i = 1; i < core->failed_views && delay < core->config.view_timeout_ms_max; i++)
+    for (uint32_t i = PBFT_MUTATION(no_back_off) ? UINT32_MAX : 1;
+         i < core->failed_views && delay < core->config.view_timeout_ms_max; i++)
         delay *= 2;
     return delay < core->config.view_timeout_ms_max ? delay : core->config.view_timeout_ms_max;
 }
@@ -249,7 +251,8 @@ void pbft_view_timer(struct pbft *core)
     }
     if (core->timer_set[PBFT_TIMER_VIEW] && target_waits(core) && !behind(core)) return;
     if (!behind(core)) {
-        core->target_request = pbft_pool_oldest(core, &core->target_seat, &core->target);
+        core->target_request = !PBFT_MUTATION(no_patience_for_requests) &&
+                               pbft_pool_oldest(core, &core->target_seat, &core->target);
         if (!core->target_request) core->target = core->executed + 1;
         if (core->target_request || slot_waits(core)) {
             pbft_timer_set(core, PBFT_TIMER_VIEW, patience(core));

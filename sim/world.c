@@ -137,6 +137,8 @@ static void wipe(struct sim_world *world, const struct sim_entry *entry)
 {
     sim_count(world, SIM_COUNT_WIPED);
     sim_disk_wipe(&world->nodes[entry->seat], entry->value != 0);
+    /* It may vote in a view that it left, which a budget of f faulty seats with it among them covers. */
+    world->left_view[entry->seat] = 0;
 }
 
 static void set_disk_full(struct sim_world *world, uint8_t seat, bool full)
