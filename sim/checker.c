@@ -96,13 +96,12 @@ static void note_commit(struct sim_node *node, const struct message *m)
     uint32_t among = 0;
     for (uint32_t i = 0; i < members->count; i++) among += faulty >> members->members[i].seat & 1;
     if ((uint32_t)__builtin_popcountll(*seats) + among < sim_quorum(members->count)) return;
+    /* A place may move when another one is made: one at a time. */
     bool fresh;
     uint64_t *view = sim_map_at(&world->fixed, sim_key(NULL, 0, 8, m->sequence, 0), &fresh);
-    uint64_t *digest = sim_map_at(&world->fixed, sim_key(NULL, 0, 9, m->sequence, 0), NULL);
-    view = sim_map_at(&world->fixed, sim_key(NULL, 0, 8, m->sequence, 0), NULL);
-    uint64_t hash = sim_key(&m->digest, sizeof m->digest, 10, 0, 0);
     if (fresh || m->view < *view) *view = m->view;
-    if (*digest == 0) *digest = hash;
+    uint64_t *digest = sim_map_at(&world->fixed, sim_key(NULL, 0, 9, m->sequence, 0), &fresh);
+    if (fresh) *digest = sim_key(&m->digest, sizeof m->digest, 10, 0, 0);
 }
 
 static void check_fixed(struct sim_node *node, const struct message *m)

@@ -23,7 +23,8 @@ void sim_check_submitted(struct sim_node *node, const struct message *message, b
     if (invalid) world->misused |= (uint64_t)1 << node->seat;
     bool fresh;
     uint64_t *by_number = sim_map_at(&world->request_index, number_key(node, r->number), &fresh);
-    if (!fresh && !(world->setup->wiped >> node->seat & 1))
+    if (!fresh && !(world->setup->wiped >> node->seat & 1) &&
+        world->requests[*by_number - 1].outcome != PBFT_BUSY)
         sim_violate(world, SIM_CONTRADICTION, "%u uses number %llu for a second request",
                     node->seat, (unsigned long long)r->number);
     *by_number = world->request_count + 1;

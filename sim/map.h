@@ -17,7 +17,7 @@ struct sim_map {
     size_t capacity, count;
 };
 
-/* The value's place, made with 0 when the key is new (then *fresh, if asked for). Ends the program without memory. */
+/* The value's place until the next call, made with 0 when the key is new (then *fresh, if asked for). */
 uint64_t *sim_map_at(struct sim_map *map, uint64_t key, bool *fresh);
 /* NULL: not there. */
 const uint64_t *sim_map_find(const struct sim_map *map, uint64_t key);

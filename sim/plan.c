@@ -201,6 +201,14 @@ static void draw_setup(const struct sim_options *options, struct sim_random *ran
     s->validity = sim_chance(random, 500);
     s->delay_us_min = ONE_OF(random, 50, 200, 1000);
     s->delay_us_max = s->delay_us_min + ONE_OF(random, 100, 1000, 5000);
+    if (!options->calm && sim_chance(random, 70)) {
+        /* A network so slow that only growing patience gets anything through: a round takes several time-outs. */
+        s->view_timeout_ms = 100;
+        s->resend_ms = 25;
+        s->view_timeout_ms_max = 100 * ONE_OF(random, 16, 32);
+        s->delay_us_min = (uint32_t)sim_between(random, 40, 80) * MS;
+        s->delay_us_max = s->delay_us_min + 10 * MS;
+    }
     if (!options->calm) {
         s->loss = ONE_OF(random, 0, 0, 5, 20, 50);
         s->duplicate = ONE_OF(random, 0, 0, 10, 50);

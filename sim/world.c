@@ -258,6 +258,8 @@ static void begin_trickle(struct sim_world *world)
 /* A replica that lost its records votes again when the log is a window further: then there must be something to do. */
 static void trickle_on(struct sim_world *world)
 {
+    if (world->now < world->trickle_next) return;
+    world->trickle_next = world->now + 1000ull * world->setup->view_timeout_ms;
     for (uint8_t seat = 0; seat < world->setup->seats; seat++) {
         const struct sim_node *node = &world->nodes[seat];
         if (!node->correct || !node->recovering) continue;

@@ -258,6 +258,7 @@ struct sim_world {
     struct sim_epoch epochs[SIM_EPOCHS_MAX];
     uint64_t left_view[SIM_NODES_MAX];
     uint32_t trickle_left;
+    uint64_t trickle_next;
     uint64_t misused; /* correct seats that were made to submit an invalid request */
 
     struct sim_trace trace;
