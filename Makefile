@@ -7,6 +7,7 @@
 # make test     runs every test; TEST=pattern selects (unit/test_base_pool, e2e, ...), FUZZ_SECONDS=15 per fuzz target
 # make soak     half an hour of mixed load with AddressSanitizer (SOAK_SECONDS=)
 # make fuzz     fuzzes for longer (FUZZ_SECONDS=600);  make bench  measures beside llama.cpp (BENCH_ARGS=)
+# make simulate runs the federation under simulated faults (SEEDS=20000)
 # make tune     measures the kernels of this CPU and writes its table, kernels/tuning/NAME.h
 # make install  PREFIX=/usr/local DESTDIR=;  make format, make lint, make clean
 #
@@ -20,6 +21,7 @@ SAN ?=
 AMX ?=
 PREFIX ?= /usr/local
 PORT ?= 8080
+SEEDS ?= 20000
 comma := ,
 BUILD := build$(if $(SAN),-$(subst $(comma),-,$(SAN)))$(if $(AMX),-amx-$(AMX))
 DEPS_DIR := $(if $(SOVEREIGN_DEPS),$(SOVEREIGN_DEPS),.deps)
@@ -96,7 +98,7 @@ say = $(if $(V),@:,@echo '  $1')
 SUB = --no-print-directory $(if $(filter -j% --jobserver%,$(MAKEFLAGS)),,-j$(shell nproc))
 export SETUP
 
-.PHONY: all run chat federation test soak fuzz bench tune install format lint clean distclean
+.PHONY: all run chat federation test soak fuzz simulate bench tune install format lint clean distclean
 .PHONY: binaries tests aarch64 oracles oracle fuzzers fuzz-binaries benches lint-files FORCE
 .SECONDARY:
 .DELETE_ON_ERROR:
@@ -139,6 +141,12 @@ fuzz:
 	@$(MAKE) $(SUB) fuzzers
 	@BUILD=$(BUILD) FUZZ_SECONDS=$${FUZZ_SECONDS:-600} scripts/run-tests fuzz/$(TEST)
 
+# As many runs of a simulated federation as a release wants to see.
+simulate:
+	@scripts/setup test
+	@$(MAKE) $(SUB) $(BUILD)/simulate
+	$(BUILD)/simulate --seeds 1..$(SEEDS) --jobs $(shell nproc) --coverage
+
 bench:
 	@scripts/setup bench
 	@scripts/oracle tools
@@ -157,7 +165,7 @@ install: all
 	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/doc/sovereign LICENSE CHANGELOG.md $(wildcard README.md docs/*.md)
 
 binaries: $(PROGRAMS) $(LIB)
-tests: $(TESTS)
+tests: $(TESTS) $(if $(SAN),,$(BUILD)/simulate $(BUILD)/simulate-mutants)
 soak-binaries: $(BUILD)/mkmodel $(BUILD)/tests/test_soak
 oracles: $(ORACLES)
 benches: $(BENCHES)

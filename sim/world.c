@@ -129,7 +129,9 @@ static void come_up(struct sim_world *world, uint8_t seat, bool amnesia)
     both_faces(world, seat, faces);
     for (int i = 0; i < 2 && faces[i] != NULL; i++) {
         if (amnesia) faces[i]->recovering = true;
-        if (--faces[i]->down == 0) sim_node_start(faces[i], faces[i]->recovering);
+        /* Once it has written something down, its store tells by itself what is missing. */
+        if (--faces[i]->down == 0)
+            sim_node_start(faces[i], faces[i]->recovering && faces[i]->disk.count == 0);
     }
 }
 
