@@ -205,6 +205,7 @@ static void draw_setup(const struct sim_options *options, struct sim_random *ran
         /* A network so slow that only growing patience gets anything through: a round takes several time-outs. */
         s->view_timeout_ms = 100;
         s->resend_ms = 25;
+        s->transfer_window = 16;
         s->view_timeout_ms_max = 100 * ONE_OF(random, 16, 32);
         s->delay_us_min = (uint32_t)sim_between(random, 40, 80) * MS;
         s->delay_us_max = s->delay_us_min + 10 * MS;
