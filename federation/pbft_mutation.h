@@ -18,11 +18,11 @@
     X(watermark_off_by_one, "the window is one sequence too wide")                              \
     X(prepared_not_told, "a VIEW_CHANGE says nothing of what was prepared")                     \
     X(prepared_not_proven, "a VIEW_CHANGE's prepared certificates need no quorum")              \
-    X(certified_with_f1, "f + 1 votes make a certificate")                                       \
+    X(certified_with_f1, "f + 1 votes make a certificate")                                      \
     X(null_though_prepared, "a new view begins with null batches, whatever was prepared")       \
     X(lowest_view_wins, "of two prepared batches the one of the lower view goes on")            \
     X(new_view_of_few, "a NEW_VIEW may stand on less than a quorum")                            \
-    X(no_join, "f + 1 who want another view are not joined")                                    \
+    X(no_join, "who wants a later view is neither joined nor counted")                          \
     X(no_back_off, "patience with primaries never grows")                                       \
     X(no_patience_for_requests, "patience runs only for proposals, not for requests that wait") \
     X(no_relay, "requests are sent once, and never relayed")                                    \

@@ -243,7 +243,8 @@ void pbft_view_timer(struct pbft *core)
         for (uint32_t i = 0; i < core->n; i++) {
             const struct pbft_view_change *latest = &core->latest[core->order[i]];
             wanting += core->order[i] != core->self && latest->present &&
-                       latest->message.view >= core->view;
+                       (PBFT_MUTATION(no_join) ? latest->message.view == core->view
+                                               : latest->message.view >= core->view);
         }
         if (wanting >= core->quorum && !core->timer_set[PBFT_TIMER_VIEW])
             pbft_timer_set(core, PBFT_TIMER_VIEW, patience(core));

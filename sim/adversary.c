@@ -126,7 +126,8 @@ static bool twist(struct sim_node *from, uint8_t to, struct message *m)
     if (m->kind == MESSAGE_PRE_PREPARE) {
         if (sim_in_force(world, SIM_OTHER_PROPOSAL, seat, to))
             return sim_forge_proposal(from, m, false);
-        if (sometimes && sim_in_force(world, SIM_BAD_PROPOSAL, seat, SIM_SEATS_MAX))
+        /* Every second one, and that to all. */
+        if (m->sequence % 2 == 0 && sim_in_force(world, SIM_BAD_PROPOSAL, seat, SIM_SEATS_MAX))
             return sim_forge_proposal(from, m, true);
     }
     if ((m->kind == MESSAGE_PREPARE || m->kind == MESSAGE_COMMIT) &&

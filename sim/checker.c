@@ -126,6 +126,11 @@ static void check_phase(struct sim_node *node, const struct message *m)
                     sizeof m->digest))
         return;
     if (m->view < world->left_view[node->seat]) contradiction(node, m, "having left that view");
+    /* A primary sends PREPARE only for what its NEW_VIEW took over from the views before. */
+    const struct sim_epoch *members = &world->epochs[message_epoch(m->view)];
+    if (m->kind == MESSAGE_PREPARE && members->count > 0 &&
+        members->members[(uint32_t)m->view % members->count].seat == node->seat)
+        sim_count(world, SIM_COUNT_NEW_VIEW_PROPOSALS);
     if (beyond_f(world)) return;
     if (commit && !quorum_signed(world, MESSAGE_PREPARE, m))
         unproven(node, m, "and no quorum has prepared it");
@@ -179,6 +184,10 @@ static bool certificate_good(const struct sim_world *world, enum message_kind ki
 
 void sim_check_persisted(struct sim_node *node, const struct message *m)
 {
+    const uint32_t epoch = message_epoch(m->view);
+    if (m->kind == MESSAGE_NEW_VIEW && epoch < SIM_EPOCHS_MAX &&
+        m->new_view.count < sim_quorum(node->world->epochs[epoch].count))
+        unproven(node, m, "which stands on too few");
     enum message_kind kind = m->kind == MESSAGE_STABLE     ? MESSAGE_CHECKPOINT
                              : m->kind == MESSAGE_PREPARED ? MESSAGE_PREPARE
                                                            : 0;

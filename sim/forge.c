@@ -59,19 +59,24 @@ static uint64_t some_number(struct sim_node *node)
     return next + sim_between(random, 1, 3);
 }
 
-/* One more request at the batch's end: invalid, forged, not canonical, or with a number from nowhere. */
+/*
+ * One more request at the batch's end: invalid, not canonical, or forged. The same for all who get this proposal, by a
+ * generator of its own: it is to be accepted, not to be noticed as two proposals.
+ */
 static bool add_bad_request(struct sim_node *node, struct message *m)
 {
     struct sim_world *world = node->world;
-    struct sim_random *random = &world->adversary;
+    struct sim_random random = sim_random_of(world->setup->seed, sim_mix(m->view) ^ m->sequence);
     static const char *const texts[] = {"{\"bad\":1}", "{\"bad\":1}", "{ \"n\": 1}", "{\"n\":1}"};
-    uint64_t which = sim_below(random, 4);
-    uint8_t seat = which == 3 ? sim_pick(random, sim_correct_seats(world)) : node->seat;
+    const uint64_t which = sim_below(&random, 4);
+    const uint64_t number = ((uint64_t)1 << 40) + 64 * m->sequence;
+    uint8_t seat = which == 3 ? sim_pick(&random, sim_correct_seats(world)) : node->seat;
     struct strbuf bytes = {0};
-    bool made = strbuf_append(&bytes, m->batch.bytes, m->batch.length) &&
-                make_request(node, seat, some_number(node), texts[which], &bytes) &&
-                set_batch(node, m, (const uint8_t *)bytes.data, (uint32_t)bytes.length,
-                          m->batch.request_count + 1);
+    uint32_t count = m->batch.request_count;
+    if (count >= world->setup->limits.batch_requests_max) count = 0; /* instead of the others */
+    bool made = strbuf_append(&bytes, m->batch.bytes, count > 0 ? m->batch.length : 0) &&
+                make_request(node, seat, number, texts[which], &bytes) &&
+                set_batch(node, m, (const uint8_t *)bytes.data, (uint32_t)bytes.length, count + 1);
     strbuf_free(&bytes);
     return made;
 }
@@ -110,7 +115,7 @@ static uint32_t put_votes(struct sim_node *node, const struct message_digest *di
 {
     struct sim_world *world = node->world;
     uint32_t count = 0;
-    const bool with_others = sim_chance(&world->adversary, 200);
+    const bool with_others = sim_chance(&world->adversary, 30);
     for (uint8_t seat = 0; seat < world->setup->seats; seat++) {
         if (!(node->active >> seat & 1)) continue;
         if (!sim_is_byzantine(world, seat) && !with_others) continue;
@@ -138,22 +143,23 @@ bool sim_forge_certificate(struct sim_node *node, struct message *m)
     return true;
 }
 
-/* Prepared what never was: with a certificate of friends only. */
+/* Prepared what never was, in the view before: null batches, with certificates of friends only. */
 static void put_forged(struct sim_node *node, struct message *m)
 {
     struct sim_world *world = node->world;
     struct message_vote votes[MESSAGE_SEATS_MAX];
     struct message_digest digest;
-    struct message_prepared forged = {
-        .view = m->view - 1,
-        .sequence = m->sequence + 1 + sim_below(&world->adversary, world->setup->limits.window)};
-    message_batch_digest(&world->federation, NULL, 0, NULL, &forged.digest);
-    message_vote_digest(MESSAGE_PREPARE, &world->federation, forged.view, forged.sequence,
-                        &forged.digest, &digest);
-    forged.certificate = (struct message_certificate){votes, put_votes(node, &digest, votes)};
-    uint32_t length = 0;
-    message_prepared_put(&forged, world->work, &length);
-    m->prepared = (struct message_prepared_list){world->work, length, 1};
+    uint32_t length = 0, count = 0;
+    for (uint32_t i = 0; i < world->setup->limits.window / 2; i++) {
+        struct message_prepared forged = {.view = m->view - 1, .sequence = m->sequence + 1 + i};
+        message_batch_digest(&world->federation, NULL, 0, NULL, &forged.digest);
+        message_vote_digest(MESSAGE_PREPARE, &world->federation, forged.view, forged.sequence,
+                            &forged.digest, &digest);
+        forged.certificate = (struct message_certificate){votes, put_votes(node, &digest, votes)};
+        message_prepared_put(&forged, world->work, &length);
+        count++;
+    }
+    m->prepared = (struct message_prepared_list){world->work, length, count};
 }
 
 /* Every second prepared batch, or none; or an older checkpoint. */
