@@ -20,7 +20,6 @@
     X(prepared_not_proven, "a VIEW_CHANGE's prepared certificates need no quorum")              \
     X(certified_with_f1, "f + 1 votes make a certificate")                                      \
     X(null_though_prepared, "a new view begins with null batches, whatever was prepared")       \
-    X(lowest_view_wins, "of two prepared batches the one of the lower view goes on")            \
     X(new_view_of_few, "a NEW_VIEW may stand on less than a quorum")                            \
     X(no_join, "who wants a later view is neither joined nor counted")                          \
     X(no_back_off, "patience with primaries never grows")                                       \

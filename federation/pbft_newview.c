@@ -35,9 +35,7 @@ void pbft_select(const struct pbft_view_change *changes, uint64_t sources,
             assert(i < PBFT_WINDOW_MAX); /* its VIEW_CHANGE's own low is not above ours */
             if (prepared.sequence > out->high) out->high = prepared.sequence;
             if (PBFT_MUTATION(null_though_prepared)) continue;
-            if (!out->null[i] && (PBFT_MUTATION(lowest_view_wins) ? out->views[i] <= prepared.view
-                                                                  : out->views[i] >= prepared.view))
-                continue;
+            if (!out->null[i] && out->views[i] >= prepared.view) continue;
             out->null[i] = false;
             out->views[i] = prepared.view;
             out->digests[i] = prepared.digest;

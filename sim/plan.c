@@ -301,6 +301,28 @@ static void draw_fault(struct sim_random *random, struct sim_plan *plan, bool by
     add(plan, entry);
 }
 
+/*
+ * One short cut after another, each about as long as patience with a primary: views end half-way, with batches prepared
+ * here and there, and their certificates in the wrong places.
+ */
+static void draw_storm(struct sim_random *random, struct sim_plan *plan)
+{
+    const struct sim_setup *s = &plan->setup;
+    const uint64_t all = ((uint64_t)1 << s->seats) - 1,
+                   patience = (uint64_t)s->view_timeout_ms * MS;
+    uint64_t at = 0;
+    for (int i = 0; i < 60 && at < s->chaos_us; i++) {
+        struct sim_entry entry = {.at = at, .kind = SIM_PARTITION, .mask = sim_some(random, all)};
+        entry.seat = sim_pick(random, all);
+        if (sim_chance(random, 300)) entry.kind = SIM_ONE_WAY;
+        if (sim_chance(random, 150)) entry.kind = SIM_CRASH;
+        entry.lasts = sim_between(random, patience / 8, 2 * patience);
+        at += sim_between(random, patience / 8, entry.lasts);
+        if (entry.at + entry.lasts > s->chaos_us) entry.lasts = s->chaos_us - entry.at;
+        add(plan, entry);
+    }
+}
+
 static void draw_requests(struct sim_random *random, struct sim_plan *plan)
 {
     const struct sim_setup *s = &plan->setup;
@@ -345,6 +367,7 @@ void sim_plan_make(const struct sim_options *options, struct sim_plan *out)
     if (!options->calm) {
         uint32_t benign = (uint32_t)sim_below(&random, 14);
         for (uint32_t i = 0; i < benign; i++) draw_fault(&random, out, false);
+        if (sim_chance(&random, 200)) draw_storm(&random, out);
         if (out->setup.byzantine != 0) {
             uint32_t evil = (uint32_t)sim_between(&random, 2, 10);
             for (uint32_t i = 0; i < evil; i++) draw_fault(&random, out, true);
