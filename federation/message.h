@@ -36,11 +36,9 @@ enum {
     MESSAGE_DIGEST_BYTES = 32,    /* BLAKE2b-256 */
     MESSAGE_SIGNATURE_BYTES = 64, /* Ed25519 */
     MESSAGE_KEY_BYTES = 32,       /* Ed25519 public key */
-    MESSAGE_ADDRESS_MAX =
-        128, /* bytes of a member's network address, which the core does not read */
-    MESSAGE_SEATS_MAX =
-        64, /* members a federation can have; sets of seats are bits of a uint64_t */
-    MESSAGE_CHANGES_MAX = 16, /* configuration changes decided and not yet in force */
+    MESSAGE_ADDRESS_MAX = 128,    /* bytes of a network address, which the core does not read */
+    MESSAGE_SEATS_MAX = 64,       /* sets of seats are bits of a uint64_t */
+    MESSAGE_CHANGES_MAX = 16,     /* configuration changes decided and not yet in force */
 
     PBFT_PATTERN_BYTES_MAX = 64 << 10,  /* canonical JSON of one pattern */
     PBFT_REQUEST_PATTERNS_MAX = 512,    /* patterns in one request, under one signature */
@@ -55,30 +53,51 @@ struct message_digest {
     uint8_t bytes[MESSAGE_DIGEST_BYTES];
 };
 
+/*
+ * Which fields of struct message each kind has:
+ *
+ *     REQUEST            batch: the one request. Signed by its member, not by who relays it
+ *     PRE_PREPARE        view, sequence, digest, batch, signature. Is its primary's PREPARE, too
+ *     PREPARE, COMMIT    view, sequence, digest, signature
+ *     CHECKPOINT         view (its epoch only), sequence, digest (chain head), signature
+ *     STABLE             the same, with a certificate instead: a quorum's CHECKPOINTs
+ *     VIEW_CHANGE        view: the one wanted; sequence, digest, certificate: the sender's stable checkpoint;
+ *                        prepared, signature; identity: the digest of it all
+ *     NEW_VIEW           view, new_view: whose VIEW_CHANGEs it stands on; signature
+ *     LOG_ENTRY          view, sequence, digest, batch, certificate: a quorum's COMMITs
+ *
+ * not signed, believed of the link's peer or checked by digest:
+ *
+ *     STATUS             view, sequence (stable), status
+ *     FETCH_LOG          sequence, count: LOG_ENTRYs wanted
+ *     FETCH_BATCH        sequence, digest: content wanted
+ *     BATCH              sequence, digest, batch
+ *     FETCH_VIEW_CHANGE  view, seat, digest: its identity. The answer is that message
+ *
+ * and only ever written down:
+ *
+ *     PREPARED           view, sequence, digest, certificate: a quorum's PREPAREs
+ *     SNAPSHOT           view (its epoch only), sequence, digest (chain head), snapshot
+ *     NUMBERS            sequence: own request numbers up to this one may have been used
+ */
 enum message_kind {
-    MESSAGE_REQUEST = 1, /* batch: the one request; signed by its member, not by who relays it */
-    MESSAGE_PRE_PREPARE =
-        2, /* view, sequence, digest, batch, signature. Is the primary's PREPARE, too */
-    MESSAGE_PREPARE = 3,    /* view, sequence, digest, signature */
-    MESSAGE_COMMIT = 4,     /* view, sequence, digest, signature */
-    MESSAGE_CHECKPOINT = 5, /* view (its epoch only), sequence, digest (chain head), signature */
-    MESSAGE_STABLE = 6,     /* the same with a certificate instead: a quorum's CHECKPOINTs */
-    MESSAGE_VIEW_CHANGE =
-        7, /* view: the one wanted. sequence, digest, certificate: the sender's stable
-                                       checkpoint. prepared. signature. identity: digest of it all */
-    MESSAGE_NEW_VIEW = 8, /* view, new_view: whose VIEW_CHANGEs it stands on, signature */
-    MESSAGE_STATUS =
-        9, /* view, sequence (stable), status. Not signed: believed of the link's peer */
-    MESSAGE_FETCH_LOG = 10,   /* sequence, count: log entries wanted. Not signed */
-    MESSAGE_LOG_ENTRY = 11,   /* view, sequence, digest, batch, certificate: a quorum's COMMITs */
-    MESSAGE_FETCH_BATCH = 12, /* sequence, digest: content wanted. Not signed */
-    MESSAGE_BATCH = 13,       /* sequence, digest, batch. Not signed: asked for by digest */
-    MESSAGE_FETCH_VIEW_CHANGE =
-        14, /* view, seat, digest (its identity). Not signed. The answer is that message */
-    /* Only ever written down, never sent: */
-    MESSAGE_PREPARED = 15, /* view, sequence, digest, certificate: a quorum's PREPAREs */
-    MESSAGE_SNAPSHOT = 16, /* view (its epoch only), sequence, digest (chain head), snapshot */
-    MESSAGE_NUMBERS = 17,  /* sequence: own request numbers up to this one may have been used */
+    MESSAGE_REQUEST = 1,
+    MESSAGE_PRE_PREPARE = 2,
+    MESSAGE_PREPARE = 3,
+    MESSAGE_COMMIT = 4,
+    MESSAGE_CHECKPOINT = 5,
+    MESSAGE_STABLE = 6,
+    MESSAGE_VIEW_CHANGE = 7,
+    MESSAGE_NEW_VIEW = 8,
+    MESSAGE_STATUS = 9,
+    MESSAGE_FETCH_LOG = 10,
+    MESSAGE_LOG_ENTRY = 11,
+    MESSAGE_FETCH_BATCH = 12,
+    MESSAGE_BATCH = 13,
+    MESSAGE_FETCH_VIEW_CHANGE = 14,
+    MESSAGE_PREPARED = 15,
+    MESSAGE_SNAPSHOT = 16,
+    MESSAGE_NUMBERS = 17,
 };
 
 /* A view counts from 0 in each epoch; an epoch is the time of one configuration. */
@@ -93,8 +112,7 @@ static inline uint32_t message_epoch(uint64_t view)
 
 enum message_request_kind {
     MESSAGE_REQUEST_PATTERNS = 1,
-    MESSAGE_REQUEST_CHANGE =
-        2, /* its one "pattern" is an encoded struct message_change, not JSON */
+    MESSAGE_REQUEST_CHANGE = 2, /* its one "pattern" is a struct message_change, not JSON */
 };
 
 /* Encoded: kind u8, seat u8, number u64, count u16, then per pattern u32 length + bytes, then the signature. */
@@ -153,7 +171,7 @@ struct message_new_view {
 
 enum message_status_flags {
     MESSAGE_STATUS_VIEW_CHANGING = 1, /* in no view: wants that one */
-    MESSAGE_STATUS_RECOVERING = 2,    /* lost its records: does not vote yet, and asks for its own VIEW_CHANGE */
+    MESSAGE_STATUS_RECOVERING = 2,    /* lost its records: votes later, and wants its VIEW_CHANGE */
     MESSAGE_STATUS_FLAGS = 3,
 };
 
@@ -203,7 +221,7 @@ struct message_snapshot {
     uint32_t change_count;
 };
 
-/* Which fields mean something is said at enum message_kind. */
+/* Which fields mean something: see enum message_kind. */
 struct message {
     enum message_kind kind;
     uint8_t

@@ -449,8 +449,7 @@ const struct message_member *pbft_members(const struct pbft *core, uint32_t *cou
 const char *pbft_fault_name(enum pbft_fault fault)
 {
     static const char *const names[] = {
-        "?",           "equivocation", "invalid request", "malformed",
-        "certificate", "new view",     "wrong content",   "diverged"};
+        "?", "equivocation", "invalid request", "malformed", "certificate", "new view", "diverged"};
     return (size_t)fault < sizeof names / sizeof *names ? names[fault] : names[0];
 }
 

@@ -57,32 +57,34 @@
 enum {
     PBFT_MEMBERS_MIN = 4,
     PBFT_MEMBERS_MAX = MESSAGE_SEATS_MAX,
-    PBFT_NUMBERS_WINDOW =
-        64,         /* own requests under way at a time; numbers remembered below the last */
-    PBFT_ALL = 255, /* as an addressee: every active seat but the own one */
+    PBFT_NUMBERS_WINDOW = 64, /* own requests under way; numbers remembered below the last */
+    PBFT_ALL = 255,           /* as an addressee: every active seat but the own one */
     PBFT_NOBODY = 254,
 };
 
+/* What is marked with = must be the same on all members. */
 struct pbft_config {
     uint8_t seat;                     /* the own one */
-    struct message_digest federation; /* the federation's id */
-    /* The first configuration, seats strictly ascending, all active; numbers 0. Copied. */
+    struct message_digest federation; /* = the federation's id */
+    /* = The first configuration, seats strictly ascending, all active; numbers 0. Copied. */
     const struct message_member *members;
     uint32_t member_count;
-    struct message_limits
-        limits; /* the same on all members; limits.window: sequences between the watermarks */
-    uint32_t
-        checkpoint_interval; /* K: the same on all members; window is a multiple of it and at least 2 K */
-    uint32_t pipeline_max; /* batches that a primary has under way at a time; 1..window */
-    uint32_t
-        transfer_window; /* log entries fetched at a time by who is behind; 1..PBFT_TRANSFER_MAX */
-    uint32_t view_timeout_ms; /* patience with a primary; doubles with each view that fails */
-    uint32_t view_timeout_ms_max;
-    uint32_t
-        resend_ms; /* period of STATUS and of what it makes others send again; below view_timeout_ms / 4 */
-    bool
-        validity; /* ask for a verdict on requests with patterns; changes of the configuration: always */
-    bool amnesia; /* the records of this seat were lost */
+    /* = limits.window: sequences between the watermarks; a multiple of the interval, 2 of it or more. */
+    struct message_limits limits;
+    /* = K */
+    uint32_t checkpoint_interval;
+    /* Batches that a primary has under way at a time; 1..window. */
+    uint32_t pipeline_max;
+    /* Log entries fetched at a time by who is behind; 1..PBFT_TRANSFER_MAX. */
+    uint32_t transfer_window;
+    /* Patience with a primary; doubles with each view that fails. */
+    uint32_t view_timeout_ms, view_timeout_ms_max;
+    /* Period of STATUS, and of what it makes others send again; at most view_timeout_ms / 4. */
+    uint32_t resend_ms;
+    /* = Ask for a verdict on requests with patterns. On changes of the configuration: always. */
+    bool validity;
+    /* The records of this seat were lost. */
+    bool amnesia;
     /*
      * Signs a digest with the own key of the configuration in force: that of the last CONFIG; at START, of
      * pbft_members. (The step that ends in a CONFIG signs nothing more for either.) Cannot fail, deterministic.
@@ -165,19 +167,18 @@ enum pbft_outcome {
     PBFT_INVALID,       /* judged invalid */
     PBFT_BUSY,          /* not taken: PBFT_NUMBERS_WINDOW under way, or recovering. Try later */
     PBFT_MALFORMED,     /* not taken: not an own request, a wrong number, against the limits */
-    PBFT_LOST, /* its number was used up without it, or its key is no longer the member's: submit anew */
+    PBFT_LOST,          /* its number was used up, or its key is not the member's any more */
 };
 
 enum pbft_fault {
-    PBFT_FAULT_EQUIVOCATION =
-        1, /* two PRE_PREPAREs, PREPAREs, COMMITs or requests where one can be */
-    PBFT_FAULT_INVALID_REQUEST, /* proposed, or submitted, what is judged invalid */
-    PBFT_FAULT_MALFORMED,       /* a message that no correct member makes */
+    PBFT_FAULT_EQUIVOCATION = 1, /* two votes, proposals or requests where one can be */
+    PBFT_FAULT_INVALID_REQUEST,  /* proposed, or submitted, what is judged invalid */
+    PBFT_FAULT_MALFORMED,        /* a message that no correct member makes */
     PBFT_FAULT_CERTIFICATE, /* a certificate without quorum, or not for what it is attached to */
     PBFT_FAULT_NEW_VIEW,    /* a NEW_VIEW that does not follow from its VIEW_CHANGEs */
-    PBFT_FAULT_CONTENT,     /* an answer that is not what was asked for */
-    PBFT_FAULT_DIVERGED, /* a quorum certifies another history than ours (seat: the own one): more than f
-                                    members are faulty, or this one's storage is. The core stops voting */
+    /* A quorum certifies another history than ours (seat: the own one): more than f members are faulty, or
+     * this one's storage is. The core stops voting. */
+    PBFT_FAULT_DIVERGED,
 };
 
 struct pbft_effect {
@@ -185,10 +186,9 @@ struct pbft_effect {
     uint8_t to; /* also: seat of MISBEHAVIOUR */
     const struct message *message;
     uint64_t token, key_view, key_sequence;
-    uint64_t sequence; /* SEND_LOG, DELIVER, REPLY */
-    uint32_t count;    /* SEND_LOG; members of CONFIG */
-    const uint8_t *
-        executed; /* DELIVER: per request, 1: executed, 0: its number was already, so it is nothing */
+    uint64_t sequence;             /* SEND_LOG, DELIVER, REPLY */
+    uint32_t count;                /* SEND_LOG; members of CONFIG */
+    const uint8_t *executed;       /* DELIVER: per request 1, or 0: its number was used before */
     struct message_digest head;    /* DELIVER: the chain with it */
     struct message_digest request; /* JUDGE */
     uint32_t index;                /* JUDGE */

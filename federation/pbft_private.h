@@ -29,9 +29,8 @@
 #include "federation/pbft_mutation.h"
 
 enum {
-    PBFT_MEMBER_REQUESTS_BYTES =
-        8,                    /* room for waiting requests of a member, in requests of full size */
-    PBFT_DELIVERY_RING = 256, /* batches executed and not yet durable: execution waits then */
+    PBFT_MEMBER_REQUESTS_BYTES = 8, /* room for a member's requests, in requests of full size */
+    PBFT_DELIVERY_RING = 256,       /* batches executed and not yet durable: execution waits then */
     PBFT_CHECKPOINTS = PBFT_WINDOW_MAX / 8 + 1,
     PBFT_RESEND_SLOTS = 16,    /* sequences helped with per STATUS */
     PBFT_RELAY_REQUESTS = 16,  /* requests passed on per tick */
