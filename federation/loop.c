@@ -133,7 +133,7 @@ void loop_hook_remove(struct loop *loop, struct loop_hook *hook)
 {
     struct loop_hook **at = &loop->hooks;
     while (*at != NULL && *at != hook) at = &(*at)->next;
-    if (*at == hook) *at = hook->next;
+    if (*at != NULL) *at = (*at)->next;
 }
 
 int64_t loop_now_ns(const struct loop *loop)

@@ -75,7 +75,7 @@ static void add(struct known *known, const struct message_batch *batch,
     const uint8_t *bytes = batch->bytes + request->offset;
     size_t size = size_of(request->length, request->pattern_count);
     if (request->known || request->length < HEAD_BYTES || size > KNOWN_BYTES_MAX) return;
-    while (known->bytes + size > KNOWN_BYTES_MAX) drop_oldest(known);
+    while (known->oldest != NULL && known->bytes + size > KNOWN_BYTES_MAX) drop_oldest(known);
     struct known_request *r = sov_alloc(size, 1);
     if (r == NULL) return;
     *r = (struct known_request){.place = place_of(bytes),
