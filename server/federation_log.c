@@ -116,7 +116,7 @@ bool federation_log_list(struct federation_log *log, uint64_t from, int limit, s
     strbuf_puts(out, "{\"object\":\"list\",\"data\":[");
     for (; sequence <= last && count < limit && out->length < FEDERATION_LIST_BYTES_MAX;
          sequence++) {
-        struct message m;
+        struct message m = {.sequence = 0};
         struct fed_log_entry entry;
         if (!read_batch(log, sequence, &m, &entry, err)) return false;
         count += put_batch(&m, entry.ignored, NULL, count, out);
@@ -140,7 +140,7 @@ bool federation_log_get(struct federation_log *log, const char *id, struct strbu
     enum sov_error rc;
     for (uint64_t sequence = 1;
          (rc = fed_log_find(log->log, digest, &sequence, &index, &why)) == SOV_OK; sequence++) {
-        struct message m;
+        struct message m = {.sequence = 0};
         struct fed_log_entry entry;
         if (!read_batch(log, sequence, &m, &entry, err)) return false;
         if (put_batch(&m, entry.ignored, digest, 0, out) > 0)
