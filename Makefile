@@ -165,7 +165,9 @@ install: all
 	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/doc/sovereign LICENSE CHANGELOG.md $(wildcard README.md docs/*.md)
 
 binaries: $(PROGRAMS) $(LIB)
-tests: $(TESTS) $(if $(SAN),,$(BUILD)/simulate $(BUILD)/simulate-mutants)
+# Not for the emulated CPU, which has no federation.
+SIMULATORS := $(if $(filter federation,$(ROOMS)),$(BUILD)/simulate $(BUILD)/simulate-mutants)
+tests: $(TESTS) $(if $(SAN),,$(SIMULATORS))
 soak-binaries: $(BUILD)/mkmodel $(BUILD)/tests/test_soak
 oracles: $(ORACLES)
 benches: $(BENCHES)
