@@ -40,6 +40,7 @@ struct bench_run {
     int threads;
     struct bench_timer timer;
     struct bench_report *report;
+    const char *data_dir; /* for federations; NULL: the current folder */
     /* Of the part of the whole that runs now, 0 to 1; what: the benchmark's name. May be NULL. */
     void (*progress)(void *user, const char *what, double fraction);
     void *user;
@@ -63,6 +64,7 @@ enum sov_error bench_section_query(struct bench_run *run, struct sov_errbuf *err
 enum sov_error bench_section_inference(struct bench_run *run, struct sov_errbuf *err);
 enum sov_error bench_section_batching(struct bench_run *run, struct sov_errbuf *err);
 enum sov_error bench_section_cache(struct bench_run *run, struct sov_errbuf *err);
+enum sov_error bench_section_consensus(struct bench_run *run, struct sov_errbuf *err);
 enum sov_error bench_section_projection(struct bench_run *run, struct sov_errbuf *err);
 
 /* ---- what sections share ---- */

@@ -36,7 +36,7 @@ struct bench_command {
     struct cli_query_setup setup;
     bool all;
     bool sections[BENCH_SECTIONS_ROOM];
-    const char *output, *plot, *baseline_path;
+    const char *output, *plot, *baseline_path, *data_dir;
     int iterations;
     float fail_percent; /* below 0: no */
 
@@ -98,6 +98,10 @@ static void bench_declare(struct args *args, struct bench_command *c)
     args_float(args, "--fail-on-regression", "PCT", &c->fail_percent, 0, BENCH_PERCENT_MAX,
                "End with status 1 when a median is worse than the baseline's by more than PCT "
                "percent, with all of its confidence interval.");
+    args_text(
+        args, "--data-dir", "DIR", &c->data_dir,
+        "Folder in which the federations of --consensus are made, and removed afterwards: what "
+        "a sync costs there is a part of what is measured. Default: the current one.");
     args_switch(args, "--quiet", &c->flags.quiet, "No progress and no hints; the report alone.");
     args_heading(args, "Computing");
     cli_runtime_flags_add_model(args, &c->flags);
@@ -287,6 +291,7 @@ static int bench_measure(struct bench_command *c, struct cli_runtime *rt)
                                 .isa = rt->isa,
                                 .threads = threads,
                                 .report = &c->report,
+                                .data_dir = c->data_dir,
                                 .progress = bench_bar,
                                 .user = c};
     enum sov_error rc = bench_run_limits(&c->run, &err);

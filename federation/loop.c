@@ -21,7 +21,7 @@ struct loop {
     int epoll;
     struct loop_watch wake;
     atomic_bool woken;
-    int64_t now_ns;
+    int64_t now_ns, waited_ns;
     struct loop_timer *first, *last;
     struct loop_hook *hooks;
     /* Events of this turn that are still to be delivered. */
@@ -141,6 +141,11 @@ int64_t loop_now_ns(const struct loop *loop)
     return loop->now_ns;
 }
 
+int64_t loop_waited_ns(const struct loop *loop)
+{
+    return loop->waited_ns;
+}
+
 void loop_wake(struct loop *loop)
 {
     if (atomic_exchange(&loop->woken, true)) return;
@@ -151,19 +156,22 @@ void loop_wake(struct loop *loop)
 
 static int wait_for(struct loop *loop, int wait_ms)
 {
+    int64_t begin = clock_monotonic_ns();
     if (loop->first != NULL) {
-        int64_t ns = loop->first->due_ns - clock_monotonic_ns();
+        int64_t ns = loop->first->due_ns - begin;
         int64_t ms = ns <= 0 ? 0 : (ns + 999999) / 1000000;
         if (wait_ms < 0 || ms < wait_ms) wait_ms = ms < INT32_MAX ? (int)ms : INT32_MAX;
     }
-    return epoll_wait(loop->epoll, loop->events, LOOP_EVENTS, wait_ms);
+    int count = epoll_wait(loop->epoll, loop->events, LOOP_EVENTS, wait_ms);
+    loop->now_ns = clock_monotonic_ns();
+    loop->waited_ns += loop->now_ns - begin;
+    return count;
 }
 
 void loop_turn(struct loop *loop, int wait_ms)
 {
     int count = wait_for(loop, wait_ms);
     loop->event_count = count > 0 ? count : 0;
-    loop->now_ns = clock_monotonic_ns();
     for (loop->event_next = 0; loop->event_next < loop->event_count;) {
         struct epoll_event *event = &loop->events[loop->event_next++];
         struct loop_watch *watch = event->data.ptr;

@@ -62,6 +62,8 @@ void loop_hook_remove(struct loop *loop, struct loop_hook *hook);
 void loop_turn(struct loop *loop, int wait_ms);
 /* The clock as it was when this turn began. */
 int64_t loop_now_ns(const struct loop *loop);
+/* How long it has waited for events, in all. */
+int64_t loop_waited_ns(const struct loop *loop);
 /* The loop's thread makes a turn soon. Cheap when it is awake. */
 void loop_wake(struct loop *loop);
 

@@ -52,6 +52,7 @@ void node_publish(struct fed_node *node, bool at_once)
     struct checker_stats checks;
     node->published_ns = now;
     s->now_ns = now;
+    s->waited_ns = loop_waited_ns(node->loop);
     s->seat = node->seat;
     s->epoch = node->epoch;
     s->federation = node->config.federation;
