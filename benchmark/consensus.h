@@ -35,18 +35,20 @@ void consensus_pattern(uint64_t number, char text[CONSENSUS_PATTERN_BYTES + 1]);
 /* ---- costs ---- */
 
 struct consensus_costs {
-    double sign_ns, verify_ns; /* Ed25519 of a digest */
-    double digest_ns;          /* one pattern: checked to be canonical, and digested */
-    double sync_ns;            /* a page appended to a file in the folder, and fdatasync */
-    char filesystem[32];       /* of the folder */
+    double sign_ns, verify_ns; /* Ed25519 of a digest, by one thread alone */
+    /* The same while all CPUs do it: two that share a core are slower together. */
+    double sign_busy_ns, verify_busy_ns;
+    double digest_ns;    /* one pattern: checked to be canonical, and digested */
+    double sync_ns;      /* a page appended to a file in the folder, and fdatasync */
+    char filesystem[32]; /* of the folder */
 };
-/* Medians of some `count` each. SOV_ERR_IO names the folder. */
-enum sov_error consensus_costs_measure(const char *folder, int count, struct consensus_costs *out,
-                                       struct sov_errbuf *err);
+/* Medians of some `count` each. SOV_ERR_IO names the folder; SOV_ERR_NOMEM. */
+enum sov_error consensus_costs_measure(const char *folder, int count, int threads,
+                                       struct consensus_costs *out, struct sov_errbuf *err);
 
 /*
  * The least time of a round of n replicas on so many CPUs: what has to follow each other (signatures to be
- * made, verified, and `syncs` of the two or three records behind each other), or else all signatures that are
+ * made and verified, and so many syncs), or else all signatures that are
  * needed, on all CPUs, whichever is longer. Surplus votes are not counted.
  */
 double consensus_limit_ns(const struct consensus_costs *costs, uint32_t n, int cpus, int syncs);

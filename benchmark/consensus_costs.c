@@ -14,6 +14,7 @@
 
 #include "base/canonical_json.h"
 #include "base/clock.h"
+#include "base/pool.h"
 #include "benchmark/consensus.h"
 
 enum { PAGE_BYTES = 4096, NUMBER_AT = 6, NUMBER_DIGITS = 20 };
@@ -43,13 +44,20 @@ static double median(struct bench_samples *samples)
     return m;
 }
 
-static void measure_signatures(int count, struct consensus_costs *out)
+struct signing {
+    int count;
+    double sign_ns, verify_ns; /* of worker 0 */
+};
+
+static void measure_signatures(void *arg, int worker, int workers)
 {
+    struct signing *out = arg;
     struct bench_samples signs = {0}, verifies = {0};
     unsigned char public_key[crypto_sign_PUBLICKEYBYTES], secret[crypto_sign_SECRETKEYBYTES];
     unsigned char signature[crypto_sign_BYTES], digest[MESSAGE_DIGEST_BYTES] = {0};
+    (void)workers;
     crypto_sign_keypair(public_key, secret);
-    for (int i = 0; i < count; i++) {
+    for (int i = 0; i < out->count; i++) {
         memcpy(digest, &i, sizeof i);
         int64_t begin = clock_monotonic_ns();
         crypto_sign_detached(signature, NULL, digest, sizeof digest, secret);
@@ -59,9 +67,28 @@ static void measure_signatures(int count, struct consensus_costs *out)
         bench_samples_push(&signs, (double)(between - begin));
         if (bad == 0) bench_samples_push(&verifies, (double)(end - between));
     }
-    out->sign_ns = median(&signs);
-    out->verify_ns = median(&verifies);
     sodium_memzero(secret, sizeof secret);
+    double sign_ns = median(&signs), verify_ns = median(&verifies);
+    if (worker != 0) return;
+    out->sign_ns = sign_ns;
+    out->verify_ns = verify_ns;
+}
+
+static enum sov_error measure_all_signatures(int count, int threads, struct consensus_costs *out,
+                                             struct sov_errbuf *err)
+{
+    struct signing alone = {.count = count}, busy = {.count = count};
+    struct pool *pool = NULL;
+    enum sov_error rc = pool_create(threads, &pool, err);
+    if (rc != SOV_OK) return rc;
+    measure_signatures(&alone, 0, 1);
+    pool_run(pool, measure_signatures, &busy);
+    pool_free(pool);
+    out->sign_ns = alone.sign_ns;
+    out->verify_ns = alone.verify_ns;
+    out->sign_busy_ns = busy.sign_ns;
+    out->verify_busy_ns = busy.verify_ns;
+    return SOV_OK;
 }
 
 static enum sov_error measure_digests(int count, struct consensus_costs *out,
@@ -126,13 +153,13 @@ static void name_filesystem(const char *folder, char name[32])
         if ((long)fs.f_type == KNOWN[i].magic) snprintf(name, 32, "%s", KNOWN[i].name);
 }
 
-enum sov_error consensus_costs_measure(const char *folder, int count, struct consensus_costs *out,
-                                       struct sov_errbuf *err)
+enum sov_error consensus_costs_measure(const char *folder, int count, int threads,
+                                       struct consensus_costs *out, struct sov_errbuf *err)
 {
     memset(out, 0, sizeof *out);
     name_filesystem(folder, out->filesystem);
-    measure_signatures(count, out);
-    enum sov_error rc = measure_digests(count, out, err);
+    enum sov_error rc = measure_all_signatures(count, threads, out, err);
+    if (rc == SOV_OK) rc = measure_digests(count, out, err);
     if (rc == SOV_OK) rc = measure_syncs(folder, count, out, err);
     return rc;
 }
@@ -146,7 +173,7 @@ double consensus_signatures_ns(const struct consensus_costs *costs, uint32_t n)
 {
     const double q = pbft_quorum(n), signs = 1 + 2.0 * n;
     const double verifies = (n - 1.0) * 2 + (n - 1) * (q - 2) + (q - 1) + n * (q - 1);
-    return signs * costs->sign_ns + verifies * costs->verify_ns;
+    return signs * costs->sign_busy_ns + verifies * costs->verify_busy_ns;
 }
 
 double consensus_limit_ns(const struct consensus_costs *costs, uint32_t n, int cpus, int syncs)

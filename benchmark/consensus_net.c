@@ -245,7 +245,7 @@ static void add_status(struct consensus_net *net, double sign, struct consensus_
         fed_node_status(net->nodes[i], s);
         const int64_t *phase = s->phase_ns;
         int64_t known = phase[FED_PHASE_DECODE] + phase[FED_PHASE_VERIFY] +
-                        phase[FED_PHASE_PROTOCOL] + phase[FED_PHASE_STORE] + phase[FED_PHASE_SYNC];
+                        phase[FED_PHASE_PROTOCOL] + phase[FED_PHASE_STORE];
         work->waited += sign * seconds(s->waited_ns);
         work->digests += sign * seconds(phase[FED_PHASE_DECODE]);
         work->signatures += sign * seconds(phase[FED_PHASE_VERIFY] + phase[FED_PHASE_SIGN]);

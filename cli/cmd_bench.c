@@ -76,8 +76,9 @@ static void bench_declare(struct args *args, struct bench_command *c)
 {
     args_init(
         args, "bench", "[--model FILE] [--all | SECTIONS] [flags]",
-        "Measures Sovereign on this machine: queries over HTTP, the engine, the answer cache and "
-        "the projector, each beside the limit of the hardware, and ends with the table and the "
+        "Measures Sovereign on this machine: queries over HTTP, the engine, the answer cache, the "
+        "projector and rounds of a federation, each beside the limit of the hardware, and ends "
+        "with the table and the "
         "score of the performance plan that Sovereign was built from. Nothing else should run "
         "meanwhile.");
     args_heading(args, "Sections");

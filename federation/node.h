@@ -158,7 +158,7 @@ struct fed_node_status {
     struct message_digest federation;
     struct pbft_status core;
     int64_t now_ns, started_ns;
-    int64_t waited_ns; /* with nothing to do; phases are parts of the rest */
+    int64_t waited_ns; /* with nothing to do; phases but FED_PHASE_SYNC are parts of the rest */
     int64_t phase_ns[FED_PHASES];
     uint64_t turns, messages_in, messages_unwanted, messages_bad, held;
     uint64_t signatures_verified, signatures_remembered, signatures_bad;

@@ -12,20 +12,40 @@ before=$TMPDIR/before.json
 
 all_sections() {
     local name
-    run bench --all --output "$before"
+    run bench --all --data-dir "$TMPDIR" --output "$before"
     exits 0 || return 1
     for name in query.zipf query.distinct query.scored inference.prefill inference.decode batching.1 batching.8 \
-        cache.key_1k cache.hit cache.evict_large cache.http_hit projection.single projection.batch; do
+        cache.key_1k cache.hit cache.evict_large cache.http_hit projection.single projection.batch \
+        consensus.round_4 consensus.round_8 consensus.load_4_of_512 consensus.failover_4 consensus.restart_4 \
+        consensus.memory_8 consensus.digest_once consensus.digest_each; do
         out_has "$name " && has "$(cat "$before")" "\"name\":\"$name\"" || return 1
     done
     out_has 'PERFORMANCE SCORE' && out_has 'Query latency (p50)' && out_has 'Memory (peak)' &&
-        out_has 'the federation is not in this build' && out_has '81 + 9 ln(ours / before)'
+        out_has 'Federations stored on' && out_has '81 + 9 ln(ours / before)'
 }
 check 'all sections with the built-in guide' all_sections
 is_json() {
     "$SOVEREIGN" canonical-json <"$before" >/dev/null && grep -q '"format":"sovereign-bench","version":1' "$before"
 }
 check 'the output is JSON' is_json
+# field NAME FIELD: a number of a benchmark, its extras included.
+field() {
+    awk -v name="\"name\":\"$1\"" -v field="\"$2\":" '
+        index($0, "\"name\":\"") { on = index($0, name) > 0 }
+        on && (at = index($0, field)) { print substr($0, at + length(field)) + 0; exit }' "$before"
+}
+consensus_figures() {
+    local name
+    for name in signatures_share digests_share protocol_share storage_share network_share syncs_per_batch; do
+        [ -n "$(field consensus.round_4 $name)" ] || return 1
+    done
+    # Each pattern is digested once per replica, and checked by all but its maker.
+    equal "$(field consensus.memory_8 digests_each)" 1 && equal "$(field consensus.memory_8 canonical_each)" 0.875 || return 1
+    # Nothing is committed before the patience with the dead primary is over, nor digested less often than it says.
+    equal "$(field consensus.failover_4 view_timeout_ms)" 2000 && [ "$(field consensus.failover_4 median | cut -d. -f1)" -ge 1500 ] &&
+        equal "$(field consensus.digest_each digests)" 1024 && [ -z "$(find "$TMPDIR" -name 'sovereign-bench-*')" ]
+}
+check 'shares of a round, digests counted, no folder left behind' consensus_figures
 plotted() { grep -q '<svg' "$before.svg" && grep -q 'query.zipf' "$before.svg"; }
 check 'and beside it lies a plot' plotted
 
@@ -93,7 +113,7 @@ other_workload() {
 }
 check 'another workload is not compared' other_workload
 
-check 'the federation is not in this build' fails 1 'the federation is not in this build' bench --consensus
+check 'federations in a folder that is not there' fails 1 "$TMPDIR/none" bench --consensus --data-dir "$TMPDIR/none"
 check 'a baseline that is not there' fails 1 "$TMPDIR/none.json" bench --cache --baseline "$TMPDIR/none.json"
 echo '{"cut":' >"$TMPDIR/broken.json"
 check 'a broken baseline' fails 1 "$TMPDIR/broken.json" bench --cache --baseline "$TMPDIR/broken.json"
