@@ -50,6 +50,7 @@ struct fed_store {
 
     pthread_mutex_t lock; /* of what follows */
     pthread_cond_t wanted, settled;
+    bool hurry; /* something on the queue holds a message back, or may */
     struct fed_queue filling;
     size_t writing_bytes;
     uint64_t last_sequence; /* of the batches given */
@@ -175,8 +176,9 @@ static enum sov_error admit(struct fed_store *store, size_t bytes, struct sov_er
 }
 
 /* With the lock: what was put is whole. */
-static void seal(struct fed_store *store)
+static void seal(struct fed_store *store, bool hurry)
 {
+    store->hurry |= hurry;
     if (!store->options.without_thread) pthread_cond_signal(&store->wanted);
 }
 
@@ -219,7 +221,7 @@ enum sov_error fed_store_append(struct fed_store *store, uint64_t token,
         if (batches[i].sequence > store->last_sequence) store->last_sequence = batches[i].sequence;
     }
     store->stats.appended = store->filling.token = token;
-    seal(store);
+    seal(store, record_count > 0);
 out:
     pthread_mutex_unlock(&store->lock);
     return error;
@@ -234,7 +236,7 @@ static enum sov_error put_item(struct fed_store *store, const struct fed_item *i
     if (error == SOV_OK) {
         fed_queue_put(&store->filling, item);
         if (item->kind == FED_ITEM_COLLECT) forget(store, item->collect);
-        seal(store);
+        seal(store, true);
     }
     pthread_mutex_unlock(&store->lock);
     return error;
@@ -359,6 +361,7 @@ static bool take(struct fed_store *store)
         store->writing = store->filling;
         store->filling = empty;
         store->filling.used = 0;
+        store->hurry = false;
         store->writing_bytes = store->writing.used;
     }
     bool any = store->writing.used > 0 && !store->stats.failed;
@@ -432,6 +435,10 @@ static bool wait_for_work(struct fed_store *store, bool retry)
     } else {
         while (!store->stop && (store->filling.used == 0 || store->stats.failed))
             pthread_cond_wait(&store->wanted, &store->lock);
+        /* Batches alone are brought along by the next records, if these come soon. */
+        until = in_ms(FED_STORE_LINGER_MS);
+        while (!store->stop && !store->hurry && waited == 0)
+            waited = pthread_cond_timedwait(&store->wanted, &store->lock, &until);
     }
     bool go_on = !store->stop;
     pthread_mutex_unlock(&store->lock);

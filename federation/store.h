@@ -9,7 +9,9 @@
  * writes all that is on the queue in one transaction, has it synced (WAL, synchronous=FULL), and then
  * calls durable(token) with the highest token that is on disk by now. What was given in one call is
  * on disk as a whole or not at all, and tokens become durable in their order. A message that depends
- * on a token must not leave before durable() was called with that token or a higher one.
+ * on a token must not leave before durable() was called with that token or a higher one. An append of
+ * batches alone waits up to FED_STORE_LINGER_MS for records that it can share a sync with: what is committed
+ * holds no message back, since a quorum has durable votes for it.
  *
  * When the disk is full, read-only for a moment or locked by another program, nothing is dropped and
  * nothing is reported durable: the thread tries again every FED_STORE_RETRY_MS, and once the queue has
@@ -45,6 +47,7 @@ enum {
     FED_STORE_SCHEMA_VERSION = 1,
     FED_STORE_DIGEST_BYTES = 32,
     FED_STORE_OWNER_BYTES_MAX = 128,
+    FED_STORE_LINGER_MS = 2,               /* what committed batches wait for records to go with */
     FED_STORE_RETRY_MS = 250,              /* between tries to write */
     FED_STORE_BUSY_MS = 1000,              /* what opening waits for another program's lock, */
     FED_STORE_BUSY_COMMIT_MS = 10,         /* and what a transaction waits, before another try */
