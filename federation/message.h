@@ -383,9 +383,10 @@ void message_view_change_digest(const struct message_digest *federation,
 /* Digests of content; counts may be NULL. */
 void message_pattern_digest(const uint8_t *text, size_t length, struct message_counts *counts,
                             struct message_digest *out);
+/* Of its requests in order, their signatures included. */
 void message_batch_digest(const struct message_digest *federation,
-                          const struct message_request *requests, uint32_t count,
-                          struct message_counts *counts, struct message_digest *out);
+                          const struct message_batch *batch, struct message_counts *counts,
+                          struct message_digest *out);
 /* The chain: head of sequence s from the head before it. Head 0 is the federation's id. */
 void message_chain_digest(const struct message_digest *before, uint64_t sequence,
                           const struct message_digest *batch, struct message_digest *out);

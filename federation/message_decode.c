@@ -169,8 +169,7 @@ static void batch(struct reader *r, struct message_scratch *scratch, struct mess
     if (inner.at != inner.length) refuse(&inner, SOV_ERR_FORMAT, "bytes behind the last request");
     r->error = inner.error;
     if (r->error == SOV_OK)
-        message_batch_digest(&scratch->federation, scratch->requests, count, scratch->counts,
-                             &out->digest);
+        message_batch_digest(&scratch->federation, &out->batch, scratch->counts, &out->digest);
 }
 
 static void prepared_list(struct reader *r, const struct message_scratch *scratch,

@@ -77,15 +77,18 @@ void message_request_digest(const struct message_digest *federation,
     if (counts != NULL) count_one(&counts->request);
 }
 
+/* Signatures, too: who fetches a batch by its digest gets the very bytes that a quorum has verified. */
 void message_batch_digest(const struct message_digest *federation,
-                          const struct message_request *requests, uint32_t count,
-                          struct message_counts *counts, struct message_digest *out)
+                          const struct message_batch *batch, struct message_counts *counts,
+                          struct message_digest *out)
 {
     crypto_generichash_state state;
     begin_in(&state, "batch", federation);
-    put_number(&state, count, 4);
-    for (uint32_t i = 0; i < count; i++)
-        put(&state, requests[i].digest.bytes, sizeof requests[i].digest.bytes);
+    put_number(&state, batch->request_count, 4);
+    for (uint32_t i = 0; i < batch->request_count; i++) {
+        put(&state, batch->requests[i].digest.bytes, sizeof batch->requests[i].digest.bytes);
+        put(&state, message_request_signature(batch, &batch->requests[i]), MESSAGE_SIGNATURE_BYTES);
+    }
     end(&state, out);
     if (counts != NULL) count_one(&counts->batch);
 }

@@ -183,7 +183,8 @@ enum sov_error pbft_create(const struct pbft_config *config, struct pbft **out,
     core->number_next = 1;
     core->recovering = config->amnesia && !PBFT_MUTATION(votes_after_amnesia);
     core->null_body.present = true;
-    message_batch_digest(&config->federation, NULL, 0, NULL, &core->null_body.digest);
+    message_batch_digest(&config->federation, &(struct message_batch){0}, NULL,
+                         &core->null_body.digest);
     pbft_members_set(core);
     core->next_sequence = 1;
     *out = core;

@@ -102,12 +102,13 @@ void pbft_propose(struct pbft *core)
     while (core->waiting_requests > 0 && may_propose(core)) {
         struct pbft_slot *slot = pbft_slot_get(core, core->next_sequence);
         if (slot == NULL) return;
+        struct message_batch batch;
         struct pbft_body *body = pbft_slot_spare(slot);
         body->present = false;
         fill(core, body);
         if (body->request_count == 0) return;
         memset(body->executed, 0, body->request_count);
-        message_batch_digest(&core->config.federation, body->requests, body->request_count, NULL,
+        message_batch_digest(&core->config.federation, pbft_body_batch(body, &batch), NULL,
                              &body->digest);
         body->present = true;
         core->next_sequence++;

@@ -135,7 +135,7 @@ bool sim_forge_certificate(struct sim_node *node, struct message *m)
     struct message_vote *votes = (struct message_vote *)world->work;
     if (m->kind == MESSAGE_LOG_ENTRY) {
         m->batch = (struct message_batch){0};
-        message_batch_digest(&world->federation, NULL, 0, NULL, &m->digest);
+        message_batch_digest(&world->federation, &(struct message_batch){0}, NULL, &m->digest);
     }
     message_vote_digest(m->kind == MESSAGE_STABLE ? MESSAGE_CHECKPOINT : MESSAGE_COMMIT,
                         &world->federation, m->view, m->sequence, &m->digest, &digest);
@@ -152,7 +152,7 @@ static void put_forged(struct sim_node *node, struct message *m)
     uint32_t length = 0, count = 0;
     for (uint32_t i = 0; i < world->setup->limits.window / 2; i++) {
         struct message_prepared forged = {.view = m->view - 1, .sequence = m->sequence + 1 + i};
-        message_batch_digest(&world->federation, NULL, 0, NULL, &forged.digest);
+        message_batch_digest(&world->federation, &(struct message_batch){0}, NULL, &forged.digest);
         message_vote_digest(MESSAGE_PREPARE, &world->federation, forged.view, forged.sequence,
                             &forged.digest, &digest);
         forged.certificate = (struct message_certificate){votes, put_votes(node, &digest, votes)};

@@ -204,7 +204,7 @@ static void anything_at_all(uint32_t n, uint32_t seed)
             m.kind = MESSAGE_PRE_PREPARE;
             request_make(c, liar, 1 + chance(100), "lie", 1, bytes, &request);
             m.batch = request.batch;
-            message_batch_digest(&c->config.federation, request.batch.requests, 1, NULL, &m.digest);
+            message_batch_digest(&c->config.federation, &request.batch, NULL, &m.digest);
             break;
         case 3:
             if (m.kind == MESSAGE_VIEW_CHANGE) {

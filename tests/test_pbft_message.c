@@ -121,6 +121,25 @@ static void the_domain_of_a_request_is_its_federation(void **state)
     assert_memory_not_equal(&first, &m.digest, sizeof first);
 }
 
+static void the_digest_of_a_batch_covers_signatures(void **state)
+{
+    (void)state;
+    const char *const patterns[] = {"1"};
+    struct message request, m, read;
+    uint8_t bytes[1024], spoilt[1024];
+    size_t size = encode_request(1, 1, patterns, 1);
+    assert_int_equal(message_decode(wire, size, &scratch, &request, NULL), SOV_OK);
+    m = (struct message){.kind = MESSAGE_BATCH, .sender = 2, .batch = request.batch};
+    size = message_encode(&m, bytes, sizeof bytes);
+    memcpy(spoilt, bytes, size);
+    spoilt[size - 1] ^= 1;
+    assert_int_equal(message_decode(bytes, size, &scratch, &read, NULL), SOV_OK);
+    const struct message_digest whole = read.digest, of_request = read.batch.requests[0].digest;
+    assert_int_equal(message_decode(spoilt, size, &scratch, &read, NULL), SOV_OK);
+    assert_memory_equal(&read.batch.requests[0].digest, &of_request, sizeof of_request);
+    assert_memory_not_equal(&read.digest, &whole, sizeof whole);
+}
+
 /* A VIEW_CHANGE with everything in it. */
 static size_t encode_view_change(void)
 {
@@ -342,6 +361,7 @@ int main(void)
         cmocka_unit_test(a_pattern_digest_is_the_one_documented),
         cmocka_unit_test(digests_differ_with_every_field),
         cmocka_unit_test(the_domain_of_a_request_is_its_federation),
+        cmocka_unit_test(the_digest_of_a_batch_covers_signatures),
         cmocka_unit_test(every_nested_signature_is_enumerated),
         cmocka_unit_test(every_cut_and_every_surplus_is_refused),
         cmocka_unit_test(what_is_wrong_is_named),

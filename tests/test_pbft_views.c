@@ -195,7 +195,7 @@ static bool two_stories(struct cluster *c, uint8_t from, uint8_t to, const struc
     const struct message_digest first = m->digest;
     request_make(c, 0, 9, "the other story", 1, bytes, &request);
     other.batch = request.batch;
-    message_batch_digest(&c->config.federation, request.batch.requests, 1, NULL, &other.digest);
+    message_batch_digest(&c->config.federation, &request.batch, NULL, &other.digest);
     struct message_digest signs;
     message_vote_digest(MESSAGE_PREPARE, &c->config.federation, m->view, m->sequence, &other.digest,
                         &signs);
