@@ -4,7 +4,7 @@
 # make run      serves the built-in model on http://127.0.0.1:8080 (PORT=, RUN_ARGS="--model F ...")
 # make chat     talks to it in the terminal (CHAT_ARGS=)
 # make federation  starts a federation of four nodes on this machine, to try it
-# make test     runs every test; TEST=pattern selects (unit/test_base_pool, e2e, ...), FUZZ_SECONDS=8 per fuzz target
+# make test     runs every test; TEST=pattern selects (unit/test_base_pool, e2e, ...), FUZZ_SECONDS=5 per fuzz target
 # make soak     half an hour of mixed load with AddressSanitizer (SOAK_SECONDS=)
 # make fuzz     fuzzes for longer (FUZZ_SECONDS=600);  make bench  measures beside llama.cpp (BENCH_ARGS=)
 # make simulate runs the federation under simulated faults (SEEDS=20000)
