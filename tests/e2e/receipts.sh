@@ -161,11 +161,12 @@ json_refused() {
         json 1 undecided model "$r" --model "$TMPDIR/nowhere.gguf" && out_has '"model":"not_made"'
 }
 step 'what is wrong, as JSON' json_refused
-# A node signs another model's answer as this one's: it believes the digest that it remembers.
+# A node signs another model's answer as this one's: it believes the digest that it remembers. The other model is the
+# guide, whose file is old enough to be remembered and whose vocabulary is this one's.
 lie() {
-    receipt "$TMPDIR/lie.json" -p 'Once upon a time' --ignore-eos --model "$other" --data-dir "$TMPDIR/liar" || return 1
+    receipt "$TMPDIR/lie.json" -p 'Once upon a time' --ignore-eos --model models/guide.gguf --data-dir "$TMPDIR/liar" || return 1
     sed -i "s/ [0-9a-f]*\$/ $(b2sum -l 256 "$model" | cut -d ' ' -f 1)/" "$TMPDIR/liar/model-digests"
-    receipt "$TMPDIR/lie.json" -p 'Once upon a time' --ignore-eos --model "$other" --data-dir "$TMPDIR/liar" || return 1
+    receipt "$TMPDIR/lie.json" -p 'Once upon a time' --ignore-eos --model models/guide.gguf --data-dir "$TMPDIR/liar" || return 1
     json 6 mismatch answer "$TMPDIR/lie.json" --model "$model" && out_has '"text":"good","answer":"bad"}' &&
         out_has '"logits_equal":false' && equal "$(json_field position)" "$(json_field matching_tokens)" &&
         ! equal "$(json_field receipt)" "$(json_field model)" >/dev/null && [ "$(json_field position)" -lt 24 ] &&
