@@ -3,25 +3,13 @@
 #ifndef SOV_TESTS_FEDERATION_STORE_FIXTURE_H
 #define SOV_TESTS_FEDERATION_STORE_FIXTURE_H
 
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
-#include <cmocka.h>
-#include <dirent.h>
-#include <fcntl.h>
 #include <sodium.h>
-#include <sqlite3.h>
-#include <unistd.h>
 
 #include "base/datadir.h"
 #include "federation/store.h"
 #include "federation/store_message.h"
 #include "federation/store_read.h"
+#include "tests/database_fixture.h"
 
 enum { FIXTURE_PATH_MAX = 512, FLUSH_MS = 60000, BATCH_PATTERNS = 3, BATCH_BYTES_MAX = 512 };
 enum { VOTE_PREPARED = 15, VOTE_PROPOSAL = 2, VOTE_VIEW = 7, VOTE_STABLE = 6 };
@@ -101,10 +89,8 @@ static inline void test_batch_make(struct test_batch *b, uint64_t sequence,
 
 static inline void fixture_init(struct store_fixture *f)
 {
-    const char *tmp = getenv("TMPDIR");
     memset(f, 0, sizeof *f);
-    snprintf(f->path, sizeof f->path, "%s/sovereign-fed-XXXXXX", tmp != NULL ? tmp : "/tmp");
-    assert_non_null(mkdtemp(f->path));
+    test_folder_make(f->path, sizeof f->path, "fed");
     snprintf(f->database, sizeof f->database, "%.*s/" FED_STORE_FILE, FIXTURE_PATH_MAX - 1,
              f->path);
     f->options.chain = fed_store_chain;
@@ -146,13 +132,7 @@ static inline void fixture_close(struct store_fixture *f)
 static inline void fixture_free(struct store_fixture *f)
 {
     fixture_close(f);
-    DIR *dir = opendir(f->path);
-    struct dirent *entry;
-    assert_non_null(dir);
-    while ((entry = readdir(dir)) != NULL)
-        if (entry->d_name[0] != '.') assert_int_equal(unlinkat(dirfd(dir), entry->d_name, 0), 0);
-    closedir(dir);
-    assert_int_equal(rmdir(f->path), 0);
+    test_folder_remove(f->path);
 }
 
 static inline void fixture_flush(struct store_fixture *f)
@@ -184,6 +164,21 @@ static inline void fixture_vote(struct store_fixture *f, uint8_t kind, enum fed_
         fail_msg("%s", err.message);
 }
 
+/* The vote for the proposal of a batch, with its content. */
+static inline void fixture_propose(struct store_fixture *f, struct test_batch *b, uint64_t view,
+                                   const char *text)
+{
+    struct sov_errbuf err;
+    struct fed_store_record record = {.kind = VOTE_PROPOSAL,
+                                      .view = view,
+                                      .sequence = b->content.sequence,
+                                      .bytes = text,
+                                      .length = strlen(text),
+                                      .content = &b->content};
+    if (fed_store_append(f->store, ++f->token, &record, 1, NULL, 0, &err) != SOV_OK)
+        fail_msg("%s", err.message);
+}
+
 /* Commits the next `count` batches. */
 static inline void fixture_commit(struct store_fixture *f, int count)
 {
@@ -202,35 +197,19 @@ static inline void fixture_collect(struct store_fixture *f, uint64_t sequence)
     if (fed_store_collect(f->store, sequence, &err) != SOV_OK) fail_msg("%s", err.message);
 }
 
-/* Runs SQL on the database, as the sqlite3 shell would. */
 static inline void fixture_sql(struct store_fixture *f, const char *text)
 {
-    sqlite3 *db;
-    char *message = NULL;
-    assert_int_equal(sqlite3_open(f->database, &db), SQLITE_OK);
-    if (sqlite3_exec(db, text, NULL, NULL, &message) != SQLITE_OK) fail_msg("%s", message);
-    sqlite3_close(db);
+    test_database_run(f->database, text);
 }
 
-/* The first row's first column as text; "" for none. */
 static inline const char *fixture_text(struct store_fixture *f, const char *text)
 {
-    static char out[4096];
-    sqlite3 *db;
-    sqlite3_stmt *s;
-    assert_int_equal(sqlite3_open_v2(f->database, &db, SQLITE_OPEN_READONLY, NULL), SQLITE_OK);
-    if (sqlite3_prepare_v2(db, text, -1, &s, NULL) != SQLITE_OK) fail_msg("%s", sqlite3_errmsg(db));
-    out[0] = '\0';
-    if (sqlite3_step(s) == SQLITE_ROW)
-        snprintf(out, sizeof out, "%s", (const char *)sqlite3_column_text(s, 0));
-    sqlite3_finalize(s);
-    sqlite3_close(db);
-    return out;
+    return test_database_text(f->database, text);
 }
 
 static inline long long fixture_number(struct store_fixture *f, const char *text)
 {
-    return atoll(fixture_text(f, text));
+    return test_database_number(f->database, text);
 }
 
 /* The texts of the records of a kind, each with a space behind it; "!" marks one with a content. */

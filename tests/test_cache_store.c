@@ -5,21 +5,14 @@
  */
 #include "tests/cache_fixture.h"
 
-#include <dirent.h>
 #include <errno.h>
-#include <fcntl.h>
-#include <stdlib.h>
-#include <sys/stat.h>
-#include <sys/wait.h>
-#include <unistd.h>
-
-#include <sqlite3.h>
 
 #include "base/clock.h"
 #include "base/datadir.h"
 #include "cache/flight.h"
 #include "cache/store.h"
 #include "cache/store_scopes.h"
+#include "tests/database_fixture.h"
 
 enum { KEY_LENGTH = 48, FLUSH_MS = 60000, PATH_MAX_BYTES = 512 };
 
@@ -44,10 +37,8 @@ static void use_model(struct fixture *f, const char *name)
 
 static void fixture_init(struct fixture *f)
 {
-    const char *tmp = getenv("TMPDIR");
     memset(f, 0, sizeof *f);
-    snprintf(f->path, sizeof f->path, "%s/sovereign-store-XXXXXX", tmp != NULL ? tmp : "/tmp");
-    assert_non_null(mkdtemp(f->path));
+    test_folder_make(f->path, sizeof f->path, "store");
     f->cache_config = (struct cache_config){.entries_max = 1000, .bytes_max = 8 << 20};
     f->config = (struct cache_store_config){.wall_ms = WALL_MS, .commit_interval_ms = 20};
     use_model(f, "model A");
@@ -78,21 +69,10 @@ static void stop(struct fixture *f)
     f->dir = NULL;
 }
 
-static void remove_folder(const char *path)
-{
-    DIR *dir = opendir(path);
-    struct dirent *entry;
-    assert_non_null(dir);
-    while ((entry = readdir(dir)) != NULL)
-        if (entry->d_name[0] != '.') assert_int_equal(unlinkat(dirfd(dir), entry->d_name, 0), 0);
-    closedir(dir);
-    assert_int_equal(rmdir(path), 0);
-}
-
 static void fixture_free(struct fixture *f)
 {
     if (f->cache != NULL) stop(f);
-    remove_folder(f->path);
+    test_folder_remove(f->path);
 }
 
 static void flush(struct fixture *f)
@@ -131,27 +111,14 @@ static bool get(struct fixture *f, uint64_t number, const char *expected, int64_
     return true;
 }
 
-/* Runs SQL on the database, as another program would. */
 static void sql(struct fixture *f, const char *text)
 {
-    sqlite3 *db;
-    char *message = NULL;
-    assert_int_equal(sqlite3_open(f->database, &db), SQLITE_OK);
-    if (sqlite3_exec(db, text, NULL, NULL, &message) != SQLITE_OK) fail_msg("%s", message);
-    sqlite3_close(db);
+    test_database_run(f->database, text);
 }
 
-static int64_t sql_number(struct fixture *f, const char *text)
+static long long sql_number(struct fixture *f, const char *text)
 {
-    sqlite3 *db;
-    sqlite3_stmt *s;
-    assert_int_equal(sqlite3_open(f->database, &db), SQLITE_OK);
-    assert_int_equal(sqlite3_prepare_v2(db, text, -1, &s, NULL), SQLITE_OK);
-    assert_int_equal(sqlite3_step(s), SQLITE_ROW);
-    int64_t number = sqlite3_column_int64(s, 0);
-    sqlite3_finalize(s);
-    sqlite3_close(db);
-    return number;
+    return test_database_number(f->database, text);
 }
 
 /* ---- what comes back ---- */
@@ -540,20 +507,17 @@ static void test_a_full_queue_drops_the_oldest_and_blocks_nobody(void **state)
 {
     (void)state;
     struct fixture f;
-    sqlite3 *other;
     fixture_init(&f);
     f.config.queue_changes = 100;
     start(&f);
     flush(&f);
     /* Another program holds the database, so that nothing can be written. */
-    assert_int_equal(sqlite3_open(f.database, &other), SQLITE_OK);
-    assert_int_equal(sqlite3_exec(other, "BEGIN IMMEDIATE", NULL, NULL, NULL), SQLITE_OK);
+    sqlite3 *other = test_database_lock(f.database, "BEGIN IMMEDIATE");
     for (uint64_t i = 0; i < 900; i++) put(&f, i, "x");
     for (uint64_t i = 0; i < 900; i++) assert_true(get(&f, i, "x", NULL));
     assert_true(stats(&f).dropped >= 700); /* a batch may have been taken, in part */
     assert_false(cache_store_flush(f.store, 50));
-    assert_int_equal(sqlite3_exec(other, "COMMIT", NULL, NULL, NULL), SQLITE_OK);
-    sqlite3_close(other);
+    test_database_unlock(other);
     flush(&f);
     assert_int_equal(stats(&f).failed, 0); /* what was on the queue is written afterwards */
     assert_int_equal(stats(&f).written, 900 - stats(&f).dropped);
@@ -568,19 +532,16 @@ static void test_bytes_on_the_queue_are_bounded(void **state)
 {
     (void)state;
     struct fixture f;
-    sqlite3 *other;
     char *answer = test_calloc(1, 10001);
     fixture_init(&f);
     memset(answer, 'a', 10000);
     f.config.queue_bytes = 100000;
     start(&f);
     flush(&f);
-    assert_int_equal(sqlite3_open(f.database, &other), SQLITE_OK);
-    assert_int_equal(sqlite3_exec(other, "BEGIN IMMEDIATE", NULL, NULL, NULL), SQLITE_OK);
+    sqlite3 *other = test_database_lock(f.database, "BEGIN IMMEDIATE");
     for (uint64_t i = 0; i < 100; i++) put(&f, i, answer);
     assert_true(stats(&f).dropped >= 70);
-    assert_int_equal(sqlite3_exec(other, "COMMIT", NULL, NULL, NULL), SQLITE_OK);
-    sqlite3_close(other);
+    test_database_unlock(other);
     test_free(answer);
     fixture_free(&f);
 }
@@ -632,17 +593,6 @@ static void test_corrupted_rows_are_dropped_and_counted(void **state)
     fixture_free(&f);
 }
 
-/* Overwrites a part of the file. */
-static void damage_file(const char *path, off_t at, size_t length)
-{
-    char junk[8192];
-    memset(junk, 0xA5, sizeof junk);
-    int file = open(path, O_WRONLY);
-    assert_true(file >= 0);
-    assert_int_equal(pwrite(file, junk, length, at), length);
-    close(file);
-}
-
 static void test_a_damaged_file_is_set_aside_and_a_new_one_begun(void **state)
 {
     (void)state;
@@ -651,7 +601,7 @@ static void test_a_damaged_file_is_set_aside_and_a_new_one_begun(void **state)
     start(&f);
     for (uint64_t i = 0; i < 300; i++) put(&f, i, "x");
     stop(&f);
-    damage_file(f.database, 0, 100); /* not an SQLite file any more */
+    test_file_damage(f.database, 0, 100); /* not an SQLite file any more */
     start(&f);
     flush(&f);
     assert_int_equal(stats(&f).resets, 1);
@@ -662,9 +612,7 @@ static void test_a_damaged_file_is_set_aside_and_a_new_one_begun(void **state)
     stop(&f);
 
     /* The header is whole, but the pages behind it are not: found when they are read. */
-    struct stat info;
-    assert_int_equal(stat(f.database, &info), 0);
-    for (off_t at = 4096; at + 4096 <= info.st_size; at += 4096) damage_file(f.database, at, 4096);
+    test_pages_damage(f.database);
     start(&f);
     assert_true(cache_store_flush(f.store, FLUSH_MS));
     assert_false(get(&f, 5, "x", NULL));
@@ -770,14 +718,12 @@ static void test_a_locked_database_is_a_clear_error(void **state)
 {
     (void)state;
     struct fixture f;
-    sqlite3 *other;
     fixture_init(&f);
     start(&f);
     stop(&f);
-    assert_int_equal(sqlite3_open(f.database, &other), SQLITE_OK);
-    assert_int_equal(sqlite3_exec(other, "BEGIN IMMEDIATE", NULL, NULL, NULL), SQLITE_OK);
+    sqlite3 *other = test_database_lock(f.database, "BEGIN IMMEDIATE");
     assert_refused(&f, SOV_ERR_BUSY, "another program has locked it");
-    sqlite3_close(other);
+    test_database_unlock(other);
     start(&f);
     fixture_free(&f);
 }
@@ -786,26 +732,22 @@ static void test_a_second_process_is_told_who_has_the_directory(void **state)
 {
     (void)state;
     struct fixture f;
-    char expected[64];
     fixture_init(&f);
     start(&f);
-    snprintf(expected, sizeof expected, "in use by process %ld", (long)getpid());
-    pid_t child = fork();
-    if (child == 0) {
-        struct datadir *dir;
-        struct sov_errbuf err = {""};
-        enum sov_error error = datadir_open(f.path, &dir, &err);
-        _exit(error == SOV_ERR_BUSY && strstr(err.message, expected) != NULL ? 0 : 1);
-    }
-    int status;
-    assert_int_equal(waitpid(child, &status, 0), child);
-    assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    test_assert_in_use(f.path);
     stop(&f);
     start(&f); /* free again */
     fixture_free(&f);
 }
 
-/* In a child without privileges: root may write anywhere. */
+static int read_only_child(void *path)
+{
+    struct datadir *dir;
+    struct sov_errbuf err = {""};
+    enum sov_error error = datadir_open(path, &dir, &err);
+    return error == SOV_ERR_IO && strstr(err.message, "cannot") != NULL ? 0 : 1;
+}
+
 static void test_a_read_only_directory_is_a_clear_error(void **state)
 {
     (void)state;
@@ -817,19 +759,8 @@ static void test_a_read_only_directory_is_a_clear_error(void **state)
     snprintf(lock, sizeof lock, "%s/lock", f.path);
     assert_int_equal(unlink(lock), 0);
     assert_int_equal(chmod(f.path, 0555), 0);
-    pid_t child = fork();
-    if (child == 0) {
-        struct datadir *dir;
-        struct sov_errbuf err = {""};
-        if (geteuid() == 0 && setuid(65534) != 0) _exit(2);
-        enum sov_error error = datadir_open(f.path, &dir, &err);
-        _exit(error == SOV_ERR_IO && strstr(err.message, "cannot") != NULL ? 0 : 1);
-    }
-    int status;
-    assert_int_equal(waitpid(child, &status, 0), child);
+    test_in_unprivileged_child(read_only_child, f.path);
     assert_int_equal(chmod(f.path, 0700), 0);
-    assert_true(WIFEXITED(status));
-    assert_int_equal(WEXITSTATUS(status), 0);
     fixture_free(&f);
 }
 
