@@ -3,6 +3,7 @@
 #include "base/mem.h"
 #include "federation/node.h"
 #include "server/federation.h"
+#include "server/metrics.h"
 
 static void head(struct strbuf *out, const char *name, const char *type, const char *help)
 {
@@ -45,9 +46,12 @@ static void write_work(const struct fed_node_status *s, struct strbuf *out)
 {
     head(out, "phase_seconds_total", "counter",
          "Time of the node's thread by phase; sign is part of protocol.");
-    for (int i = 0; i < FED_PHASES; i++)
-        strbuf_printf(out, "sovereign_federation_phase_seconds_total{phase=\"%s\"} %.6f\n",
-                      fed_phase_name((enum fed_phase)i), (double)s->phase_ns[i] * 1e-9);
+    for (int i = 0; i < FED_PHASES; i++) {
+        strbuf_printf(out, "sovereign_federation_phase_seconds_total{phase=\"%s\"} ",
+                      fed_phase_name((enum fed_phase)i));
+        metrics_put_value(out, metrics_seconds((uint64_t)s->phase_ns[i]));
+        strbuf_putc(out, '\n');
+    }
     one(out, "syncs_total", "counter", "Times that records were made durable.", s->syncs);
     one(out, "signatures_verified_total", "counter", "Signatures verified.",
         s->signatures_verified);
@@ -73,14 +77,16 @@ static void write_commits(const struct fed_node_status *s, struct strbuf *out)
     head(out, "commit_seconds", "histogram", "From an own proposal to its commit.");
     for (int i = 0; i < FED_LATENCY_BUCKETS - 1; i++) {
         sum += s->latency[i];
-        strbuf_printf(out, "sovereign_federation_commit_seconds_bucket{le=\"%g\"} %llu\n",
-                      0.00025 * (double)(1 << i), (unsigned long long)sum);
+        strbuf_puts(out, "sovereign_federation_commit_seconds_bucket{le=\"");
+        metrics_put_value(out, 0.00025 * (double)(1 << i));
+        strbuf_printf(out, "\"} %llu\n", (unsigned long long)sum);
     }
     strbuf_printf(out,
                   "sovereign_federation_commit_seconds_bucket{le=\"+Inf\"} %llu\n"
-                  "sovereign_federation_commit_seconds_sum %.6f\n"
-                  "sovereign_federation_commit_seconds_count %llu\n",
-                  (unsigned long long)s->latency_count, (double)s->latency_ns * 1e-9,
+                  "sovereign_federation_commit_seconds_sum ",
+                  (unsigned long long)s->latency_count);
+    metrics_put_value(out, metrics_seconds((uint64_t)s->latency_ns));
+    strbuf_printf(out, "\nsovereign_federation_commit_seconds_count %llu\n",
                   (unsigned long long)s->latency_count);
 }
 

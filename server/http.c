@@ -556,7 +556,10 @@ void http_on_completed(void *cls, struct MHD_Connection *mhd, void **context,
     metrics_count_request(&server->metrics, r->route, status);
     if (r->generation != NULL)
         metrics_count_cached(&server->metrics, generation_cached(r->generation));
-    if (r->query != NULL) metrics_count_cached(&server->metrics, query_reply_cached(r->query));
+    if (r->query != NULL) {
+        metrics_count_cached(&server->metrics, query_reply_cached(r->query));
+        if (!r->generation_over) atomic_fetch_add(&server->metrics.queries.cancelled, 1);
+    }
     atomic_fetch_sub(&server->metrics.in_progress, 1);
     if (server->options.access_log) {
         struct generation_stats stats = {0};

@@ -3,6 +3,7 @@
 
 #include <string.h>
 
+#include "base/decimal.h"
 #include "kernels/isa.h"
 
 static const double METRICS_FIRST_TOKEN_S[] = {0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5,
@@ -83,11 +84,31 @@ static void metrics_head(struct strbuf *out, const char *name, const char *type,
     strbuf_printf(out, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, type);
 }
 
+void metrics_put_value(struct strbuf *out, double value)
+{
+    char text[DECIMAL_TEXT_MAX];
+    strbuf_append(out, text, decimal_from_double(value, text));
+}
+
+double metrics_seconds(uint64_t ns)
+{
+    return (double)ns / 1e9;
+}
+
 static void metrics_write_one(struct strbuf *out, const char *name, const char *type,
                               const char *help, double value)
 {
     metrics_head(out, name, type, help);
-    strbuf_printf(out, "%s %.17g\n", name, value);
+    strbuf_printf(out, "%s ", name);
+    metrics_put_value(out, value);
+    strbuf_putc(out, '\n');
+}
+
+/* One sample of a family whose head is there. */
+static void metrics_write_labelled(struct strbuf *out, const char *name, const char *label,
+                                   const char *value, uint64_t count)
+{
+    strbuf_printf(out, "%s{%s=\"%s\"} %llu\n", name, label, value, (unsigned long long)count);
 }
 
 static void metrics_write_histogram(struct strbuf *out, const char *name, const char *help,
@@ -97,14 +118,16 @@ static void metrics_write_histogram(struct strbuf *out, const char *name, const 
     unsigned long long count = 0;
     for (int i = 0; i <= h->bound_count; i++) {
         count += atomic_load_explicit(&h->counts[i], memory_order_relaxed);
+        strbuf_printf(out, "%s_bucket{le=\"", name);
         if (i < h->bound_count)
-            strbuf_printf(out, "%s_bucket{le=\"%g\"} %llu\n", name, h->bounds[i], count);
+            metrics_put_value(out, h->bounds[i]);
         else
-            strbuf_printf(out, "%s_bucket{le=\"+Inf\"} %llu\n", name, count);
+            strbuf_puts(out, "+Inf");
+        strbuf_printf(out, "\"} %llu\n", count);
     }
-    strbuf_printf(out, "%s_sum %.9g\n%s_count %llu\n", name,
-                  (double)atomic_load_explicit(&h->sum_ns, memory_order_relaxed) * 1e-9, name,
-                  count);
+    strbuf_printf(out, "%s_sum ", name);
+    metrics_put_value(out, metrics_seconds(atomic_load_explicit(&h->sum_ns, memory_order_relaxed)));
+    strbuf_printf(out, "\n%s_count %llu\n", name, count);
 }
 
 /* A label's value: backslash, quote and line end are escaped. */
@@ -169,9 +192,9 @@ static void metrics_write_engine(struct engine *engine, struct strbuf *out)
         {"sovereign_step_rows_total", "counter", "Rows (tokens) in those steps.",
          (double)s.step_rows_total},
         {"sovereign_step_seconds_total", "counter", "Time spent in steps.",
-         (double)s.step_ns_total * 1e-9},
+         metrics_seconds(s.step_ns_total)},
         {"sovereign_model_seconds_total", "counter", "Time spent inside the model.",
-         (double)s.model_ns_total * 1e-9},
+         metrics_seconds(s.model_ns_total)},
         {"sovereign_kv_pages", "gauge", "KV pages there are.", (double)s.kv_pages_total},
         {"sovereign_kv_pages_used", "gauge", "KV pages held by running sequences.",
          (double)s.kv_pages_used},
@@ -189,30 +212,34 @@ static void metrics_write_engine(struct engine *engine, struct strbuf *out)
 
 static void metrics_write_queries(struct query_counters *q, struct strbuf *out)
 {
-    metrics_head(out, "sovereign_queries_total", "counter", "Queries that ended, by their status.");
+    static const char QUERIES[] = "sovereign_queries_total";
+    metrics_head(out, QUERIES, "counter",
+                 "Queries that had begun, by how they ended; cancelled: the client left before, "
+                 "failed: with an error.");
     for (int s = 0; s < QUERY_STATUSES; s++)
-        strbuf_printf(out, "sovereign_queries_total{status=\"%s\"} %llu\n",
-                      query_status_name((enum query_status)s),
-                      (unsigned long long)atomic_load(&q->queries[s]));
+        metrics_write_labelled(out, QUERIES, "status", query_status_name((enum query_status)s),
+                               atomic_load(&q->queries[s]));
+    metrics_write_labelled(out, QUERIES, "status", "cancelled", atomic_load(&q->cancelled));
+    metrics_write_labelled(out, QUERIES, "status", "failed", atomic_load(&q->failed));
     metrics_write_one(out, "sovereign_query_thoughts_total", "counter",
                       "Steps of thinking in those queries.", (double)atomic_load(&q->thoughts));
     metrics_write_one(out, "sovereign_query_scoring_seconds_total", "counter",
                       "Time that those queries waited for the scores of thoughts and answers.",
-                      (double)atomic_load(&q->scoring_ns) * 1e-9);
+                      metrics_seconds(atomic_load(&q->scoring_ns)));
     metrics_head(
         out, "sovereign_gate_verdicts_total", "counter",
         "What the gate said of answers: off, pass, observed (fell short, was let through), "
         "withheld.");
     for (int v = 0; v < GATE_VERDICTS; v++)
-        strbuf_printf(out, "sovereign_gate_verdicts_total{verdict=\"%s\"} %llu\n",
-                      gate_verdict_name((enum gate_verdict)v),
-                      (unsigned long long)atomic_load(&q->gate.verdicts[v]));
+        metrics_write_labelled(out, "sovereign_gate_verdicts_total", "verdict",
+                               gate_verdict_name((enum gate_verdict)v),
+                               atomic_load(&q->gate.verdicts[v]));
     metrics_head(out, "sovereign_gate_failures_total", "counter",
                  "Answers that fell short in a test of the gate.");
     for (int t = 0; t < GATE_TESTS; t++)
-        strbuf_printf(out, "sovereign_gate_failures_total{test=\"%s\"} %llu\n",
-                      gate_test_name((enum gate_test)t),
-                      (unsigned long long)atomic_load(&q->gate.failures[t]));
+        metrics_write_labelled(out, "sovereign_gate_failures_total", "test",
+                               gate_test_name((enum gate_test)t),
+                               atomic_load(&q->gate.failures[t]));
 }
 
 void metrics_write(struct metrics *m, struct engine *engine, const char *model, const char *isa,
@@ -246,9 +273,9 @@ void metrics_write(struct metrics *m, struct engine *engine, const char *model, 
                             "From the whole request received to its first token.", &m->first_token);
     metrics_write_histogram(out, "sovereign_time_per_output_token_seconds",
                             "Mean time between the tokens of a request.", &m->per_token);
-    metrics_write_histogram(out, "sovereign_request_duration_seconds",
-                            "Completion requests, from whole request received to answered.",
-                            &m->duration);
+    metrics_write_histogram(
+        out, "sovereign_request_duration_seconds",
+        "Completions, chats and queries, from whole request received to answered.", &m->duration);
     metrics_write_queries(&m->queries, out);
     if (engine != NULL) metrics_write_engine(engine, out);
 }
@@ -261,7 +288,7 @@ static void metrics_write_store(struct cache_store *store, struct strbuf *out)
         {"sovereign_cache_store_warming", "gauge", "1 while answers on disk are brought to memory.",
          s.warming},
         {"sovereign_cache_store_warm_seconds", "gauge", "How long that has taken.",
-         (double)s.warm_ms * 1e-3},
+         (double)s.warm_ms / 1e3},
         {"sovereign_cache_store_rows", "gauge", "Answers on disk.", (double)s.rows},
         {"sovereign_cache_store_bytes", "gauge", "Their keys and answers.", (double)s.bytes},
         {"sovereign_cache_store_loaded_total", "counter", "Answers brought from disk to memory.",
@@ -296,16 +323,15 @@ void metrics_write_cache(struct metrics *m, struct cache *cache, struct cache_st
     for (int i = 0; i < METRICS_CACHE_WAYS; i++)
         ways[i] = atomic_load_explicit(&m->cached[i], memory_order_relaxed);
     const struct metrics_row rows[] = {
-        {"sovereign_cache_hits_total", "counter", "Completion requests answered from the cache.",
+        {"sovereign_cache_hits_total", "counter",
+         "Requests (completions, chats, queries) answered from the cache.",
          (double)ways[METRICS_CACHE_HIT]},
         {"sovereign_cache_misses_total", "counter",
-         "Completion requests computed because the cache had no answer.",
-         (double)ways[METRICS_CACHE_MISS]},
+         "Requests computed because the cache had no answer.", (double)ways[METRICS_CACHE_MISS]},
         {"sovereign_cache_joins_total", "counter",
-         "Completion requests answered by what was being computed for another.",
+         "Requests answered by what was being computed for another.",
          (double)ways[METRICS_CACHE_JOIN]},
-        {"sovereign_cache_bypasses_total", "counter",
-         "Completion requests for which the cache was not asked.",
+        {"sovereign_cache_bypasses_total", "counter", "Requests for which the cache was not asked.",
          (double)ways[METRICS_CACHE_BYPASS]},
         {"sovereign_cache_in_flight", "gauge", "Answers being computed that others may join.",
          (double)flights.in_flight},

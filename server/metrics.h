@@ -60,7 +60,9 @@ struct metrics_histogram {
 
 struct query_counters {
     atomic_uint_fast64_t queries[QUERY_STATUSES];
-    atomic_uint_fast64_t thoughts;
+    atomic_uint_fast64_t cancelled; /* ended by nobody waiting for them any more */
+    atomic_uint_fast64_t failed;
+    atomic_uint_fast64_t thoughts;   /* of those with a status */
     atomic_uint_fast64_t scoring_ns; /* sum over queries */
     struct gate_counters gate;
 };
@@ -73,7 +75,7 @@ struct metrics {
     atomic_int in_progress;
     struct metrics_histogram first_token; /* whole request received to first token */
     struct metrics_histogram per_token;   /* mean time between tokens of one request */
-    struct metrics_histogram duration;    /* of completion requests, received to answered */
+    struct metrics_histogram duration;    /* of what is generated, received to answered */
     struct query_counters queries;
 };
 
@@ -85,10 +87,14 @@ void metrics_observe(struct metrics_histogram *h, int64_t ns);
  * engine may be NULL while the model loads; isa and model as in struct server_model, "" while
  * unknown.
  */
+void metrics_write(struct metrics *m, struct engine *engine, const char *model, const char *isa,
+                   struct strbuf *out);
 /* store NULL: the cache is in memory only. */
 void metrics_write_cache(struct metrics *m, struct cache *cache, struct cache_store *store,
                          struct strbuf *out);
-void metrics_write(struct metrics *m, struct engine *engine, const char *model, const char *isa,
-                   struct strbuf *out);
+/* A finite number, as the shortest text that reads back the same: 0.003. */
+void metrics_put_value(struct strbuf *out, double value);
+/* Rounded once, so that it shows as at most nine decimals. */
+double metrics_seconds(uint64_t ns);
 
 #endif

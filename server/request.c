@@ -301,6 +301,7 @@ static void request_finish_generation(struct request *r, enum generation_state s
         generation_stats_read(r->generation, &stats);
     r->generation_over = true;
     int64_t now = clock_monotonic_ns();
+    if (state != GENERATION_DONE && r->query != NULL) atomic_fetch_add(&m->queries.failed, 1);
     if (state != GENERATION_DONE) return;
     if (r->query != NULL)
         query_reply_count(r->query, &m->queries);
@@ -339,6 +340,7 @@ static void request_fail_shutdown(struct request *r, struct api_error *err)
         reply_chunk_error(err, &r->out);
         if (r->query == NULL) reply_done(&r->out);
     }
+    if (r->query != NULL) atomic_fetch_add(&r->server->metrics.queries.failed, 1);
     r->generation_over = true;
 }
 

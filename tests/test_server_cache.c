@@ -4,7 +4,7 @@
  * The answer cache as clients see it: the same bytes as without it, no work for the engine, answers
  * shared while they are computed, and what a client may ask of it.
  */
-#include "tests/server_fixture.h"
+#include "tests/server_group.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
@@ -12,22 +12,8 @@
 #include "cache/flight.h"
 #include "server/answer_key.h"
 
-static struct fixture f;
 static struct cache *cache;
 static struct cache_secret secret = {{3, 1, 4}};
-
-static int setup(void **state)
-{
-    (void)state;
-    fixture_load(&f);
-    return 0;
-}
-static int teardown(void **state)
-{
-    (void)state;
-    fixture_unload(&f);
-    return 0;
-}
 
 static void start_cached(int parallel, int queue, size_t flight_bytes,
                          const struct server_options *options, bool share)
@@ -983,5 +969,5 @@ int main(void)
         EACH(test_metrics_tell_how_requests_were_answered),
         EACH(test_a_crowd_gets_the_answers_it_asked_for),
     };
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return cmocka_run_group_tests(tests, load, unload);
 }

@@ -4,36 +4,9 @@
  * Clients that leave, many at once, those that do not read, a full queue, an end of the server, and
  * no memory.
  */
-#include "tests/server_fixture.h"
+#include "tests/server_group.h"
 
 #include <pthread.h>
-
-static struct fixture f;
-
-static int setup(void **state)
-{
-    (void)state;
-    fixture_load(&f);
-    return 0;
-}
-static int teardown(void **state)
-{
-    (void)state;
-    fixture_unload(&f);
-    return 0;
-}
-static int start(void **state)
-{
-    (void)state;
-    fixture_start(&f, NULL);
-    return 0;
-}
-static int stop(void **state)
-{
-    (void)state;
-    fixture_stop(&f);
-    return 0;
-}
 
 #define LONG(rest) "{\"prompt\":\"a\",\"max_tokens\":8000,\"ignore_eos\":true" rest "}"
 #define SHORT "{\"prompt\":\"a\",\"max_tokens\":3}"
@@ -363,15 +336,15 @@ static void test_out_of_memory(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(test_clients_leave, start, stop),
-        cmocka_unit_test_setup_teardown(test_client_leaves_during_prefill, start, stop),
+        cmocka_unit_test_setup_teardown(test_clients_leave, plain_start, plain_stop),
+        cmocka_unit_test_setup_teardown(test_client_leaves_during_prefill, plain_start, plain_stop),
         cmocka_unit_test(test_client_leaves_the_queue),
         cmocka_unit_test(test_full_queue),
-        cmocka_unit_test_setup_teardown(test_32_clients, start, stop),
-        cmocka_unit_test_setup_teardown(test_streams_that_are_not_read, start, stop),
+        cmocka_unit_test_setup_teardown(test_32_clients, plain_start, plain_stop),
+        cmocka_unit_test_setup_teardown(test_streams_that_are_not_read, plain_start, plain_stop),
         cmocka_unit_test(test_stop_with_grace),
         cmocka_unit_test(test_stop_without_grace),
-        cmocka_unit_test_setup_teardown(test_out_of_memory, start, stop),
+        cmocka_unit_test_setup_teardown(test_out_of_memory, plain_start, plain_stop),
     };
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return cmocka_run_group_tests(tests, load, unload);
 }

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* /v1/federation over HTTP: four nodes, one of them inside the server. No model is needed. */
+#include "tests/metrics_page.h"
 #include "tests/server_fixture.h"
 
 #include "tests/federation_inside_fixture.h"
@@ -127,6 +128,8 @@ static void test_status_and_metrics(void **state)
     assert_true(metric(port, "sovereign_federation_signatures_verified_total") > 0);
     assert_true(metric(port, "sovereign_federation_phase_seconds_total{phase=\"sync\"}") > 0);
     assert_true(metric(port, "sovereign_federation_peer_connected{member=\"1\"}") >= 0);
+    static struct metrics_page page;
+    metrics_page_get(port, &page);
 }
 
 static void test_what_is_refused(void **state)

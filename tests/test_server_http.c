@@ -1,36 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* run-tests: seconds=300 */
 /* The server as a peer on the wire: routes, framing, limits, keys, CORS, slow senders. */
-#include "base/log.h"
-#include "tests/server_fixture.h"
-
-static struct fixture f;
-
-static int setup(void **state)
-{
-    (void)state;
-    if (getenv("DEBUG_LOG")) log_configure(LOG_LEVEL_DEBUG, LOG_FORMAT_TEXT);
-    fixture_load(&f);
-    return 0;
-}
-static int teardown(void **state)
-{
-    (void)state;
-    fixture_unload(&f);
-    return 0;
-}
-static int start(void **state)
-{
-    (void)state;
-    fixture_start(&f, NULL);
-    return 0;
-}
-static int stop(void **state)
-{
-    (void)state;
-    fixture_stop(&f);
-    return 0;
-}
+#include "tests/server_group.h"
 
 #define CHAT_OK "{\"messages\":[{\"role\":\"user\",\"content\":\"hi\"}],\"max_tokens\":2}"
 
@@ -540,24 +511,25 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_loading),
-        cmocka_unit_test_setup_teardown(test_routes, start, stop),
-        cmocka_unit_test_setup_teardown(test_models, start, stop),
-        cmocka_unit_test_setup_teardown(test_request_ids_differ, start, stop),
-        cmocka_unit_test_setup_teardown(test_bad_bodies_keep_the_connection, start, stop),
-        cmocka_unit_test_setup_teardown(test_deep_json, start, stop),
-        cmocka_unit_test_setup_teardown(test_100_megabytes, start, stop),
-        cmocka_unit_test_setup_teardown(test_too_large_is_refused_at_once, start, stop),
-        cmocka_unit_test_setup_teardown(test_bad_framing, start, stop),
-        cmocka_unit_test_setup_teardown(test_large_headers, start, stop),
-        cmocka_unit_test_setup_teardown(test_pipelining, start, stop),
-        cmocka_unit_test_setup_teardown(test_chunked_body, start, stop),
-        cmocka_unit_test_setup_teardown(test_http_1_0, start, stop),
-        cmocka_unit_test_setup_teardown(test_cors_open, start, stop),
+        cmocka_unit_test_setup_teardown(test_routes, plain_start, plain_stop),
+        cmocka_unit_test_setup_teardown(test_models, plain_start, plain_stop),
+        cmocka_unit_test_setup_teardown(test_request_ids_differ, plain_start, plain_stop),
+        cmocka_unit_test_setup_teardown(test_bad_bodies_keep_the_connection, plain_start,
+                                        plain_stop),
+        cmocka_unit_test_setup_teardown(test_deep_json, plain_start, plain_stop),
+        cmocka_unit_test_setup_teardown(test_100_megabytes, plain_start, plain_stop),
+        cmocka_unit_test_setup_teardown(test_too_large_is_refused_at_once, plain_start, plain_stop),
+        cmocka_unit_test_setup_teardown(test_bad_framing, plain_start, plain_stop),
+        cmocka_unit_test_setup_teardown(test_large_headers, plain_start, plain_stop),
+        cmocka_unit_test_setup_teardown(test_pipelining, plain_start, plain_stop),
+        cmocka_unit_test_setup_teardown(test_chunked_body, plain_start, plain_stop),
+        cmocka_unit_test_setup_teardown(test_http_1_0, plain_start, plain_stop),
+        cmocka_unit_test_setup_teardown(test_cors_open, plain_start, plain_stop),
         cmocka_unit_test(test_cors_list),
         cmocka_unit_test(test_api_keys),
         cmocka_unit_test(test_slow_senders),
         cmocka_unit_test(test_connection_limit),
-        cmocka_unit_test_setup_teardown(test_bad_options, start, stop),
+        cmocka_unit_test_setup_teardown(test_bad_options, plain_start, plain_stop),
     };
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return cmocka_run_group_tests(tests, load, unload);
 }

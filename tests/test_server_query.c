@@ -1,40 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* run-tests: seconds=300 */
 /* /v1/query on the wire: bodies, the object, the events, the gate, deadlines, clients that leave. */
-#include "tests/query_fixture.h"
+#include "tests/server_group.h"
 
 #include <math.h>
-
-static struct fixture f;
-static struct query_fixture q;
-
-static int load(void **state)
-{
-    (void)state;
-    fixture_load(&f);
-    return 0;
-}
-
-static int unload(void **state)
-{
-    (void)state;
-    fixture_unload(&f);
-    return 0;
-}
-
-static int start(void **state)
-{
-    (void)state;
-    query_fixture_start(&q, &f, 8, 64);
-    return 0;
-}
-
-static int stop(void **state)
-{
-    (void)state;
-    query_fixture_stop(&q, &f);
-    return 0;
-}
 
 static void expect_scores(const json_t *object)
 {
@@ -293,17 +262,14 @@ static void a_deadline_ends_it_with_what_there_is(void **state)
 static void a_client_that_leaves_frees_the_sequence(void **state)
 {
     (void)state;
-    static const char *const STREAMS[] = {"true", "false"};
+    const char *const BODIES[] = {long_query(3, ",\"stream\":true}"), long_query(3, "}")};
     for (int i = 0; i < 2; i++) {
-        char body[200];
-        snprintf(body, sizeof body,
-                 "{\"content\":\"a\",\"max_depth\":3,\"max_tokens\":7000,\"stream\":%s}",
-                 STREAMS[i]);
         struct client c = client_open(f.port);
-        assert_true(client_request(&c, "POST", "/v1/query", "", body));
+        assert_true(client_request(&c, "POST", "/v1/query", "", BODIES[i]));
         await_metric(f.port, "sovereign_requests_running", 1);
         client_close(&c);
         await_idle(f.port);
+        await_metric(f.port, "sovereign_queries_total{status=\"cancelled\"}", i + 1);
     }
 }
 
@@ -365,16 +331,21 @@ static void a_server_without_them_says_so(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(the_object_has_everything, start, stop),
-        cmocka_unit_test_setup_teardown(without_reasoning_it_answers_as_a_chat, start, stop),
-        cmocka_unit_test_setup_teardown(the_sampling_is_that_of_a_chat, start, stop),
-        cmocka_unit_test_setup_teardown(wrong_bodies_name_the_field, start, stop),
-        cmocka_unit_test_setup_teardown(events_come_in_order_and_say_the_same, start, stop),
-        cmocka_unit_test_setup_teardown(what_is_withheld_is_403_with_reasons, start, stop),
-        cmocka_unit_test_setup_teardown(a_deadline_ends_it_with_what_there_is, start, stop),
-        cmocka_unit_test_setup_teardown(a_client_that_leaves_frees_the_sequence, start, stop),
-        cmocka_unit_test_setup_teardown(load_beside_changes_nothing, start, stop),
-        cmocka_unit_test_setup_teardown(a_server_that_stops_says_so, start, stop),
+        cmocka_unit_test_setup_teardown(the_object_has_everything, query_start, query_stop),
+        cmocka_unit_test_setup_teardown(without_reasoning_it_answers_as_a_chat, query_start,
+                                        query_stop),
+        cmocka_unit_test_setup_teardown(the_sampling_is_that_of_a_chat, query_start, query_stop),
+        cmocka_unit_test_setup_teardown(wrong_bodies_name_the_field, query_start, query_stop),
+        cmocka_unit_test_setup_teardown(events_come_in_order_and_say_the_same, query_start,
+                                        query_stop),
+        cmocka_unit_test_setup_teardown(what_is_withheld_is_403_with_reasons, query_start,
+                                        query_stop),
+        cmocka_unit_test_setup_teardown(a_deadline_ends_it_with_what_there_is, query_start,
+                                        query_stop),
+        cmocka_unit_test_setup_teardown(a_client_that_leaves_frees_the_sequence, query_start,
+                                        query_stop),
+        cmocka_unit_test_setup_teardown(load_beside_changes_nothing, query_start, query_stop),
+        cmocka_unit_test_setup_teardown(a_server_that_stops_says_so, query_start, query_stop),
         cmocka_unit_test(a_server_without_them_says_so),
     };
     return cmocka_run_group_tests(tests, load, unload);

@@ -4,63 +4,10 @@
  * Queries that were asked before, or are being computed: found again, shared by all who ask at the
  * same time, left by some of them, and what the headers and the metrics say of it.
  */
-#include "tests/query_fixture.h"
-
-static struct fixture f;
-static struct query_fixture q;
-
-static int load(void **state)
-{
-    (void)state;
-    fixture_load(&f);
-    return 0;
-}
-
-static int unload(void **state)
-{
-    (void)state;
-    fixture_unload(&f);
-    return 0;
-}
-
-static int start(void **state)
-{
-    (void)state;
-    query_fixture_start(&q, &f, 8, 64);
-    query_fixture_start_cache(&q, &f);
-    return 0;
-}
-
-static int stop(void **state)
-{
-    (void)state;
-    query_fixture_stop(&q, &f);
-    return 0;
-}
+#include "tests/server_group.h"
 
 #define ASK "{\"content\":\"Why is the sky blue?\",\"max_tokens\":12,\"seed\":4"
 #define QUERY "/v1/query"
-/*
- * Takes a good part of a second: those who come meanwhile find it in flight. The model may not end its
- * answer. rest: ends the object. Valid for the next seven calls.
- */
-static const char *long_query(int depth, const char *rest)
-{
-    static char bodies[8][400];
-    static int next;
-    char ends[100] = "";
-    size_t used = 0;
-    for (int32_t id = 0; id < tokenizer_vocab_size(f.tokenizer) && used < sizeof ends; id++)
-        if (tokenizer_is_eog(f.tokenizer, id))
-            used += (size_t)snprintf(ends + used, sizeof ends - used, "%s\"%d\":-100",
-                                     used > 0 ? "," : "", id);
-    char *body = bodies[next++ % 8];
-    snprintf(body, sizeof bodies[0],
-             "{\"content\":\"What is far?\",\"max_tokens\":%d,\"seed\":4,\"max_depth\":%d,"
-             "\"logit_bias\":{%s}%s",
-             depth == 0 ? 3000 : 1000, depth, ends, rest);
-    return body;
-}
 
 static struct response ask_with(const char *headers, const char *body, int status,
                                 const char *cached)
@@ -243,11 +190,12 @@ static void it_survives_the_first_client(void **state)
         expect_same_answer(a, b);
         assert_true(metric(f.port, "sovereign_sequences_total") ==
                     sequences + 1 + IHSAN_DIMENSIONS);
+        assert_true(metric(f.port, "sovereign_queries_total{status=\"cancelled\"}") == 1);
         json_decref(a);
         json_decref(b);
         /* The second round begins with nothing kept. */
         query_fixture_stop(&q, &f);
-        (void)start(NULL);
+        (void)query_start_cached(NULL);
     }
 }
 
@@ -349,6 +297,7 @@ static void a_failure_is_told_to_all(void **state)
     client_close(&one);
     client_close(&two);
     await_idle(f.port);
+    assert_true(metric(f.port, "sovereign_queries_total{status=\"failed\"}") == 2);
 }
 
 /* Its later steps and its scorings, eight together, find a queue of two full. */
@@ -416,17 +365,24 @@ static void a_server_that_stops_says_so_to_all(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(an_equal_query_is_a_hit, start, stop),
-        cmocka_unit_test_setup_teardown(clients_say_what_they_want_of_the_cache, start, stop),
-        cmocka_unit_test_setup_teardown(those_who_ask_together_share_one_computation, start, stop),
-        cmocka_unit_test_setup_teardown(it_survives_the_first_client, start, stop),
-        cmocka_unit_test_setup_teardown(the_last_to_leave_ends_it, start, stop),
-        cmocka_unit_test_setup_teardown(each_has_its_own_deadline, start, stop),
-        cmocka_unit_test_setup_teardown(a_deadline_frees_the_sequence, start, stop),
-        cmocka_unit_test_setup_teardown(a_failure_is_told_to_all, start, stop),
-        cmocka_unit_test_setup_teardown(a_query_that_has_begun_is_not_refused, start, stop),
-        cmocka_unit_test_setup_teardown(a_content_without_room_is_told_at_once, start, stop),
-        cmocka_unit_test_setup_teardown(a_server_that_stops_says_so_to_all, start, stop),
+        cmocka_unit_test_setup_teardown(an_equal_query_is_a_hit, query_start_cached, query_stop),
+        cmocka_unit_test_setup_teardown(clients_say_what_they_want_of_the_cache, query_start_cached,
+                                        query_stop),
+        cmocka_unit_test_setup_teardown(those_who_ask_together_share_one_computation,
+                                        query_start_cached, query_stop),
+        cmocka_unit_test_setup_teardown(it_survives_the_first_client, query_start_cached,
+                                        query_stop),
+        cmocka_unit_test_setup_teardown(the_last_to_leave_ends_it, query_start_cached, query_stop),
+        cmocka_unit_test_setup_teardown(each_has_its_own_deadline, query_start_cached, query_stop),
+        cmocka_unit_test_setup_teardown(a_deadline_frees_the_sequence, query_start_cached,
+                                        query_stop),
+        cmocka_unit_test_setup_teardown(a_failure_is_told_to_all, query_start_cached, query_stop),
+        cmocka_unit_test_setup_teardown(a_query_that_has_begun_is_not_refused, query_start_cached,
+                                        query_stop),
+        cmocka_unit_test_setup_teardown(a_content_without_room_is_told_at_once, query_start_cached,
+                                        query_stop),
+        cmocka_unit_test_setup_teardown(a_server_that_stops_says_so_to_all, query_start_cached,
+                                        query_stop),
     };
     return cmocka_run_group_tests(tests, load, unload);
 }

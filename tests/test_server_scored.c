@@ -1,40 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* run-tests: seconds=300 */
 /* Chats and completions with the field `ihsan`: their scores, the gate, streams, the cache. */
-#include "tests/query_fixture.h"
+#include "tests/server_group.h"
 
 #include <math.h>
-
-static struct fixture f;
-static struct query_fixture q;
-
-static int load(void **state)
-{
-    (void)state;
-    fixture_load(&f);
-    return 0;
-}
-
-static int unload(void **state)
-{
-    (void)state;
-    fixture_unload(&f);
-    return 0;
-}
-
-static int start(void **state)
-{
-    (void)state;
-    query_fixture_start(&q, &f, 8, 256);
-    return 0;
-}
-
-static int stop(void **state)
-{
-    (void)state;
-    query_fixture_stop(&q, &f);
-    return 0;
-}
 
 #define CHAT                                                                                      \
     "{\"messages\":[{\"role\":\"user\",\"content\":\"Why is the sky blue?\"}],\"max_tokens\":12," \
@@ -553,21 +522,23 @@ static void a_client_that_leaves_frees_all(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(scores_are_those_of_a_query, start, stop),
-        cmocka_unit_test_setup_teardown(who_does_not_ask_gets_openais_answer, start, stop),
-        cmocka_unit_test_setup_teardown(each_choice_has_its_own_scores, start, stop),
-        cmocka_unit_test_setup_teardown(a_stop_string_ends_what_is_scored, start, stop),
-        cmocka_unit_test_setup_teardown(completions_are_scored_too, start, stop),
-        cmocka_unit_test_setup_teardown(a_stream_has_them_where_a_choice_ends, start, stop),
-        cmocka_unit_test_setup_teardown(what_falls_short_is_withheld, start, stop),
-        cmocka_unit_test_setup_teardown(a_choice_is_withheld_alone, start, stop),
-        cmocka_unit_test_setup_teardown(sharing_asks_for_more, start, stop),
-        cmocka_unit_test_setup_teardown(all_answers_may_be_judged, start, stop),
-        cmocka_unit_test_setup_teardown(a_hit_is_the_same_and_judged_anew, start, stop),
-        cmocka_unit_test_setup_teardown(those_who_ask_together_share, start, stop),
-        cmocka_unit_test_setup_teardown(wrong_values_name_the_field, start, stop),
-        cmocka_unit_test_setup_teardown(scoring_has_its_room, start, stop),
-        cmocka_unit_test_setup_teardown(a_client_that_leaves_frees_all, start, stop),
+        cmocka_unit_test_setup_teardown(scores_are_those_of_a_query, query_start, query_stop),
+        cmocka_unit_test_setup_teardown(who_does_not_ask_gets_openais_answer, query_start,
+                                        query_stop),
+        cmocka_unit_test_setup_teardown(each_choice_has_its_own_scores, query_start, query_stop),
+        cmocka_unit_test_setup_teardown(a_stop_string_ends_what_is_scored, query_start, query_stop),
+        cmocka_unit_test_setup_teardown(completions_are_scored_too, query_start, query_stop),
+        cmocka_unit_test_setup_teardown(a_stream_has_them_where_a_choice_ends, query_start,
+                                        query_stop),
+        cmocka_unit_test_setup_teardown(what_falls_short_is_withheld, query_start, query_stop),
+        cmocka_unit_test_setup_teardown(a_choice_is_withheld_alone, query_start, query_stop),
+        cmocka_unit_test_setup_teardown(sharing_asks_for_more, query_start, query_stop),
+        cmocka_unit_test_setup_teardown(all_answers_may_be_judged, query_start, query_stop),
+        cmocka_unit_test_setup_teardown(a_hit_is_the_same_and_judged_anew, query_start, query_stop),
+        cmocka_unit_test_setup_teardown(those_who_ask_together_share, query_start, query_stop),
+        cmocka_unit_test_setup_teardown(wrong_values_name_the_field, query_start, query_stop),
+        cmocka_unit_test_setup_teardown(scoring_has_its_room, query_start, query_stop),
+        cmocka_unit_test_setup_teardown(a_client_that_leaves_frees_all, query_start, query_stop),
     };
     return cmocka_run_group_tests(tests, load, unload);
 }
