@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Asks one question by the path of /v1/query, without a server. On a terminal: thoughts, answer and
- * scores as they come. Elsewhere: the answer alone, or with --json all of it.
+ * Asks one question, from the command line, a file or standard input, by the path of /v1/query, without
+ * a server. On a terminal: thoughts, answer and scores as they come. Elsewhere: the answer alone, or
+ * with --json all of it.
  */
 #include <sodium.h>
 #include <stdio.h>
@@ -22,7 +23,9 @@ struct query_command {
     struct cli_sampling sampling;
     struct cli_receipt receipt;
     struct cli_query_setup setup;
-    const char *content;
+    const char *question; /* "-": standard input */
+    const char *prompt_file;
+    struct strbuf content;
     int max_depth, max_tokens, timeout_ms;
     bool no_reasoning;
     bool federated;
@@ -140,8 +143,8 @@ static int query_run(struct query_command *c, struct cli_runtime *rt)
 {
     struct sov_errbuf err = {""};
     struct query_request request = {
-        .content = c->content,
-        .length = strlen(c->content),
+        .content = strbuf_text(&c->content),
+        .length = c->content.length,
         .max_depth = c->max_depth,
         .require_reasoning = !c->no_reasoning,
         .max_tokens = c->max_tokens,
@@ -172,13 +175,16 @@ static int query_run(struct query_command *c, struct cli_runtime *rt)
 
 static void query_declare(struct args *args, struct query_command *c)
 {
-    args_init(args, "query", "[--model FILE] QUESTION [flags]",
+    args_init(args, "query", "[--model FILE] QUESTION|- [flags]",
               "Thinks about a question in steps, answers it, and has the model score its thoughts "
               "and its answer in eight dimensions. On a terminal all of it is shown as it comes; "
-              "elsewhere the answer alone, or all of it with --json.");
+              "elsewhere the answer alone, or all of it with --json. The question is read from "
+              "standard input, to the last byte, when it is -.");
     args->operand = "QUESTION";
-    args->operand_out = &c->content;
+    args->operand_out = &c->question;
     cli_runtime_flags_add_model(args, &c->flags);
+    args_text(args, "--prompt-file", "FILE", &c->prompt_file,
+              "The question from a file, to the last byte; - is standard input.");
     args_int(args, "--max-depth", "N", &c->max_depth, 0, QUERY_DEPTH_MAX,
              "At most so many steps of thinking. Default 2.");
     args_switch(args, "--no-reasoning", &c->no_reasoning, "Answer at once.");
@@ -209,18 +215,36 @@ static void query_declare(struct args *args, struct query_command *c)
     args->examples =
         "  sovereign query 'Is 1001 a prime?' --model qwen2.5-0.5b-instruct-q8_0.gguf\n"
         "  sovereign query 'What is Sovereign?' --no-reasoning\n"
+        "  sovereign query - --model m.gguf <question.txt\n"
         "  sovereign query 'Who was Ibn Rushd?' --model m.gguf --gate enforce --json | jq .ihsan\n";
 }
 
 static int query_check(const struct query_command *c)
 {
-    if (c->content == NULL) return cli_usage_error("query", "give a question");
-    if (c->content[strspn(c->content, " \t\r\n\v\f")] == '\0')
-        return cli_usage_error("query", "the question is empty");
+    if (c->question == NULL && c->prompt_file == NULL)
+        return cli_usage_error("query", "give a question");
+    if (c->question != NULL && c->prompt_file != NULL)
+        return cli_usage_error("query", "a question or --prompt-file, not both");
     if (c->json && c->stream) return cli_usage_error("query", "--json or --stream, not both");
     if (c->receipt.data_dir != NULL && c->receipt.path == NULL)
         return cli_usage_error("query", "--data-dir: only with --receipt");
     return CLI_OK;
+}
+
+/* What is asked, before anything is loaded for it. */
+static int query_read(struct query_command *c)
+{
+    const char *path = c->prompt_file != NULL          ? c->prompt_file
+                       : strcmp(c->question, "-") == 0 ? "-"
+                                                       : NULL;
+    int status = CLI_OK;
+    if (path != NULL)
+        status = cli_read_file(path, TOKENIZER_INPUT_MAX, &c->content);
+    else if (!strbuf_puts(&c->content, c->question))
+        status = cli_error("no memory for the question");
+    if (status == CLI_OK && query_is_blank(strbuf_text(&c->content), c->content.length))
+        status = cli_usage_error("query", "the question is empty");
+    return status;
 }
 
 int cmd_query(int argc, char **argv)
@@ -239,7 +263,11 @@ int cmd_query(int argc, char **argv)
     if (!args_parse(&args, argc, argv, &status)) return status;
     status = query_check(&c);
     if (status == CLI_OK) status = cli_sampling_check_stops(&c.sampling, "query");
-    if (status != CLI_OK) return status;
+    if (status == CLI_OK) status = query_read(&c);
+    if (status != CLI_OK) {
+        strbuf_free(&c.content);
+        return status;
+    }
     status = cli_runtime_prepare(&rt, &c.flags, "query");
     if (status == CLI_OK) status = cli_query_setup_prepare(&c.setup, "query", rt.isa);
     if (status == CLI_OK) status = cli_receipt_open(&c.receipt, c.flags.model);
@@ -258,5 +286,6 @@ int cmd_query(int argc, char **argv)
     cli_query_setup_close(&c.setup);
     cli_runtime_close(&rt);
     cli_receipt_close(&c.receipt);
+    strbuf_free(&c.content);
     return status;
 }

@@ -24,7 +24,7 @@ const char *query_status_name(enum query_status status)
 
 /* ---- making one ---- */
 
-static bool query_is_blank(const char *text, size_t length)
+bool query_is_blank(const char *text, size_t length)
 {
     size_t i = 0;
     while (i < length && text[i] != '\0' && strchr(" \t\r\n\v\f", text[i]) != NULL) i++;

@@ -92,6 +92,9 @@ struct query_request {
     bool seed_given; /* the client's, so that the same query has the same answer */
 };
 
+/* Whether a content is refused as empty. */
+bool query_is_blank(const char *text, size_t length);
+
 struct query_scores {
     bool there;
     float ihsan[IHSAN_DIMENSIONS];

@@ -26,6 +26,36 @@ same_as_generate() {
     equal "$answer" "$out"
 }
 check 'it is what generate --chat says' same_as_generate
+# query_from FILE FLAG...: with FILE as standard input.
+query_from() {
+    local input=$1
+    shift
+    run bash -c 'exec "$SOVEREIGN" query "$@" --quiet <"$0"' "$input" "$@"
+}
+piped() {
+    query "$question"
+    local answer=$out
+    printf '%s' "$question" >"$TMPDIR/question.txt"
+    query_from "$TMPDIR/question.txt" -
+    exits 0 && equal "$out" "$answer" && equal "$err" '' || return 1
+    query_from "$TMPDIR/question.txt" --prompt-file -
+    exits 0 && equal "$out" "$answer" || return 1
+    query --prompt-file "$TMPDIR/question.txt"
+    exits 0 && equal "$out" "$answer"
+}
+check 'a question from standard input and from a file' piped
+too_long() {
+    for _ in {1..3000}; do printf 'why '; done >"$TMPDIR/long.txt"
+    query_from "$TMPDIR/long.txt" - --ctx 512
+    exits 1 && err_has 'content has' && err_has 'the context is 512 tokens'
+}
+check 'one that is too long for the context' too_long
+no_text() {
+    printf 'a\xff' >"$TMPDIR/bytes"
+    query_from "$TMPDIR/bytes" -
+    exits 1 && err_has 'content is not valid UTF-8'
+}
+check 'one that is no text' no_text
 scored() {
     query "$question" --json
     exits 0 && equal "$(js 'Object.keys(o.ihsan).length')" 8 &&
@@ -68,6 +98,9 @@ check 'its receipt is verified' receipt
 
 check 'no question' fails 2 'give a question' "$SOVEREIGN" query
 check 'an empty question' fails 2 'the question is empty' "$SOVEREIGN" query --quiet ' '
+check 'an empty question from a pipe' fails 2 'the question is empty' "$SOVEREIGN" query --quiet -
+check 'a file that is not there' fails 1 "$TMPDIR/none: cannot be opened" "$SOVEREIGN" query --prompt-file "$TMPDIR/none"
+check 'a question twice' fails 2 'a question or --prompt-file, not both' "$SOVEREIGN" query x --prompt-file -
 check 'a stop text of nothing' fails 2 '--stop: must be 1 to 1024 bytes' "$SOVEREIGN" query x --stop ''
 check 'depth beyond 8' fails 2 '--max-depth 9: must be' "$SOVEREIGN" query x --max-depth 9
 check 'an unknown mode of the gate' fails 2 'off, observe or enforce' "$SOVEREIGN" query x --gate on
