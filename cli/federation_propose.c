@@ -2,6 +2,7 @@
 /* Proposals through a node that runs here: patterns, and changes of the members. */
 #include <errno.h>
 #include <fcntl.h>
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -14,6 +15,12 @@
 #include "federation/node.h"
 #include "json/json_strict.h"
 
+/* Exit statuses: the time is over, or the node ended meanwhile. */
+enum {
+    PROPOSE_TAKEN_BACK = 3, /* it is not committed and will not be */
+    PROPOSE_UNDECIDED = 4,  /* it may be committed, now or later */
+};
+
 enum {
     READ_BYTES = 64 << 10,
     FILE_BYTES_MAX = 1 << 20, /* of a pattern before it is canonical */
@@ -23,10 +30,27 @@ enum {
 struct propose {
     const char *data_dir, *file;
     bool lines, json;
+    float timeout_s;
     struct control_client *client;
     struct strbuf request, answer;
     unsigned long count;
 };
+
+/* Of an answer with an error. */
+static int print_failure(const struct propose *p, const json_t *answer)
+{
+    const json_t *undecided = json_object_get(answer, "may_be_committed");
+    const char *id = json_string_value(json_array_get(json_object_get(answer, "ids"), 0));
+    const char *error = json_string_value(json_object_get(answer, "error"));
+    bool may_be = json_is_true(undecided);
+    if (!may_be)
+        cli_error("%s", error);
+    else if (id != NULL)
+        cli_error("%s ('sovereign federation get %s --data-dir %s')", error, id, p->data_dir);
+    else
+        cli_error("%s ('sovereign federation log --data-dir %s')", error, p->data_dir);
+    return may_be ? PROPOSE_UNDECIDED : undecided != NULL ? PROPOSE_TAKEN_BACK : CLI_FAILED;
+}
 
 /* The answer's fields, or an exit status with a message. */
 static int print_answer(const struct propose *p)
@@ -37,11 +61,10 @@ static int print_answer(const struct propose *p)
         return cli_error("the node's answer is not to be understood: %s", err.message);
     const char *error = json_string_value(json_object_get(answer, "error"));
     int status = CLI_OK;
+    if (p->json) printf("%.*s\n", (int)p->answer.length, strbuf_text(&p->answer));
     if (error != NULL) {
-        status = cli_error("%s", error);
-    } else if (p->json) {
-        printf("%.*s\n", (int)p->answer.length, strbuf_text(&p->answer));
-    } else {
+        status = print_failure(p, answer);
+    } else if (!p->json) {
         const json_t *ids = json_object_get(answer, "ids");
         long long sequence = json_integer_value(json_object_get(answer, "sequence"));
         for (size_t i = 0; i < json_array_size(ids); i++)
@@ -49,8 +72,8 @@ static int print_answer(const struct propose *p)
         if (json_array_size(ids) == 0) printf("%lld\n", sequence);
     }
     json_decref(answer);
-    if (status == CLI_OK) status = cli_flush_output();
-    return status;
+    int flushed = cli_flush_output();
+    return status == CLI_OK ? flushed : status;
 }
 
 /* Sends what was gathered, waits, and prints the answer. */
@@ -64,10 +87,18 @@ static int call(struct propose *p)
     return print_answer(p);
 }
 
+static void put_timeout(struct propose *p)
+{
+    long long ms = llround((double)p->timeout_s * 1000);
+    if (ms == 0 && p->timeout_s > 0) ms = 1; /* 0 is another thing */
+    strbuf_printf(&p->request, "timeout %lld\n", ms);
+}
+
 static int propose_gathered(struct propose *p, struct strbuf *patterns)
 {
     if (p->count == 0) return CLI_OK;
     strbuf_clear(&p->request);
+    put_timeout(p);
     strbuf_printf(&p->request, "propose %lu\n", p->count);
     strbuf_append(&p->request, patterns->data, patterns->length);
     strbuf_clear(patterns);
@@ -159,6 +190,13 @@ static int connect_node(struct propose *p)
     return status;
 }
 
+static void timeout_add(struct args *args, struct propose *p)
+{
+    p->timeout_s = FED_TIMEOUT_MS_DEFAULT / 1000;
+    args_float(args, "--timeout", "SECONDS", &p->timeout_s, 0, FED_TIMEOUT_MS_MAX / 1000,
+               "How long to wait for the commit; 0: for as long as it takes. Default 60.");
+}
+
 static void disconnect_node(struct propose *p)
 {
     control_disconnect(p->client);
@@ -166,21 +204,26 @@ static void disconnect_node(struct propose *p)
     strbuf_free(&p->answer);
 }
 
+#define UNDECIDED_STATUSES                                                                       \
+    "Exit status when the time is over: 3, no other node has seen it and it will not be in the " \
+    "log; 4, it may be committed, now or later."
+
 int federation_propose(int argc, char **argv)
 {
     struct args args;
     struct propose p = {.file = NULL};
     int status = CLI_OK;
     args_init(
-        &args, "federation propose", "FILE|- [--lines] [--data-dir DIR]",
+        &args, "federation propose", "FILE|- [--lines] [--timeout SECONDS] [--data-dir DIR]",
         "Proposes a pattern, a JSON document, through the node that runs here, waits until it "
         "is committed and durable, and prints its id and the sequence number of the batch that "
-        "it is in.");
+        "it is in. " UNDECIDED_STATUSES);
     args.operand = "FILE|-";
     args.operand_out = &p.file;
     federation_data_dir_add(&args, &p.data_dir);
     args_switch(&args, "--lines", &p.lines,
                 "Each line is a pattern. Those that can be read at once are committed together.");
+    timeout_add(&args, &p);
     args_switch(&args, "--json", &p.json, "Print the node's answers as they are, one per line.");
     args.examples =
         "  echo '{\"answer\": 42}' | sovereign federation propose - --data-dir fed/node0\n"
@@ -241,17 +284,19 @@ int federation_change(int argc, char **argv)
     struct propose p = {.file = NULL};
     struct message_change change;
     int status = CLI_OK;
-    args_init(&args, "federation change", "CHANGE [--data-dir DIR]",
+    args_init(&args, "federation change", "CHANGE [--timeout SECONDS] [--data-dir DIR]",
               "Has a change of the members put into the log, through the node that runs here, and "
-              "prints its sequence number. It is in force from the next checkpoint on.\n\nCHANGE "
-              "is " CHANGE_FORMS ".");
+              "prints its sequence number. It is in force from the next checkpoint "
+              "on. " UNDECIDED_STATUSES "\n\nCHANGE is " CHANGE_FORMS ".");
     args.operand = "CHANGE";
     args.operand_out = &text;
     federation_data_dir_add(&args, &p.data_dir);
+    timeout_add(&args, &p);
     if (!args_parse(&args, argc, argv, &status)) return status;
     status = read_change(text, "federation change", &change);
     if (status == CLI_OK) status = connect_node(&p);
     if (status == CLI_OK) {
+        put_timeout(&p);
         strbuf_puts(&p.request, "change ");
         fed_change_write(&change, &p.request);
         strbuf_putc(&p.request, '\n');

@@ -28,6 +28,7 @@ struct client {
     struct loop_watch watch;
     struct strbuf in, out;
     struct fed_proposal *proposal; /* under way: nothing more is read meanwhile */
+    int64_t timeout_ms;            /* of proposals */
     bool gone;                     /* the connection is; the proposal is not yet */
 };
 
@@ -72,22 +73,44 @@ static void put_status(struct client *c)
     sov_free(status);
 }
 
-static void put_outcome(struct client *c, const struct fed_proposal *p)
+static void put_ids(struct client *c, const struct fed_proposal *p)
 {
-    if (p->outcome != PBFT_COMMITTED) {
-        char message[128];
-        snprintf(message, sizeof message, "the proposal was not committed: %s",
-                 pbft_outcome_name(p->outcome));
-        put_error(c, message);
-        return;
-    }
-    strbuf_printf(&c->out, "{\"sequence\":%llu,\"ids\":[", (unsigned long long)p->sequence);
-    for (uint32_t i = 0; i < p->count; i++) {
+    strbuf_puts(&c->out, "\"ids\":[");
+    for (uint32_t i = 0; i < p->count && p->fate != FED_NEVER; i++) {
         char hex[2 * MESSAGE_DIGEST_BYTES + 1];
         sodium_bin2hex(hex, sizeof hex, p->ids[i].bytes, sizeof p->ids[i].bytes);
         strbuf_printf(&c->out, "%s\"%s\"", i > 0 ? "," : "", hex);
     }
-    strbuf_printf(&c->out, "],\"latency_us\":%lld}\n", (long long)p->latency_ns / 1000);
+    strbuf_putc(&c->out, ']');
+}
+
+static void put_undecided(struct client *c, const struct fed_proposal *p)
+{
+    char message[256];
+    fed_proposal_explain(p, message, sizeof message);
+    strbuf_puts(&c->out, "{\"error\":");
+    strbuf_put_json_string(&c->out, message, strlen(message));
+    strbuf_printf(&c->out, ",\"may_be_committed\":%s,\"timed_out\":%s,\"timeout_ms\":%lld,",
+                  p->fate == FED_NEVER ? "false" : "true", p->timed_out ? "true" : "false",
+                  (long long)p->timeout_ms);
+    put_ids(c, p);
+    strbuf_puts(&c->out, "}\n");
+}
+
+static void put_outcome(struct client *c, const struct fed_proposal *p)
+{
+    if (p->fate != FED_DECIDED) {
+        put_undecided(c, p);
+    } else if (p->outcome != PBFT_COMMITTED) {
+        char message[128];
+        snprintf(message, sizeof message, "the proposal was not committed: %s",
+                 pbft_outcome_name(p->outcome));
+        put_error(c, message);
+    } else {
+        strbuf_printf(&c->out, "{\"sequence\":%llu,", (unsigned long long)p->sequence);
+        put_ids(c, p);
+        strbuf_printf(&c->out, ",\"latency_us\":%lld}\n", (long long)p->latency_ns / 1000);
+    }
 }
 
 /* ---- connections ---- */
@@ -157,6 +180,7 @@ static void submit(struct client *c, struct fed_proposal *proposal)
     struct sov_errbuf err = {""};
     proposal->done = on_done;
     proposal->user = c;
+    proposal->timeout_ms = c->timeout_ms;
     c->proposal = proposal;
     if (fed_node_propose(c->control->node, proposal, &err) == SOV_OK) return;
     c->proposal = NULL;
@@ -248,6 +272,9 @@ static enum parsed take_request(struct client *c)
         parsed = take_patterns(c, &at, count);
     } else if (strncmp(line, "change ", 7) == 0) {
         take_change(c, line + 7);
+    } else if (strncmp(line, "timeout ", 8) == 0 &&
+               read_count(line + 8, FED_TIMEOUT_MS_MAX, &count)) {
+        c->timeout_ms = (int64_t)count;
     } else {
         put_error(c, "no such request");
     }

@@ -8,9 +8,13 @@
  *                             patterns that are to be committed together. The answer comes when they
  *                             are: {"sequence":9,"ids":["..."],"latency_us":1234}
  *     change TEXT             a change of the configuration (fed_change_read)
+ *     timeout MS              for how long what this connection proposes from now on may wait, 0: for as
+ *                             long as it takes, which is the beginning. Not answered
  *
- * What goes wrong is answered {"error":"..."}. A connection may be used for any number of requests, one
- * after the other.
+ * What goes wrong is answered {"error":"..."}. When a proposal ends undecided (its time is over, or the node
+ * ends), "timed_out", "timeout_ms" and "may_be_committed" are beside it. If it may be, "ids" has those of its
+ * patterns, by which to look for them; else it is not committed and will not be.
+ * A connection may be used for any number of requests, one after the other.
  *
  * Threads: the server's part is on the node's loop; the client's blocks its caller.
  */

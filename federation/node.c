@@ -144,6 +144,7 @@ static void on_status(void *user)
 {
     struct fed_node *node = user;
     node->own_pause = false;
+    node_expire_proposals(node);
     loop_timer_set(node->loop, &node->status_timer,
                    loop_now_ns(node->loop) + NODE_STATUS_MS * 1000000ll);
 }
@@ -303,6 +304,7 @@ enum sov_error fed_node_create(const struct fed_node_options *options, struct fe
     node->status_timer = (struct loop_timer){.fire = on_status, .user = node};
     node->resume_timer = (struct loop_timer){.fire = on_nothing, .user = node};
     node->now.started_ns = clock_monotonic_ns();
+    node->due_ns = INT64_MAX;
     enum sov_error rc = open_parts(node, err);
     if (rc != SOV_OK) {
         fed_node_free(node);

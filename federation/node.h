@@ -35,7 +35,9 @@
 enum {
     NODE_PROPOSALS_MAX = 16384,          /* that wait or are under way */
     NODE_PROPOSALS_BYTES_MAX = 64 << 20, /* of their patterns */
-    NODE_STATUS_MS = 50,                 /* how old a status may be */
+    NODE_STATUS_MS = 50,                 /* how old a status may be; proposals time out that late */
+    FED_TIMEOUT_MS_DEFAULT = 60000,      /* of who proposes by a command or over HTTP */
+    FED_TIMEOUT_MS_MAX = 86400000,
 };
 
 struct fed_node;
@@ -67,7 +69,7 @@ enum sov_error fed_node_start(struct fed_node *node, struct sov_errbuf *err);
 void fed_node_stop(struct fed_node *node);
 /* Stops it and waits for the end of its thread. */
 void fed_node_join(struct fed_node *node);
-/* Proposals that are under way end as PBFT_LOST. NULL is fine. */
+/* Proposals that are not decided yet end as such (enum fed_fate). NULL is fine. */
 void fed_node_free(struct fed_node *node);
 
 uint8_t fed_node_seat(const struct fed_node *node);
@@ -77,25 +79,39 @@ const char *fed_node_failure(const struct fed_node *node);
 
 /* ---- proposals ---- */
 
+/* What a proposer knows at the end. */
+enum fed_fate {
+    FED_DECIDED,   /* `outcome` says how */
+    FED_NEVER,     /* nobody else has seen it: it is not in the log and will not be */
+    FED_UNDECIDED, /* the others may have it: it may be in the log, now or later. Its ids tell */
+};
+
 /* Patterns that are to be in the log, together in one batch. */
 struct fed_proposal {
     /* The caller's. Called once, on the node's thread (or fed_node_free's): then it is the caller's again. */
     void (*done)(struct fed_proposal *proposal);
     void *user;
+    /*
+     * For how long it may wait, 0: for as long as it takes. It ends within NODE_STATUS_MS of that, also when
+     * nothing can be agreed on or written to the disk.
+     */
+    int64_t timeout_ms;
     /* The answer. */
-    enum pbft_outcome outcome;
+    enum fed_fate fate;
+    bool timed_out;            /* if it is not decided: else the node has ended */
+    enum pbft_outcome outcome; /* not decided: PBFT_LOST */
     uint64_t sequence;
     int64_t latency_ns; /* from fed_node_propose */
     bool is_change;     /* of the configuration, instead of patterns */
     struct message_change change;
-    /* The patterns, canonical, and their ids once they are committed. */
+    /* The patterns, canonical, and their ids once they were sent. */
     uint32_t count, capacity;
     uint32_t *lengths;
     struct message_digest *ids;
     struct strbuf text;
     /* The node's. */
     struct fed_proposal *next;
-    int64_t begun_ns;
+    int64_t begun_ns, due_ns; /* INT64_MAX: it has time */
 };
 
 /* Patterns are added to it, or it gets a change. SOV_ERR_NOMEM. */
@@ -126,6 +142,8 @@ enum sov_error fed_change_approve(const char *data_dir, const struct message_cha
  */
 enum sov_error fed_node_propose(struct fed_node *node, struct fed_proposal *proposal,
                                 struct sov_errbuf *err);
+/* Of one that ended undecided: a sentence on what has become of it. */
+void fed_proposal_explain(const struct fed_proposal *proposal, char *out, size_t size);
 const struct message_limits *fed_node_limits(const struct fed_node *node);
 
 /* ---- figures ---- */
@@ -165,7 +183,7 @@ struct fed_node_status {
     uint64_t digests_pattern, digests_request, digests_batch, canonical;
     uint64_t syncs;
     uint64_t batches, requests, patterns;   /* delivered since the start */
-    uint64_t proposals, committed, refused; /* own */
+    uint64_t proposals, committed, refused; /* own; those that timed out are refused, too */
     uint64_t waiting, under_way;            /* own, now */
     /* Of own proposals: commits within 2^i * 0.25 ms, and all. */
     uint64_t latency[FED_LATENCY_BUCKETS], latency_count;

@@ -20,17 +20,12 @@
 
 /* ---- quotas and penalties ---- */
 
-static bool is_silenced(const struct node_peer *peer, int64_t now_ns)
-{
-    return peer->silenced_until_ns > now_ns;
-}
-
 bool node_receive(void *user, int from, unsigned char *bytes, size_t length)
 {
     struct fed_node *node = user;
     struct node_peer *peer = &node->peers[from];
     if (peer->taken >= NODE_QUOTA_MESSAGES || peer->taken_bytes >= NODE_QUOTA_BYTES ||
-        is_silenced(peer, loop_now_ns(node->loop)) || node->unput) {
+        penalty_runs(&peer->penalty, loop_now_ns(node->loop)) || node->unput) {
         peer->held = true;
         node->now.held++;
         return false;
@@ -60,8 +55,8 @@ void node_inbox_turn_end(struct fed_node *node)
         peer->taken = 0;
         peer->taken_bytes = 0;
         if (!peer->held) continue;
-        if (is_silenced(peer, now)) {
-            if (peer->silenced_until_ns < next) next = peer->silenced_until_ns;
+        if (penalty_runs(&peer->penalty, now)) {
+            if (peer->penalty.until_ns < next) next = peer->penalty.until_ns;
             continue;
         }
         peer->held = false;
@@ -73,16 +68,10 @@ void node_inbox_turn_end(struct fed_node *node)
 static void punish(struct fed_node *node, uint8_t from, const char *why)
 {
     struct node_peer *peer = &node->peers[from];
-    int64_t now = clock_monotonic_ns();
     peer->bad++;
     node->now.messages_bad++;
-    if (is_silenced(peer, now)) return; /* it came before that */
-    int64_t quiet = (now - peer->last_bad_ns) / (NODE_FORGIVE_MS * 1000000ll);
-    peer->doublings = quiet < peer->doublings ? peer->doublings - (int)quiet : 0;
-    peer->silenced_until_ns = now + (NODE_PENALTY_MS * 1000000ll << peer->doublings);
-    if (peer->doublings < NODE_PENALTY_DOUBLINGS) peer->doublings++;
-    peer->last_bad_ns = now;
-    log_warn("federation: a bad message of member %u: %s", from, why);
+    if (penalty_add(&peer->penalty, clock_monotonic_ns()))
+        log_warn("federation: a bad message of member %u: %s", from, why);
 }
 
 /* ---- the configuration ---- */
@@ -248,8 +237,6 @@ static void give(struct fed_node *node, const struct decoded *d)
 {
     struct pbft_event event = {
         .kind = PBFT_EVENT_MESSAGE, .from = d->message->from, .epoch = d->epoch, .message = &d->m};
-    if (d->judgement == BAD) punish(node, d->message->from, d->why);
-    if (d->judgement != GOOD) return;
     if (d->m.kind == MESSAGE_REQUEST || d->m.kind == MESSAGE_PRE_PREPARE)
         known_add(&node->known, &d->m);
     node_step(node, &event);
@@ -290,7 +277,7 @@ static int group_size(const struct fed_node *node)
 static void drop_silenced(struct fed_node *node)
 {
     int64_t now = loop_now_ns(node->loop);
-    while (node->first != NULL && is_silenced(&node->peers[node->first->from], now))
+    while (node->first != NULL && penalty_runs(&node->peers[node->first->from].penalty, now))
         sov_free(take_first(node));
 }
 
@@ -313,8 +300,9 @@ static void take_group(struct fed_node *node, int count)
             group[i].judgement = BAD;
             group[i].why = "a signature that is not genuine";
         }
+        if (group[i].judgement == BAD) punish(node, group[i].message->from, group[i].why);
         /* While the store has no room, the core hears nothing; peers repeat what matters. */
-        if (node_ready(node)) give(node, &group[i]);
+        if (group[i].judgement == GOOD && node_ready(node)) give(node, &group[i]);
         sov_free(group[i].message);
     }
 }

@@ -20,6 +20,7 @@
 #include "federation/node.h"
 #include "federation/node_check.h"
 #include "federation/node_known.h"
+#include "federation/node_penalty.h"
 #include "federation/store.h"
 #include "federation/store_message.h"
 
@@ -28,12 +29,9 @@ enum {
     NODE_QUOTA_BYTES = 1 << 20, /* the last one may go beyond */
     NODE_GROUP = 16,            /* messages decoded at a time */
     NODE_EPOCHS = 4,            /* whose keys are remembered */
-    NODE_PENALTY_MS = 50,       /* for the first bad message; doubles */
-    NODE_PENALTY_DOUBLINGS = 8,
-    NODE_FORGIVE_MS = 10000,  /* without a bad message, one doubling less */
-    NODE_SERVE_ENTRIES = 8,   /* log entries read for others in one turn */
-    NODE_OWN_UNDER_WAY = 8,   /* own requests, when they are full */
-    NODE_OWN_PARTLY_FULL = 2, /* and when they are not */
+    NODE_SERVE_ENTRIES = 8,     /* log entries read for others in one turn */
+    NODE_OWN_UNDER_WAY = 8,     /* own requests, when they are full */
+    NODE_OWN_PARTLY_FULL = 2,   /* and when they are not */
     NODE_VERDICTS = 256,
 };
 
@@ -48,8 +46,7 @@ struct node_peer {
     uint32_t taken; /* in this turn */
     size_t taken_bytes;
     bool held;
-    int64_t silenced_until_ns, last_bad_ns;
-    int doublings;
+    struct node_penalty penalty;
     uint64_t bad;
     /* Log entries it asked for: serve_next .. serve_last. */
     uint64_t serve_next, serve_last;
@@ -64,8 +61,8 @@ struct node_epoch {
 };
 
 struct node_request {
-    uint64_t number; /* 0: none */
-    struct fed_proposal *first;
+    uint64_t number;            /* 0: none */
+    struct fed_proposal *first; /* NULL: nobody waits for it any more */
 };
 
 struct node_verdict {
@@ -128,6 +125,7 @@ struct fed_node {
     /* The thread's own again. */
     struct fed_proposal *waiting_first, *waiting_last;
     size_t waiting;
+    int64_t due_ns; /* when the first of all proposals may time out: not later than that */
     struct node_request requests[PBFT_NUMBERS_WINDOW];
     int under_way;
     bool own_pause; /* the core took none: for some milliseconds it is not asked */
@@ -160,6 +158,8 @@ bool node_take_verdicts(struct fed_node *node);
 
 /* node_propose.c */
 bool node_take_proposals(struct fed_node *node);
+/* Ends those whose time is over. */
+void node_expire_proposals(struct fed_node *node);
 void node_reply(struct fed_node *node, uint64_t number, enum pbft_outcome outcome,
                 uint64_t sequence);
 void node_proposals_end(struct fed_node *node);

@@ -5,9 +5,15 @@
  * Those that wait are put together: the first one goes at once, whatever comes while it is on its way
  * makes the next request, so that with many clients a request carries many patterns and latency stays
  * that of one round. Only full requests are sent beyond NODE_OWN_PARTLY_FULL.
+ *
+ * A proposal whose time is over ends. One that still waits here is taken back for good. A request that was
+ * sent cannot be: it goes on, without those of its proposals that nobody waits for.
  */
 #include <assert.h>
+#include <stdio.h>
 #include <string.h>
+
+#include <sodium.h>
 
 #include "base/canonical_json.h"
 #include "base/clock.h"
@@ -88,6 +94,10 @@ enum sov_error fed_node_propose(struct fed_node *node, struct fed_proposal *prop
         return sov_fail(err, SOV_ERR_INVALID, "a proposal without a pattern");
     proposal->next = NULL;
     proposal->begun_ns = clock_monotonic_ns();
+    proposal->due_ns =
+        proposal->timeout_ms > 0 ? proposal->begun_ns + proposal->timeout_ms * 1000000 : INT64_MAX;
+    proposal->fate = FED_DECIDED;
+    proposal->timed_out = false;
     pthread_mutex_lock(&node->lock);
     if (node->closed || atomic_load(&node->failed)) {
         rc = sov_fail(err, SOV_ERR_SHUTDOWN, "the federation's node is stopping");
@@ -107,6 +117,23 @@ enum sov_error fed_node_propose(struct fed_node *node, struct fed_proposal *prop
     pthread_mutex_unlock(&node->lock);
     if (rc == SOV_OK) loop_wake(node->loop);
     return rc;
+}
+
+void fed_proposal_explain(const struct fed_proposal *p, char *out, size_t size)
+{
+    char why[64] = "the node ended";
+    if (p->timed_out)
+        snprintf(why, sizeof why, "it was not committed within %g s", (double)p->timeout_ms / 1000);
+    if (p->fate == FED_NEVER)
+        snprintf(out, size, "the proposal was taken back: %s, and no other node has seen it", why);
+    else if (p->count == 0)
+        snprintf(out, size, "the proposal may be committed, now or later: %s; see the log", why);
+    else {
+        char id[2 * MESSAGE_DIGEST_BYTES + 1];
+        sodium_bin2hex(id, sizeof id, p->ids[0].bytes, sizeof p->ids[0].bytes);
+        snprintf(out, size, "the proposal may be committed, now or later: %s; look for its id %s",
+                 why, id);
+    }
 }
 
 /* ---- by the node ---- */
@@ -130,6 +157,8 @@ static void take_submitted(struct fed_node *node)
     struct fed_proposal *list = node->submitted_first;
     node->submitted_first = node->submitted_last = NULL;
     pthread_mutex_unlock(&node->lock);
+    for (const struct fed_proposal *p = list; p != NULL; p = p->next)
+        if (p->due_ns < node->due_ns) node->due_ns = p->due_ns;
     append(node, list);
 }
 
@@ -157,6 +186,14 @@ static void end_proposal(struct fed_node *node, struct fed_proposal *proposal,
     node->submitted_bytes -= bytes;
     pthread_mutex_unlock(&node->lock);
     proposal->done(proposal);
+}
+
+static void end_undecided(struct fed_node *node, struct fed_proposal *proposal, enum fed_fate fate,
+                          bool timed_out)
+{
+    proposal->fate = fate;
+    proposal->timed_out = timed_out;
+    end_proposal(node, proposal, PBFT_LOST, 0);
 }
 
 /* How many of those that wait go into one request, and whether it is full with them. */
@@ -319,9 +356,44 @@ void node_proposals_end(struct fed_node *node)
     node->closed = true;
     pthread_mutex_unlock(&node->lock);
     take_submitted(node);
+    while (node->waiting_first != NULL) end_undecided(node, detach(node, 1), FED_NEVER, false);
     for (int i = 0; i < PBFT_NUMBERS_WINDOW; i++) {
-        append(node, node->requests[i].first);
+        struct fed_proposal *list = node->requests[i].first;
         node->requests[i] = (struct node_request){.number = 0};
+        for (struct fed_proposal *p = list, *next; p != NULL; p = next) {
+            next = p->next;
+            end_undecided(node, p, FED_UNDECIDED, false);
+        }
     }
-    while (node->waiting_first != NULL) end_proposal(node, detach(node, 1), PBFT_LOST, 0);
+}
+
+/* Takes those whose time is over off the list, and ends them; *due_ns becomes that of the first of the rest. */
+static void expire(struct fed_node *node, struct fed_proposal **list, enum fed_fate fate,
+                   int64_t now_ns, int64_t *due_ns)
+{
+    while (*list != NULL) {
+        struct fed_proposal *p = *list;
+        if (p->due_ns <= now_ns) {
+            *list = p->next;
+            if (fate == FED_NEVER) node->waiting--;
+            end_undecided(node, p, fate, true);
+        } else {
+            if (p->due_ns < *due_ns) *due_ns = p->due_ns;
+            list = &p->next;
+        }
+    }
+}
+
+void node_expire_proposals(struct fed_node *node)
+{
+    int64_t now = clock_monotonic_ns(), due = INT64_MAX;
+    take_submitted(node);
+    if (now < node->due_ns) return;
+    expire(node, &node->waiting_first, FED_NEVER, now, &due);
+    node->waiting_last = node->waiting_first;
+    while (node->waiting_last != NULL && node->waiting_last->next != NULL)
+        node->waiting_last = node->waiting_last->next;
+    for (int i = 0; i < PBFT_NUMBERS_WINDOW; i++)
+        expire(node, &node->requests[i].first, FED_UNDECIDED, now, &due);
+    node->due_ns = due;
 }

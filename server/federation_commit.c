@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * POST /v1/federation/propose: {"pattern": any JSON} or {"patterns": [...]}. The proposal goes on when its
- * client leaves: it cannot be called back. So what waits for it is shared by the request and the node,
+ * POST /v1/federation/propose: {"pattern": any JSON} or {"patterns": [...]}, and how long to wait,
+ * "timeout_ms". The proposal goes on when its client leaves: it cannot be called back. So what waits for it is shared by the request and the node,
  * and freed by whichever is done last.
  */
+#include <ctype.h>
 #include <pthread.h>
 #include <sodium.h>
 #include <string.h>
@@ -58,10 +59,10 @@ static bool add_pattern(struct fed_node *node, struct fed_proposal *proposal, co
 static bool add_patterns(struct fed_node *node, struct fed_proposal *proposal, const json_t *body,
                          struct api_error *err)
 {
-    static const char *const FIELDS[] = {"pattern", "patterns"};
+    static const char *const FIELDS[] = {"pattern", "patterns", "timeout_ms"};
     struct sov_errbuf why = {""};
     const json_t *one = json_object_get(body, "pattern"), *many = json_object_get(body, "patterns");
-    if (json_only_fields(body, "", FIELDS, 2, &why) != SOV_OK)
+    if (json_only_fields(body, "", FIELDS, 3, &why) != SOV_OK)
         return api_fail(err, NULL, "%s", why.message);
     if ((one == NULL) == (many == NULL))
         return api_fail(err, "pattern", "Either 'pattern' or 'patterns' is needed.");
@@ -73,6 +74,16 @@ static bool add_patterns(struct fed_node *node, struct fed_proposal *proposal, c
     return true;
 }
 
+static bool set_timeout(struct fed_proposal *proposal, const json_t *value, struct api_error *err)
+{
+    json_int_t ms = value != NULL ? json_integer_value(value) : FED_TIMEOUT_MS_DEFAULT;
+    if ((value != NULL && !json_is_integer(value)) || ms < 1 || ms > FED_TIMEOUT_MS_MAX)
+        return api_fail(err, "timeout_ms", "'timeout_ms' must be a whole number from 1 to %d.",
+                        FED_TIMEOUT_MS_MAX);
+    proposal->timeout_ms = ms;
+    return true;
+}
+
 static bool fill(struct federation_commit *c, struct fed_node *node, const char *body,
                  size_t length, struct api_error *err)
 {
@@ -81,7 +92,8 @@ static bool fill(struct federation_commit *c, struct fed_node *node, const char 
         return api_fail_from(err, SOV_ERR_NOMEM, NULL, why.message);
     json_t *object = api_json_parse(body, length, err);
     if (object == NULL) return false;
-    bool ok = add_patterns(node, c->proposal, object, err);
+    bool ok = add_patterns(node, c->proposal, object, err) &&
+              set_timeout(c->proposal, json_object_get(object, "timeout_ms"), err);
     json_decref(object);
     if (!ok) return false;
     c->proposal->done = on_done;
@@ -121,6 +133,19 @@ void federation_commit_free(struct federation_commit *c)
     if (last) commit_destroy(c);
 }
 
+static void fail_undecided(const struct fed_proposal *p, struct api_error *err)
+{
+    char why[256];
+    fed_proposal_explain(p, why, sizeof why);
+    why[0] = (char)toupper((unsigned char)why[0]);
+    if (!p->timed_out)
+        api_fail_status(err, 503, "shutting_down", NULL, "%s.", why);
+    else if (p->fate == FED_NEVER)
+        api_fail_status(err, 503, "proposal_taken_back", NULL, "%s.", why);
+    else
+        api_fail_status(err, 504, "proposal_undecided", NULL, "%s.", why);
+}
+
 enum federation_commit_state federation_commit_look(struct federation_commit *c, struct strbuf *out,
                                                     struct api_error *err)
 {
@@ -129,9 +154,8 @@ enum federation_commit_state federation_commit_look(struct federation_commit *c,
     pthread_mutex_unlock(&c->lock);
     if (!done) return COMMIT_WAITING;
     const struct fed_proposal *p = c->proposal;
-    if (p->outcome == PBFT_LOST) {
-        api_fail_status(err, 503, "shutting_down", NULL,
-                        "The node is stopping; whether the proposal was committed is in the log.");
+    if (p->fate != FED_DECIDED) {
+        fail_undecided(p, err);
         return COMMIT_FAILED;
     }
     if (p->outcome != PBFT_COMMITTED) {

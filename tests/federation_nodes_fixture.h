@@ -30,7 +30,14 @@
 #include "federation/init.h"
 #include "federation/store_message.h"
 
-enum { FED_NODES = 4, FED_WAIT_S = 60, FED_VIEW_TIMEOUT_MS = 500 };
+enum {
+    FED_NODES = 4,
+    FED_QUORUM = 3,
+    FED_WAIT_S = 60,
+    FED_VIEW_TIMEOUT_MS = 500,
+    FED_VIEW_TIMEOUT_MS_MAX =
+        4000, /* far below FED_WAIT_S: patience grows with every view that fails */
+};
 
 struct federation {
     char folder[PATH_MAX - 64];
@@ -90,6 +97,7 @@ static inline bool fed_make(struct federation *f, char *problem)
         .folder = fed, .nodes = FED_NODES, .host = "127.0.0.1", .base_port = (uint16_t)f->port};
     ok = ok && f->port > 0 && fed_init(&options, &f->config, &err) == SOV_OK;
     f->config.core.view_timeout_ms = FED_VIEW_TIMEOUT_MS;
+    f->config.core.view_timeout_ms_max = FED_VIEW_TIMEOUT_MS_MAX;
     for (int i = 0; ok && i < FED_NODES; i++) ok = fed_write_config(f, i, &f->config);
     snprintf(problem, SOV_ERROR_MESSAGE_MAX, "%s", err.message);
     return ok;
@@ -187,12 +195,15 @@ static inline struct fed_seen fed_see(const struct federation *f, int node)
     return seen;
 }
 
-/* The sequence, 0 when it failed. id: room for 65 bytes, or NULL. */
-static inline long long fed_propose(const struct federation *f, int node, const char *json,
-                                    char *id)
+/*
+ * The sequence, 0 when it failed, or was not committed within that time (0: as long as it takes). id: room
+ * for 65 bytes, or NULL.
+ */
+static inline long long fed_propose_within(const struct federation *f, int node, const char *json,
+                                           int timeout_ms, char *id)
 {
     struct strbuf request = {0};
-    strbuf_printf(&request, "propose 1\n%zu\n%s", strlen(json), json);
+    strbuf_printf(&request, "timeout %d\npropose 1\n%zu\n%s", timeout_ms, strlen(json), json);
     json_t *answer = fed_call(f, node, request.data, request.length);
     strbuf_free(&request);
     if (answer == NULL) return 0;
@@ -201,6 +212,12 @@ static inline long long fed_propose(const struct federation *f, int node, const 
     if (id != NULL) snprintf(id, 65, "%s", text != NULL ? text : "");
     json_decref(answer);
     return sequence;
+}
+
+static inline long long fed_propose(const struct federation *f, int node, const char *json,
+                                    char *id)
+{
+    return fed_propose_within(f, node, json, 0, id);
 }
 
 static inline void fed_pause(int milliseconds)
@@ -223,18 +240,26 @@ static inline bool fed_connected(const struct federation *f, int node, int peers
     return seen.there && seen.connected >= peers;
 }
 
-/* All nodes are in a view, at the same point of the same log. */
+/*
+ * All nodes are at the same point of the same log, and a quorum of them is in a view. One may want a later
+ * view by itself, because it was slow or cut off when it lost patience: it has given its word not to vote in
+ * the present one, and waits until the others come, too. Nothing makes them as long as all goes well.
+ */
 static inline bool fed_settled(const struct federation *f)
 {
     struct fed_seen first = fed_see(f, 0);
+    int normal = 0;
     if (!first.there) return false;
     for (int i = 0; i < FED_NODES; i++) {
         struct fed_seen seen = fed_see(f, i);
-        if (!seen.there || strcmp(seen.state, "normal") != 0 || seen.sequence != first.sequence ||
-            seen.durable != seen.sequence || strcmp(seen.head, first.head) != 0)
+        bool changing = strcmp(seen.state, "view changing") == 0;
+        normal += strcmp(seen.state, "normal") == 0;
+        if (!seen.there || (!changing && strcmp(seen.state, "normal") != 0) ||
+            seen.sequence != first.sequence || seen.durable != seen.sequence ||
+            strcmp(seen.head, first.head) != 0)
             return false;
     }
-    return true;
+    return normal >= FED_QUORUM;
 }
 
 /* ---- a log that nobody writes ---- */

@@ -145,6 +145,8 @@ static void test_what_is_refused(void **state)
         {"{\"patterns\":[]}", 400, "at least one"},
         {"{\"patterns\":3}", 400, "array"},
         {"{\"pattern\":1,\"urgent\":true}", 400, "urgent"},
+        {"{\"pattern\":1,\"timeout_ms\":0}", 400, "timeout_ms"},
+        {"{\"pattern\":1,\"timeout_ms\":\"1\"}", 400, "timeout_ms"},
         {"[1]", 400, "object"},
         {"{\"pattern\":", 400, ""},
     };
@@ -172,11 +174,34 @@ static void test_what_is_refused(void **state)
     response_free(&r);
 }
 
+/*
+ * Two requests are on their way without a quorum; what comes behind them is not sent. (Nor is one whose time
+ * was over before the node had a turn.)
+ */
+static void test_proposals_time_out(void **state)
+{
+    (void)state;
+    static const char BODY[] = "{\"pattern\":\"late\",\"timeout_ms\":100}";
+    int sent = 0;
+    for (int i = 1; i < FED_NODES; i++) inside_stop(&in, i);
+    for (int tries = 0; sent < 2; tries++) {
+        assert_true(tries < 100);
+        struct response r = http(port, "POST", "/v1/federation/propose", "", BODY);
+        if (r.status == 504) {
+            expect_error(&r, 504, "proposal_undecided", "its id ");
+            sent++;
+        } else {
+            expect_error(&r, 503, "proposal_taken_back", "within 0.1 s");
+        }
+    }
+    struct response r = http(port, "POST", "/v1/federation/propose", "", BODY);
+    expect_error(&r, 503, "proposal_taken_back", "within 0.1 s");
+}
+
 /* Whoever leaves does not take the proposal along; whoever stays is answered when the server ends. */
 static void test_clients_that_leave(void **state)
 {
     (void)state;
-    for (int i = 1; i < FED_NODES; i++) inside_stop(&in, i);
     struct client leaves = client_open(port), stays = client_open(port);
     assert_true(client_request(&leaves, "POST", "/v1/federation/propose", "", "{\"pattern\":1}"));
     assert_true(client_request(&stays, "POST", "/v1/federation/propose", "", "{\"pattern\":2}"));
@@ -195,7 +220,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_propose_and_read),   cmocka_unit_test(test_many_and_lists),
         cmocka_unit_test(test_status_and_metrics), cmocka_unit_test(test_what_is_refused),
-        cmocka_unit_test(test_clients_that_leave),
+        cmocka_unit_test(test_proposals_time_out), cmocka_unit_test(test_clients_that_leave),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -22,7 +22,8 @@ within() {
 }
 status_field() { "$SOVEREIGN" federation status --json --data-dir "$fed/node$1" | grep -oE "\"$2\":[^,]*" | head -n 1 | cut -d: -f2; }
 connected() { [ "$("$SOVEREIGN" federation status --json --data-dir "$fed/node$1" | grep -o '"connected":true' | wc -l)" = "$2" ]; }
-propose() { echo "$2" | "$SOVEREIGN" federation propose - --data-dir "$fed/node$1"; }
+# propose NODE JSON [FLAGS]
+propose() { echo "$2" | "$SOVEREIGN" federation propose - --data-dir "$fed/node$1" "${@:3}"; }
 same_heads() {
     local i
     for i in 1 2 3; do [ "$(status_field "$i" head)" = "$(status_field 0 head)" ] || return 1; done
@@ -81,9 +82,24 @@ for i in 0 1 2 3; do
     check "the log of node $i is good" "$SOVEREIGN" federation verify-log "$TMPDIR/log$i" --config "$fed/node0/federation.json"
 done
 
+# ---- a node without a quorum ----
+
+"$SOVEREIGN" federation start --data-dir "$fed/node1" 2>"$TMPDIR/node1.err" &
+pids+=($!)
+check 'one node alone runs' within 30 "$SOVEREIGN" federation status --data-dir "$fed/node1"
+# Sent, unless the time was over before the node had a turn.
+undecided() { run propose 1 "$1" --timeout 0.2; [ "$status" = 4 ]; }
+step 'a proposal that was sent is undecided' within 30 undecided '{"alone": 1}'
+check 'and why is said' err_has 'not committed within 0.2 s'
+alone=$(grep -oE 'federation get [0-9a-f]{64}' <<<"$err" | cut -d' ' -f3)
+step 'so is a second' within 30 undecided '{"alone": 2}'
+run propose 1 '{"alone": 3}' --timeout 0.2 --json
+check 'what was not sent is taken back' exits 3
+check 'as the JSON says' out_has '"may_be_committed":false,"timed_out":true,"timeout_ms":200,"ids":[]'
+
 # ---- a node inside the server ----
 
-for i in 1 2 3; do
+for i in 2 3; do
     "$SOVEREIGN" federation start --data-dir "$fed/node$i" 2>"$TMPDIR/node$i.err" &
     pids+=($!)
 done
@@ -96,6 +112,7 @@ check 'it proposes' has "$body" '"object":"federation.commit"'
 id=$(grep -oE '[0-9a-f]{64}' <<<"$body")
 check 'another node has it' within 10 "$SOVEREIGN" federation get "$id" --data-dir "$fed/node2"
 check 'and so has the server' within 10 curl -sf "$url/patterns/$id"
+check 'what was undecided is committed' within 30 "$SOVEREIGN" federation get "$alone" --data-dir "$fed/node3"
 check 'its status' has "$(curl -s "$url/status")" '"state":"normal"'
 check 'its metrics' has "$(curl -s "http://127.0.0.1:$((port + 9))/metrics")" 'sovereign_federation_commit_seconds_count 1'
 check 'a second node on the same directory is refused' fails 1 'process' "$SOVEREIGN" federation start --data-dir "$fed/node0"
