@@ -139,12 +139,18 @@ static void stop_nodes(struct attempt *t)
 
 static void explain(const struct attempt *t)
 {
+    char self[PATH_MAX];
+    ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
+    if (n > 0)
+        self[n] = '\0';
+    else
+        snprintf(self, sizeof self, "sovereign");
     printf("%d nodes in %s. In another terminal:\n\n"
-           "  sovereign federation status --data-dir %s/node0\n"
-           "  echo '{\"hello\": \"world\"}' | sovereign federation propose - --data-dir %s/node0\n"
+           "  %s federation status --data-dir %s/node0\n"
+           "  echo '{\"hello\": \"world\"}' | %s federation propose - --data-dir %s/node0\n"
            "  kill -9 %d        # node 0; it is started again after %d s\n\n"
            "Ctrl-C ends it%s.\n",
-           t->nodes, t->dir, t->dir, t->dir, (int)t->processes[0], RESTART_S,
+           t->nodes, t->dir, self, t->dir, self, t->dir, (int)t->processes[0], RESTART_S,
            t->made[0] != '\0' ? " and removes the folder (--dir keeps one)" : "");
     fflush(stdout);
 }

@@ -27,6 +27,7 @@ static struct link_times times_of(const struct link_times *t)
         .redial_ms = or_default(t->redial_ms, 50),
         .redial_ms_max = or_default(t->redial_ms_max, 2000),
         .steady_ms = or_default(t->steady_ms, 2000),
+        .quiet_ms = or_default(t->quiet_ms, 5000),
     };
 }
 
@@ -129,6 +130,7 @@ static struct peer *peer_create(struct links *links, const struct link_peer *con
     if (peer == NULL) return NULL;
     peer->links = links;
     peer->config = *config;
+    peer->missed_ns = loop_now_ns(links->options.loop);
     if (!link_queue_init(&peer->queue, links->options.queue_count_max,
                          links->options.queue_bytes_max)) {
         sov_free(peer);

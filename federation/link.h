@@ -14,6 +14,8 @@
  * - A message that the node cannot take now is held, and nothing more is read from that peer until
  *   links_resume: TCP tells the peer to wait. Pings are not read either then, so holding must be
  *   short against silence_ms of the others, or they see a dead link and dial again.
+ * - The log names a peer only once it has been without a link for a while, and again when it is back:
+ *   nodes that start, or are started anew, miss each other for a moment. A refusal is named at once.
  * - Strangers are limited (link_guard.h), and so is what a peer can make us hold: one message being
  *   received, FRAME_BYTES_MAX, in a buffer of up to twice that.
  *
@@ -52,6 +54,7 @@ struct link_times {
     int redial_ms;     /* 50: the first pause, which doubles with each try that fails */
     int redial_ms_max; /* 2000 */
     int steady_ms;     /* 2000: a link that lived for less counts as a try that failed */
+    int quiet_ms;      /* 5000: without a link, then the log says so */
 };
 
 struct link_options {

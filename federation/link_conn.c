@@ -123,11 +123,6 @@ static void leave_list(struct conn *conn)
     links->dead = conn;
 }
 
-static void note_trouble(struct peer *peer, const char *why)
-{
-    snprintf(peer->stats.trouble, sizeof peer->stats.trouble, "%s", why);
-}
-
 /* What its end means for the peer. */
 static void peer_lost(struct conn *conn, const char *why)
 {
@@ -143,17 +138,18 @@ static void peer_lost(struct conn *conn, const char *why)
         peer->stats.failures++;
         peer->stats.refusal = channel_refusal(conn->channel);
         if (why != NULL && peer->link == NULL) {
-            if (strcmp(why, peer->stats.trouble) != 0)
-                log_info("federation: member %d: %s", peer->config.id, why);
-            note_trouble(peer, why);
+            if (peer->stats.refusal != CHANNEL_ADMITTED && strcmp(why, peer->stats.trouble) != 0)
+                log_warn("federation: member %d: %s", peer->config.id, why);
+            dial_note(peer, why);
         }
     } else if (peer->link == conn) {
         peer->link = NULL;
         bool steady = now_ns(conn) - conn->opened_ns >= ms(links->times.steady_ms);
         peer->tries = steady ? 0 : peer->tries + 1;
+        peer->missed_ns = now_ns(conn);
         if (why != NULL) {
-            log_info("federation: the link to member %d ended: %s", peer->config.id, why);
-            note_trouble(peer, why);
+            log_debug("federation: the link to member %d ended: %s", peer->config.id, why);
+            dial_note(peer, why);
         }
         if (links->options.changed != NULL)
             links->options.changed(links->options.user, peer->config.id, false);
@@ -266,6 +262,8 @@ static void on_open(struct conn *conn)
     peer->stats.connects++;
     peer->stats.refusal = CHANNEL_ADMITTED;
     peer->stats.trouble[0] = '\0';
+    if (peer->told) log_info("federation: member %d is reached again", peer->config.id);
+    peer->told = false;
     loop_timer_set(links->options.loop, &conn->timer, conn->opened_ns + ms(links->times.ping_ms));
     if (older == NULL && links->options.changed != NULL)
         links->options.changed(links->options.user, peer->config.id, true);

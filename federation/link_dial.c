@@ -35,9 +35,19 @@ static bool is_wanted(const struct peer *peer)
            peer->link == NULL && peer->dialing == NULL;
 }
 
-static void failed(struct peer *peer, const char *why)
+void dial_note(struct peer *peer, const char *why)
 {
     snprintf(peer->stats.trouble, sizeof peer->stats.trouble, "%s", why);
+    int64_t missed_ms = (now_ns(peer) - peer->missed_ns) / 1000000;
+    if (peer->told || missed_ms < peer->links->times.quiet_ms) return;
+    peer->told = true;
+    log_warn("federation: member %d cannot be reached for %lld s: %s", peer->config.id,
+             (long long)missed_ms / 1000, why);
+}
+
+static void failed(struct peer *peer, const char *why)
+{
+    dial_note(peer, why);
     peer->tries++;
     peer->stats.failures++;
     dial_later(peer);

@@ -45,7 +45,9 @@ struct peer {
     struct conn *link;    /* open */
     struct conn *dialing; /* on the way to be */
     struct loop_timer redial;
-    int tries; /* that failed one after the other */
+    int tries;         /* that failed one after the other */
+    int64_t missed_ns; /* since when there is no link */
+    bool told;         /* the log says that it is missed */
     bool resolving;
     struct resolved resolved;
     struct link_queue queue;
@@ -92,6 +94,8 @@ void dial_init(struct peer *peer);
 void dial_later(struct peer *peer);
 void dial_now(struct peer *peer);
 void dial_stop(struct peer *peer);
+/* Why there is no link, for who asks; and for the log, when that has been so for quiet_ms. */
+void dial_note(struct peer *peer, const char *why);
 /* Names that were looked up. */
 void dial_resolved(struct links *links);
 

@@ -302,6 +302,51 @@ static void test_nobody_at_home_is_dialed_with_pauses(void **state)
     WAIT_FOR(stats(0, 1).up);
 }
 
+static struct strbuf log_of_test;
+
+/* Turns the loop until the log, which goes into a file meanwhile, says it. */
+static bool log_says(int fd, const char *what)
+{
+    strbuf_clear(&log_of_test);
+    char bytes[4096];
+    ssize_t n;
+    for (off_t at = 0; (n = pread(fd, bytes, sizeof bytes, at)) > 0; at += n)
+        strbuf_append(&log_of_test, bytes, (size_t)n);
+    return strstr(strbuf_text(&log_of_test), what) != NULL;
+}
+
+static void test_log_names_who_is_missed_for_long(void **state)
+{
+    (void)state;
+    FILE *file = tmpfile();
+    assert_non_null(file);
+    int fd = fileno(file), before = dup(STDERR_FILENO);
+    dup2(fd, STDERR_FILENO);
+    nodes[0].times = (struct link_times){.redial_ms = 5, .redial_ms_max = 10, .quiet_ms = SHORT_MS};
+    node_start(1);
+    links_free(nodes[1].links); /* its port is free now */
+    nodes[1].links = NULL;
+    node_start(0);
+    const int other[] = {1, -1}, back[] = {0, -1};
+    int64_t begin = clock_monotonic_ns();
+    know(0, true, other);
+    WAIT_FOR(stats(0, 1).failures > 2);
+    /* It was missed, and that was not worth a line. */
+    if (clock_monotonic_ns() - begin < SHORT_MS * 1000000ll) assert_false(log_says(fd, "member 1"));
+    WAIT_FOR(log_says(fd, "member 1 cannot be reached for "));
+    uint64_t failures = stats(0, 1).failures;
+    WAIT_FOR(stats(0, 1).failures > failures + 5);
+    assert_true(log_says(fd, "Connection refused"));
+    assert_null(strstr(strstr(log_of_test.data, "cannot be reached") + 1, "cannot be reached"));
+    node_start(1);
+    know(1, false, back);
+    WAIT_FOR(log_says(fd, "member 1 is reached again"));
+    dup2(before, STDERR_FILENO);
+    close(before);
+    fclose(file);
+    strbuf_free(&log_of_test);
+}
+
 static void test_link_of_one_who_left_ends(void **state)
 {
     (void)state;
@@ -740,6 +785,7 @@ int main(void)
         TEST(test_simultaneous_dialing),
         TEST(test_peer_that_dies_and_comes_back),
         TEST(test_nobody_at_home_is_dialed_with_pauses),
+        TEST(test_log_names_who_is_missed_for_long),
         TEST(test_link_of_one_who_left_ends),
         TEST(test_wrong_configurations),
         TEST(test_unknown_key),
