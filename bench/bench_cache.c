@@ -269,6 +269,9 @@ static void sample_limit(size_t entries)
     printf(
         "          (a slot in a table of the same size; the header whose address it has; that and "
         "1 KiB compared)\n");
+    sample_accesses(" page", BENCH_ACCESS_TRANSLATED, &m);
+    sample_accesses(" beside", BENCH_ACCESS_TOGETHER, &m);
+    printf("          (the same, were the page known before the slot; were the place known)\n");
     for (size_t lines = 1024; lines <= 16384; lines *= 4)
         printf(
             " lines    %zu KiB of cache lines all over %zu MiB: %.1f ns each, side by side: %.1f "

@@ -18,8 +18,20 @@ enum {
     BENCH_ACCESS_QUERY_BYTES = 1024,
 };
 
-/* What is waited for: the slot; the header at the address that it has; that and the query. */
-enum bench_access { BENCH_ACCESS_SLOT, BENCH_ACCESS_HEADER, BENCH_ACCESS_QUERY };
+/*
+ * What is waited for: the slot; the header at the address that it has; that and the query. And what
+ * that would be, did one know more than a cache does: the query, with the translation of its address
+ * begun together with the slot (by a neighbour in each of its pages of 4 KiB); the query, beside the
+ * slot and not after it.
+ */
+enum bench_access {
+    BENCH_ACCESS_SLOT,
+    BENCH_ACCESS_HEADER,
+    BENCH_ACCESS_QUERY,
+    BENCH_ACCESS_TRANSLATED,
+    BENCH_ACCESS_TOGETHER,
+    BENCH_ACCESSES
+};
 
 struct bench_access_memory {
     uint64_t *table; /* 16 bytes a slot, zero */
