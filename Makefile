@@ -240,8 +240,9 @@ $(BUILD)/mutants/%.o: %.c $(BUILD)/flags
 	@mkdir -p $(@D)
 	$(call say,cc $< (mutants))
 	$(Q)$(CC) $(ALL_CFLAGS) -DPBFT_MUTATIONS -c -o $@ $<
-# So that the test sees who calls these.
-$(BUILD)/tests/test_server_cache: TEST_LINK := -Wl,--wrap=tokenizer_encode,--wrap=tokenizer_encode_guarded,--wrap=engine_submit
+# So that the test sees who calls these, or holds them up (tests/engine_gate.h).
+$(BUILD)/tests/test_server_cache: TEST_LINK := -Wl,--wrap=tokenizer_encode,--wrap=tokenizer_encode_guarded,--wrap=engine_submit,--wrap=model_forward
+$(BUILD)/tests/test_server_cache_flight: TEST_LINK := -Wl,--wrap=model_forward,--wrap=cache_reader_close
 $(BUILD)/tests/%: $(BUILD)/obj/tests/%.o $(LIB)
 	$(call link,$(CC),$(TEST_LINK),$(LIBS) $(TEST_LIBS))
 $(BUILD)/bin/fuzz_%: $(BUILD)/obj/fuzz/fuzz_%.o $(LIB)

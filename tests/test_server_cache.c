@@ -1,75 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* run-tests: seconds=300 */
 /*
- * The answer cache as clients see it: the same bytes as without it, no work for the engine, answers
- * shared while they are computed, and what a client may ask of it.
+ * The answer cache as clients see it: the same bytes as without it, no work for the engine, and what
+ * a client may ask of it.
  */
-#include "tests/server_group.h"
+#include "tests/server_cache_fixture.h"
 
-#include <pthread.h>
 #include <stdatomic.h>
-
-#include "cache/flight.h"
-#include "server/answer_key.h"
-
-static struct cache *cache;
-static struct cache_secret secret = {{3, 1, 4}};
-
-static void start_cached(int parallel, int queue, size_t flight_bytes,
-                         const struct server_options *options, bool share)
-{
-    struct sov_errbuf err = {0};
-    struct cache_config config = {
-        .entries_max = 1000, .bytes_max = 16 << 20, .flight_bytes_max = flight_bytes};
-    struct server_options o;
-    server_options_default(&o);
-    if (options != NULL) o = *options;
-    o.keepalive_ms = 2 * FIXTURE_WAIT_MS; /* streams are compared, and comments differ */
-    fixture_start_engine(&f, parallel, queue);
-    fixture_start_server(&f, &o, true);
-    FIXTURE_OK(cache_create(&config, &cache, &err));
-    struct server_cache shared = {
-        .cache = cache, .secret = &secret, .model_digest = {7}, .share_tenants = share};
-    server_set_cache(f.server, &shared);
-}
-static int start(void **state)
-{
-    (void)state;
-    start_cached(8, 64, 0, NULL, false);
-    return 0;
-}
-/* Whatever a test did: nothing is computed any more, and no flight is left. */
-static int stop(void **state)
-{
-    (void)state;
-    struct cache_flight_stats flights;
-    fixture_stop(&f);
-    cache_flight_stats_read(cache, &flights);
-    assert_int_equal(flights.in_flight, 0);
-    cache_free(cache);
-    return 0;
-}
-
-static struct cache_flight_stats flights(void)
-{
-    struct cache_flight_stats stats;
-    cache_flight_stats_read(cache, &stats);
-    return stats;
-}
-
-static uint64_t computed(void)
-{
-    struct engine_stats stats;
-    engine_stats_read(f.engine, &stats);
-    return stats.requests_total;
-}
-
-static void await_joined(uint64_t joined)
-{
-    int64_t until = clock_monotonic_ns() + (int64_t)FIXTURE_WAIT_MS * 1000000;
-    while (flights().joined < joined)
-        if (clock_monotonic_ns() > until) fail_msg("nobody joins");
-}
 
 /* Choices of a stream come in the order of the moment: puts one after the other. */
 static void sort_choices(struct strbuf *body)
@@ -93,32 +30,6 @@ static void sort_choices(struct strbuf *body)
     *body = sorted;
 }
 
-/* One answer, but for what differs every time. *how: x-sovereign-cache. */
-static struct strbuf answer_with(const char *path, const char *extra, const char *body,
-                                 char how[16])
-{
-    struct response r = http(f.port, "POST", path, extra, body);
-    if (r.status != 200) fail_msg("%d: %s: %s", r.status, body, strbuf_text(&r.body));
-    snprintf(how, 16, "%s", response_header(&r, "x-sovereign-cache"));
-    assert_int_equal(response_header(&r, "Age") != NULL, strcmp(how, "hit") == 0);
-    struct strbuf text = r.body;
-    r.body = (struct strbuf){0};
-    response_free(&r);
-    blank(&text);
-    return text;
-}
-
-#define COMPLETIONS "/v1/completions"
-#define CHAT "/v1/chat/completions"
-
-static void expect_way(const char *path, const char *extra, const char *body, const char *expected)
-{
-    char how[16];
-    struct strbuf text = answer_with(path, extra, body, how);
-    if (strcmp(how, expected) != 0) fail_msg("%s, not %s: %s", how, expected, body);
-    strbuf_free(&text);
-}
-
 /* Fields of requests, without braces and without stream. */
 static const struct {
     const char *path, *fields;
@@ -135,9 +46,6 @@ static const struct {
     {COMPLETIONS, "\"prompt\":\"x\",\"temperature\":0,\"max_tokens\":0,\"echo\":true"},
 };
 enum { REQUEST_COUNT = sizeof REQUESTS / sizeof REQUESTS[0] };
-
-static const char *const FORMS[] = {"", ",\"stream\":true",
-                                    ",\"stream\":true,\"stream_options\":{\"include_usage\":true}"};
 
 static void test_a_hit_has_the_bytes_of_a_miss_in_every_form(void **state)
 {
@@ -273,8 +181,6 @@ static void test_a_stream_fills_the_cache_for_whole_answers(void **state)
         strbuf_free(&computed_whole);
     }
 }
-
-#define P "\"prompt\":\"same\",\"max_tokens\":2"
 
 static void test_what_decides_the_answer_is_told_apart(void **state)
 {
@@ -417,15 +323,6 @@ static void test_keys_share_answers_only_if_the_operator_says_so(void **state)
     with_keys(true);
 }
 
-/* Long enough for others to come while it is computed; sanitizers make that a tenth as fast. */
-#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
-#define LONG_TOKENS "400"
-#else
-#define LONG_TOKENS "3000"
-#endif
-#define LONG(rest) \
-    "{\"prompt\":\"a\",\"seed\":1,\"max_tokens\":" LONG_TOKENS ",\"ignore_eos\":true" rest "}"
-
 /* The engine has no room for anything, and is not asked. */
 static void test_a_hit_needs_no_engine(void **state)
 {
@@ -434,9 +331,10 @@ static void test_a_hit_needs_no_engine(void **state)
     start_cached(1, 1, 0, NULL, false);
     expect_way(COMPLETIONS, "", KNOWN, "miss");
     struct client running = client_open(f.port), waiting = client_open(f.port);
-    client_request(&running, "POST", COMPLETIONS, "", LONG(",\"cache\":false"));
+    engine_hold(0);
+    client_request(&running, "POST", COMPLETIONS, "", SHARED(",\"cache\":false"));
     await_metric(f.port, "sovereign_requests_running", 1);
-    client_request(&waiting, "POST", COMPLETIONS, "", LONG(",\"cache\":false"));
+    client_request(&waiting, "POST", COMPLETIONS, "", SHARED(",\"cache\":false"));
     await_metric(f.port, "sovereign_requests_waiting", 1);
     uint64_t before = computed();
     expect_way(COMPLETIONS, "", KNOWN, "hit");
@@ -448,23 +346,11 @@ static void test_a_hit_needs_no_engine(void **state)
     expect_error(&r, 429, "server_busy", "");
     client_close(&waiting);
     client_close(&running);
+    engine_let_go();
     await_idle(f.port);
     /* The refusal was not kept. */
     expect_way(COMPLETIONS, "", NEW, "miss");
     (void)stop(NULL);
-}
-
-static struct strbuf rest_of(struct client *c, const char *expected_way)
-{
-    struct response r = client_read(c, true);
-    if (r.status != 200) fail_msg("status %d: %s", r.status, strbuf_text(&r.body));
-    assert_string_equal(response_header(&r, "x-sovereign-cache"), expected_way);
-    struct strbuf text = r.body;
-    r.body = (struct strbuf){0};
-    response_free(&r);
-    client_close(c);
-    blank(&text);
-    return text;
 }
 
 /* A disk that gives back one answer, and only when it is let. */
@@ -549,148 +435,6 @@ static void test_a_slow_disk_holds_up_only_who_needs_it(void **state)
     cache_value_release(disk.written);
 }
 
-/* leads, then joins: "" is a whole answer, else a stream. The one who leads leaves, or stays. */
-static void share_one_computation(int leader_form, bool leaves)
-{
-    enum { JOINERS = 6 };
-    start_cached(8, 64, 0, NULL, false);
-    struct client leader = client_open(f.port), joiners[JOINERS];
-    char lead[256], join[2][256], alone[2][256], how[16];
-    snprintf(lead, sizeof lead, LONG("%s"), FORMS[leader_form]);
-    for (int i = 0; i < 2; i++) {
-        snprintf(join[i], sizeof join[i], LONG("%s"), FORMS[i]);
-        snprintf(alone[i], sizeof alone[i], LONG("%s,\"cache\":false"), FORMS[i]);
-    }
-    client_request(&leader, "POST", COMPLETIONS, "", lead);
-    await_metric(f.port, "sovereign_requests_running", 1);
-    for (int i = 0; i < JOINERS; i++) {
-        joiners[i] = client_open(f.port);
-        client_request(&joiners[i], "POST", COMPLETIONS, "", join[i % 2]);
-    }
-    await_joined(JOINERS);
-    assert_int_equal(flights().in_flight, 1);
-    if (leaves) client_close(&leader);
-    struct strbuf texts[JOINERS];
-    for (int i = 0; i < JOINERS; i++) texts[i] = rest_of(&joiners[i], "join");
-    if (!leaves) {
-        struct strbuf own = rest_of(&leader, "miss");
-        assert_string_equal(own.data, texts[leader_form].data);
-        strbuf_free(&own);
-    }
-    assert_int_equal(computed(), 1);
-    for (int i = 0; i < JOINERS; i++) assert_string_equal(texts[i].data, texts[i % 2].data);
-    for (int i = 0; i < 2; i++) {
-        expect_way(COMPLETIONS, "", join[i], "hit");
-        struct strbuf text = answer_with(COMPLETIONS, "", alone[i], how);
-        assert_string_equal(text.data, texts[i].data);
-        strbuf_free(&text);
-    }
-    for (int i = 0; i < JOINERS; i++) strbuf_free(&texts[i]);
-    await_idle(f.port);
-    (void)stop(NULL);
-}
-
-static void test_requests_in_flight_share_one_computation(void **state)
-{
-    (void)state;
-    share_one_computation(0, false);
-    share_one_computation(1, false);
-}
-
-static void test_the_computation_survives_who_began_it(void **state)
-{
-    (void)state;
-    share_one_computation(0, true);
-    share_one_computation(1, true);
-}
-
-static void test_the_last_one_to_leave_ends_it(void **state)
-{
-    (void)state;
-    enum { CLIENTS = 5 };
-    for (int round = 0; round < 4; round++) {
-        struct client c[CLIENTS];
-        for (int i = 0; i < CLIENTS; i++) {
-            c[i] = client_open(f.port);
-            client_request(&c[i], "POST", COMPLETIONS, "",
-                           (i + round) % 2 == 0 ? LONG("") : LONG(",\"stream\":true"));
-            if (i == 0) await_metric(f.port, "sovereign_requests_running", 1);
-        }
-        await_joined((uint64_t)(round + 1) * (CLIENTS - 1));
-        for (int i = 0; i < CLIENTS; i++) {
-            int which = round < 2 ? i : CLIENTS - 1 - i;
-            if (i < CLIENTS - 1) assert_int_equal(flights().in_flight, 1);
-            if (round % 2 == 0)
-                client_close(&c[which]);
-            else
-                client_reset(&c[which]);
-        }
-        await_idle(f.port);
-        await_metric(f.port, "sovereign_cache_in_flight", 0);
-        assert_true(metric(f.port, "sovereign_cache_flights_cancelled_total") == round + 1);
-        assert_true(metric(f.port, "sovereign_sequences_cancelled_total") == round + 1);
-        assert_true(metric(f.port, "sovereign_cache_entries") == 0);
-    }
-}
-
-/* Who does not read holds nobody up, though it was the first. */
-static void test_a_reader_that_is_stuck_holds_nobody_up(void **state)
-{
-    (void)state;
-    static const char STREAM[] = LONG(",\"stream\":true,\"logprobs\":5"),
-                      WHOLE[] = LONG(",\"logprobs\":5");
-    struct client stuck = client_open(f.port), whole = client_open(f.port);
-    int small = 4096;
-    setsockopt(stuck.fd, SOL_SOCKET, SO_RCVBUF, &small, sizeof small);
-    client_request(&stuck, "POST", COMPLETIONS, "", STREAM);
-    await_metric(f.port, "sovereign_requests_running", 1);
-    client_request(&whole, "POST", COMPLETIONS, "", WHOLE);
-    await_joined(1);
-    struct strbuf text = rest_of(&whole, "join");
-    assert_non_null(strstr(text.data, "\"finish_reason\":\"length\""));
-    strbuf_free(&text);
-    /* Through so small a window the rest would take the kernel's timers half a minute. */
-    int large = 1 << 20;
-    setsockopt(stuck.fd, SOL_SOCKET, SO_RCVBUF, &large, sizeof large);
-    text = rest_of(&stuck, "miss");
-    assert_non_null(strstr(text.data, "data: [DONE]\n\n"));
-    strbuf_free(&text);
-    assert_int_equal(computed(), 1);
-}
-
-/* Bodies of 64 KiB and more are parsed by the worker; it leads and joins, too. */
-static void test_large_bodies(void **state)
-{
-    (void)state;
-    struct strbuf body = {0};
-    strbuf_puts(&body, "{\"seed\":1,\"max_tokens\":300,\"ignore_eos\":true,\"user\":\"");
-    for (int i = 0; i < 70000; i++) strbuf_putc(&body, 'u');
-    strbuf_puts(&body, "\",\"prompt\":\"large\"}");
-    struct client c[4];
-    for (int i = 0; i < 4; i++) {
-        c[i] = client_open(f.port);
-        client_request(
-            &c[i], "POST", COMPLETIONS, "",
-            i % 2 == 0
-                ? body.data
-                : "{\"seed\":1,\"max_tokens\":300,\"ignore_eos\":true,\"prompt\":\"large\"}");
-    }
-    struct strbuf first = {0};
-    for (int i = 0; i < 4; i++) {
-        struct response r = client_read(&c[i], true);
-        assert_int_equal(r.status, 200);
-        blank(&r.body);
-        if (i == 0) strbuf_append(&first, r.body.data, r.body.length);
-        assert_string_equal(r.body.data, first.data);
-        response_free(&r);
-        client_close(&c[i]);
-    }
-    assert_int_equal(computed(), 1);
-    expect_way(COMPLETIONS, "", body.data, "hit");
-    strbuf_free(&first);
-    strbuf_free(&body);
-}
-
 static void test_errors_reach_all_and_are_not_kept(void **state)
 {
     (void)state;
@@ -714,47 +458,6 @@ static void test_errors_reach_all_and_are_not_kept(void **state)
     assert_int_equal(stats.entries, 0);
 }
 
-/* More than a flight may hold is an error for all who read it, and the next request is answered. */
-static void test_a_flight_that_grows_too_large_fails_cleanly(void **state)
-{
-    (void)state;
-    start_cached(8, 64, 400, NULL, false);
-    struct response r = http(f.port, "POST", COMPLETIONS, "", LONG(""));
-    expect_error(&r, 503, "out_of_memory", "over the limit");
-    struct client c = client_open(f.port);
-    client_request(&c, "POST", COMPLETIONS, "", LONG(",\"stream\":true"));
-    r = client_read(&c, true);
-    assert_int_equal(r.status, 200);
-    assert_non_null(strstr(r.body.data, "data: {\"error\":"));
-    assert_non_null(strstr(r.body.data, "data: [DONE]\n\n"));
-    response_free(&r);
-    client_close(&c);
-    await_idle(f.port);
-    expect_way(COMPLETIONS, "", "{" P ",\"seed\":1}", "miss");
-    expect_way(COMPLETIONS, "", "{" P ",\"seed\":1}", "hit");
-    (void)stop(NULL);
-}
-
-/* What could not be held in a flight is computed for its request alone, as without a cache. */
-static void test_answers_that_might_be_huge_are_not_cached(void **state)
-{
-    (void)state;
-    start_cached(8, 200, 0, NULL, false);
-    char body[512];
-    snprintf(
-        body, sizeof body,
-        "{\"prompt\":[[70],[71],[72],[73],[74],[75],[76],[77]],\"n\":16,\"seed\":1,"
-        "\"max_tokens\":8000,\"logprobs\":20,\"ignore_eos\":true,\"logit_bias\":{\"%d\":-100}}",
-        FIXTURE_VOCAB - 1);
-    struct client c = client_open(f.port);
-    client_request(&c, "POST", COMPLETIONS, "", body);
-    await_metric(f.port, "sovereign_requests_running", 8);
-    assert_int_equal(flights().led, 0);
-    client_close(&c);
-    await_idle(f.port);
-    (void)stop(NULL);
-}
-
 static void test_what_is_no_answer_is_computed_again(void **state)
 {
     (void)state;
@@ -775,52 +478,6 @@ static void test_what_is_no_answer_is_computed_again(void **state)
     expect_way(COMPLETIONS, "", BODY, "hit");
     cache_encoder_free(&encoder);
     api_request_free(&request);
-}
-
-static void test_stop_ends_what_is_in_flight(void **state)
-{
-    (void)state;
-    struct client c[4];
-    for (int i = 0; i < 4; i++) {
-        c[i] = client_open(f.port);
-        client_request(&c[i], "POST", COMPLETIONS, "",
-                       i % 2 == 0 ? LONG("") : LONG(",\"stream\":true"));
-        if (i == 0) await_metric(f.port, "sovereign_requests_running", 1);
-    }
-    await_joined(3);
-    assert_true(client_more(&c[1]));
-    server_stop(f.server, 0);
-    for (int i = 0; i < 4; i++) {
-        struct response r = client_read(&c[i], true);
-        if (r.status == 503 || i % 2 == 0) {
-            expect_error(&r, 503, "shutting_down", "shutting down");
-        } else {
-            assert_int_equal(r.status, 200);
-            assert_non_null(strstr(strbuf_text(&r.body),
-                                   "data: {\"error\":{\"message\":\"The server is shutting down"));
-            response_free(&r);
-        }
-        client_close(&c[i]);
-    }
-    struct engine_stats stats;
-    do engine_stats_read(f.engine, &stats);
-    while (stats.running + stats.waiting > 0);
-    assert_int_equal(flights().in_flight, 0);
-}
-
-static void test_stop_with_grace_lets_joiners_finish(void **state)
-{
-    (void)state;
-    struct client lead = client_open(f.port), join = client_open(f.port);
-    client_request(&lead, "POST", COMPLETIONS, "", LONG(",\"stream\":true"));
-    await_metric(f.port, "sovereign_requests_running", 1);
-    client_request(&join, "POST", COMPLETIONS, "", LONG(""));
-    await_joined(1);
-    client_close(&lead);
-    server_stop(f.server, FIXTURE_WAIT_MS);
-    struct strbuf text = rest_of(&join, "join");
-    assert_non_null(strstr(text.data, "\"completion_tokens\":" LONG_TOKENS));
-    strbuf_free(&text);
 }
 
 /* Wherever an allocation fails: an error or a closed connection, nothing hangs, nothing is wrong. */
@@ -880,68 +537,6 @@ static void test_metrics_tell_how_requests_were_answered(void **state)
     assert_true(metric(f.port, "sovereign_cache_evictions_total") == 0);
 }
 
-/* Many clients, few different requests, some who leave: every answer is the one of its request. */
-struct crowd {
-    pthread_t thread;
-    unsigned seed;
-    const struct strbuf *expected;
-    int wrong;
-};
-enum { CROWD = 12, CROWD_ROUNDS = 24, CROWD_REQUESTS = 6 };
-
-static void crowd_body(char body[256], int which, bool stream)
-{
-    snprintf(body, 256,
-             "{\"prompt\":\"Crowd\",\"max_tokens\":40,\"ignore_eos\":true,\"seed\":%d%s}",
-             which / 2, stream ? ",\"stream\":true" : "");
-}
-
-static void *crowd_client(void *arg)
-{
-    struct crowd *w = arg;
-    for (int i = 0; i < CROWD_ROUNDS; i++) {
-        char body[256];
-        w->seed = w->seed * 1103515245 + 12345;
-        int which = (int)(w->seed >> 16) % CROWD_REQUESTS;
-        bool leaves = (w->seed >> 8) % 4 == 0, anew = (w->seed >> 12) % 2 == 0;
-        crowd_body(body, which, which % 2 == 1);
-        struct client c = client_open(f.port);
-        client_request(&c, "POST", COMPLETIONS, anew ? "Cache-Control: no-cache\r\n" : "", body);
-        if (!leaves) {
-            struct response r = client_read(&c, true);
-            if (r.status == 200) blank(&r.body);
-            w->wrong += r.status != 200 ||
-                        strcmp(strbuf_text(&r.body), strbuf_text(&w->expected[which])) != 0;
-            response_free(&r);
-        }
-        client_close(&c);
-    }
-    return NULL;
-}
-
-static void test_a_crowd_gets_the_answers_it_asked_for(void **state)
-{
-    (void)state;
-    static struct crowd w[CROWD];
-    struct strbuf expected[CROWD_REQUESTS];
-    for (int i = 0; i < CROWD_REQUESTS; i++) {
-        char body[256], how[16];
-        crowd_body(body, i, i % 2 == 1);
-        expected[i] = answer_with(COMPLETIONS, "", body, how);
-    }
-    for (unsigned i = 0; i < CROWD; i++) {
-        w[i] = (struct crowd){.seed = i * 7919 + 1, .expected = expected};
-        assert_int_equal(pthread_create(&w[i].thread, NULL, crowd_client, &w[i]), 0);
-    }
-    for (int i = 0; i < CROWD; i++) pthread_join(w[i].thread, NULL);
-    for (int i = 0; i < CROWD; i++) assert_int_equal(w[i].wrong, 0);
-    for (int i = 0; i < CROWD_REQUESTS; i++) strbuf_free(&expected[i]);
-    await_idle(f.port);
-    await_metric(f.port, "sovereign_cache_in_flight", 0);
-}
-
-#define EACH(test) cmocka_unit_test_setup_teardown(test, start, stop)
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -954,20 +549,10 @@ int main(void)
         cmocka_unit_test(test_keys_share_answers_only_if_the_operator_says_so),
         cmocka_unit_test(test_a_hit_needs_no_engine),
         EACH(test_a_slow_disk_holds_up_only_who_needs_it),
-        cmocka_unit_test(test_requests_in_flight_share_one_computation),
-        cmocka_unit_test(test_the_computation_survives_who_began_it),
-        EACH(test_the_last_one_to_leave_ends_it),
-        EACH(test_a_reader_that_is_stuck_holds_nobody_up),
-        EACH(test_large_bodies),
         EACH(test_errors_reach_all_and_are_not_kept),
-        cmocka_unit_test(test_a_flight_that_grows_too_large_fails_cleanly),
-        cmocka_unit_test(test_answers_that_might_be_huge_are_not_cached),
         EACH(test_what_is_no_answer_is_computed_again),
-        EACH(test_stop_ends_what_is_in_flight),
-        EACH(test_stop_with_grace_lets_joiners_finish),
         EACH(test_out_of_memory),
         EACH(test_metrics_tell_how_requests_were_answered),
-        EACH(test_a_crowd_gets_the_answers_it_asked_for),
     };
     return cmocka_run_group_tests(tests, load, unload);
 }
