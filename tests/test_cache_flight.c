@@ -10,7 +10,7 @@
 #include "base/mem.h"
 #include "cache/flight.h"
 
-enum { KEY_LENGTH = 32, WAIT_MS = 20000 };
+enum { KEY_LENGTH = 32, WAIT_MS = 60000 };
 
 static const struct cache_now NOW = {1000};
 
