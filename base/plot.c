@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/file.h"
+#include "base/utf8.h"
 
 enum {
     PANEL_WIDTH = 330,
@@ -37,7 +38,8 @@ static const char STYLE[] =
 
 struct frame {
     double x, y, width, height; /* of the plotting area */
-    double max;                 /* at its top; its bottom is 0 */
+    double min, max;            /* at its bottom and its top */
+    bool logarithmic;
 };
 
 struct plot_series *plot_series_add(struct plot_panel *panel, const char *name, enum plot_kind kind,
@@ -67,15 +69,22 @@ static double round_up(double value)
     return 10 * power;
 }
 
-static double panel_max(const struct plot_panel *p)
+/* What the panel's axis goes from and to, so that all values have their place. */
+static void frame_scale(struct frame *f, const struct plot_panel *p)
 {
-    double max = 0;
+    double min = INFINITY, max = 0;
     for (int s = 0; s < p->series_count; s++) {
         for (int i = 0; i < p->categories; i++) {
-            if (p->series[s].present[i]) max = fmax(max, p->series[s].values[i]);
+            double value = p->series[s].values[i];
+            if (!p->series[s].present[i] || !(value > 0)) continue;
+            min = fmin(min, value);
+            max = fmax(max, value);
         }
     }
-    return round_up(max / TICKS) * TICKS;
+    f->logarithmic = p->logarithmic && max > 0;
+    f->min = f->logarithmic ? pow(10, floor(log10(min) + 1e-9)) : 0;
+    f->max = f->logarithmic ? fmax(pow(10, ceil(log10(max) - 1e-9)), 10 * f->min)
+                            : round_up(max / TICKS) * TICKS;
 }
 
 static double at_x(const struct frame *f, const struct plot_panel *p, double category)
@@ -85,21 +94,52 @@ static double at_x(const struct frame *f, const struct plot_panel *p, double cat
 
 static double at_y(const struct frame *f, double value)
 {
-    return f->y + f->height * (1 - fmin(value / f->max, 1));
+    double share = f->logarithmic ? log10(fmax(value, f->min) / f->min) / log10(f->max / f->min)
+                                  : value / f->max;
+    return f->y + f->height * (1 - fmin(share, 1));
+}
+
+/* In few characters, whatever the size. */
+static const char *tick_text(double value, char text[PLOT_TEXT_MAX])
+{
+    if (value >= 1e6)
+        snprintf(text, PLOT_TEXT_MAX, "%.3gM", value * 1e-6);
+    else if (value >= 1e4)
+        snprintf(text, PLOT_TEXT_MAX, "%.3gk", value * 1e-3);
+    else
+        snprintf(text, PLOT_TEXT_MAX, "%.4g", value);
+    return text;
+}
+
+static void draw_tick(struct strbuf *out, const struct frame *f, double value)
+{
+    char text[PLOT_TEXT_MAX];
+    double y = at_y(f, value);
+    strbuf_printf(out, "<line class=\"g\" x1=\"%.1f\" x2=\"%.1f\" y1=\"%.1f\" y2=\"%.1f\"/>", f->x,
+                  f->x + f->width, y, y);
+    strbuf_printf(out, "<text class=\"s\" text-anchor=\"end\" x=\"%.1f\" y=\"%.1f\">%s</text>\n",
+                  f->x - 6, y + 4, tick_text(value, text));
+}
+
+/* Powers of ten, and 2 and 5 times those where they are few. */
+static void draw_logarithmic_ticks(struct strbuf *out, const struct frame *f)
+{
+    double decades = round(log10(f->max / f->min));
+    for (int i = 0; i <= (int)decades; i++) {
+        double value = f->min * pow(10, i);
+        draw_tick(out, f, value);
+        if (decades > TICKS / 2 || i == (int)decades) continue;
+        draw_tick(out, f, 2 * value);
+        draw_tick(out, f, 5 * value);
+    }
 }
 
 static void draw_axes(struct strbuf *out, const struct plot_panel *p, const struct frame *f)
 {
     strbuf_printf(out, "<text class=\"t\" x=\"%.0f\" y=\"%.0f\">%s</text>\n", f->x, f->y - 12,
                   p->title);
-    for (int i = 0; i <= TICKS; i++) {
-        double value = f->max * i / TICKS, y = at_y(f, value);
-        strbuf_printf(out, "<line class=\"g\" x1=\"%.1f\" x2=\"%.1f\" y1=\"%.1f\" y2=\"%.1f\"/>",
-                      f->x, f->x + f->width, y, y);
-        strbuf_printf(out,
-                      "<text class=\"s\" text-anchor=\"end\" x=\"%.1f\" y=\"%.1f\">%.4g</text>\n",
-                      f->x - 6, y + 4, value);
-    }
+    for (int i = 0; i <= TICKS && !f->logarithmic; i++) draw_tick(out, f, f->max * i / TICKS);
+    if (f->logarithmic) draw_logarithmic_ticks(out, f);
     for (int i = 0; i < p->categories; i++) {
         strbuf_printf(out,
                       "<text class=\"s\" text-anchor=\"middle\" x=\"%.1f\" y=\"%.1f\">%s</text>\n",
@@ -155,9 +195,12 @@ static void draw_bars(struct strbuf *out, const struct plot_panel *p, const stru
 
 static void draw_panel(struct strbuf *out, const struct plot_panel *p, double x, double y)
 {
-    struct frame f = {x + MARGIN_LEFT, y + MARGIN_TOP, PANEL_WIDTH - MARGIN_LEFT - MARGIN_RIGHT,
-                      PANEL_HEIGHT - MARGIN_TOP - MARGIN_BOTTOM, panel_max(p)};
+    struct frame f = {.x = x + MARGIN_LEFT,
+                      .y = y + MARGIN_TOP,
+                      .width = PANEL_WIDTH - MARGIN_LEFT - MARGIN_RIGHT,
+                      .height = PANEL_HEIGHT - MARGIN_TOP - MARGIN_BOTTOM};
     int bars = 0, bar = 0;
+    frame_scale(&f, p);
     draw_axes(out, p, &f);
     for (int s = 0; s < p->series_count; s++) bars += p->series[s].kind == PLOT_BAR;
     for (int s = 0; s < p->series_count; s++) {
@@ -169,11 +212,11 @@ static void draw_panel(struct strbuf *out, const struct plot_panel *p, double x,
     }
 }
 
-static void draw_legend(struct strbuf *out, const struct plot_panel *p, double y)
+static void draw_legend(struct strbuf *out, const struct plot_panel *all, double y)
 {
     double x = MARGIN_LEFT;
-    for (int s = 0; s < p->series_count; s++) {
-        const struct plot_series *one = &p->series[s];
+    for (int s = 0; s < all->series_count; s++) {
+        const struct plot_series *one = &all->series[s];
         if (one->kind == PLOT_LIMIT) {
             strbuf_printf(out, "<polyline class=\"l\" points=\"%.0f,%.0f %.0f,%.0f\"/>", x, y,
                           x + 18, y);
@@ -187,21 +230,43 @@ static void draw_legend(struct strbuf *out, const struct plot_panel *p, double y
     }
 }
 
+/* What is not UTF-8 is left out, and so are control characters: XML has neither. */
+static void put_escaped(struct strbuf *out, const char *text)
+{
+    for (size_t i = 0, n, length = strlen(text); i<length; i += n> 0 ? n : 1) {
+        n = utf8_sequence_length(text + i, length - i);
+        if (text[i] == '&')
+            strbuf_puts(out, "&amp;");
+        else if (text[i] == '<')
+            strbuf_puts(out, "&lt;");
+        else if (n > 1 || (n == 1 && text[i] >= ' '))
+            strbuf_append(out, text + i, n);
+    }
+}
+
 void plot_render(const char *title, const struct plot_panel *panels, int count, struct strbuf *out)
 {
     int columns = count < PANELS_PER_ROW ? count : PANELS_PER_ROW;
     int rows = (count + PANELS_PER_ROW - 1) / PANELS_PER_ROW;
     int width = columns * PANEL_WIDTH, height = TITLE_HEIGHT + rows * PANEL_HEIGHT + LEGEND_HEIGHT;
+    struct plot_panel all = {.series_count = 0}; /* what the legend names */
     strbuf_printf(out,
                   "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"%d\" height=\"%d\" "
-                  "viewBox=\"0 0 %d %d\" role=\"img\">\n<title>%s</title>\n%s",
-                  width, height, width, height, title, STYLE);
-    strbuf_printf(out, "<text class=\"h\" x=\"%d\" y=\"24\">%s</text>\n", MARGIN_LEFT, title);
+                  "viewBox=\"0 0 %d %d\" role=\"img\">\n<title>",
+                  width, height, width, height);
+    put_escaped(out, title);
+    strbuf_printf(out, "</title>\n%s<text class=\"h\" x=\"%d\" y=\"24\">", STYLE, MARGIN_LEFT);
+    put_escaped(out, title);
+    strbuf_puts(out, "</text>\n");
     for (int i = 0; i < count; i++) {
         int row = i / PANELS_PER_ROW, column = i % PANELS_PER_ROW;
         draw_panel(out, &panels[i], column * PANEL_WIDTH, TITLE_HEIGHT + row * PANEL_HEIGHT);
+        for (int s = 0; s < panels[i].series_count; s++) {
+            const struct plot_series *one = &panels[i].series[s];
+            plot_series_add(&all, one->name, one->kind, one->colour);
+        }
     }
-    if (count > 0) draw_legend(out, &panels[0], height - LEGEND_HEIGHT * 0.5);
+    draw_legend(out, &all, height - LEGEND_HEIGHT * 0.5);
     strbuf_puts(out, "</svg>\n");
 }
 

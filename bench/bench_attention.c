@@ -23,6 +23,7 @@
 #include "base/clock.h"
 #include "base/mem.h"
 #include "base/pool.h"
+#include "benchmark/random.h"
 #include "kernels/vec.h"
 #include "model/model.h"
 #if defined(__x86_64__)
@@ -124,11 +125,10 @@ struct material {
     float *q, *out;
 };
 
-static uint32_t random_state = 1;
 static float random_float(void)
 {
-    random_state = random_state * 1664525u + 1013904223u;
-    return (float)(random_state >> 8) / 8388608.0f - 1.0f;
+    static uint64_t state = 1;
+    return (float)(2 * bench_random_unit(&state) - 1);
 }
 
 static void material_make(struct material *m)

@@ -34,7 +34,9 @@
 #include "base/datadir.h"
 #include "base/mem.h"
 #include "benchmark/accesses.h"
+#include "benchmark/cache_keys.h"
 #include "benchmark/random.h"
+#include "benchmark/stats.h"
 #include "benchmark/ticks.h"
 #include "cache/cache.h"
 #include "cache/store.h"
@@ -66,12 +68,6 @@ static void require(bool condition, const char *what)
 
 /* ---- time ---- */
 
-static int compare_ticks(const void *a, const void *b)
-{
-    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
-    return (x > y) - (x < y);
-}
-
 static void calibrate(void)
 {
     timer = bench_timer_calibrate();
@@ -84,45 +80,32 @@ static double sample_ns(uint64_t t)
     return bench_timer_ns(&timer, t);
 }
 
-static void print_samples(const char *name, uint64_t *samples, size_t count)
+/* Of ticks; the median. */
+static double print_samples(const char *name, const uint64_t *samples)
 {
-    qsort(samples, count, sizeof samples[0], compare_ticks);
-    printf("%-8s p50 %.0f  p90 %.0f  p99 %.0f  p99.9 %.0f ns\n", name,
-           sample_ns(samples[count / 2]), sample_ns(samples[count * 9 / 10]),
-           sample_ns(samples[count * 99 / 100]), sample_ns(samples[count * 999 / 1000]));
+    static double ns[SAMPLES];
+    for (size_t i = 0; i < SAMPLES; i++) ns[i] = sample_ns(samples[i]);
+    bench_sort(ns, SAMPLES);
+    printf("%-8s p50 %.0f  p90 %.0f  p99 %.0f  p99.9 %.0f ns\n", name, bench_median(ns, SAMPLES),
+           bench_percentile(ns, SAMPLES, 90), bench_percentile(ns, SAMPLES, 99),
+           bench_percentile(ns, SAMPLES, 99.9));
+    return bench_median(ns, SAMPLES);
 }
 
 /* ---- keys ---- */
-
-/* What a chat request has beside its text. */
-static void encode(struct cache_encoder *e, const char *query, size_t length)
-{
-    static const uint8_t DIGEST[32] = {1};
-    cache_encoder_reset(e);
-    cache_encode_bytes(e, 1, DIGEST, sizeof DIGEST);
-    cache_encode_int(e, 2, 1);
-    cache_encode_bytes(e, 3, query, length);
-    cache_encode_double(e, 4, 0);
-    cache_encode_double(e, 5, 1);
-    cache_encode_int(e, 6, 40);
-    cache_encode_int(e, 7, 1234);
-    cache_encode_int(e, 8, 2);
-    cache_encode_text(e, 9, "tenant");
-}
 
 static struct cache_key make_key(struct cache_encoder *e, char *query, size_t length,
                                  uint64_t number)
 {
     struct cache_key key;
-    memcpy(query, &number, sizeof number);
-    encode(e, query, length);
-    require(cache_key_finish(e, &secret, &key, NULL) == SOV_OK, "no memory for a key");
+    require(bench_cache_key(e, &secret, query, length, number, &key, NULL) == SOV_OK,
+            "no memory for a key");
     return key;
 }
 
 static void bench_key_of(struct cache_encoder *e, char *query, size_t length)
 {
-    double whole[KEY_ROUNDS], hash[KEY_ROUNDS], best_whole = 1e9, best_hash = 1e9;
+    double whole[KEY_ROUNDS], hash[KEY_ROUNDS];
     uint64_t sum = 0;
     for (int r = 0; r < KEY_ROUNDS; r++) {
         uint64_t t = bench_ticks();
@@ -133,17 +116,12 @@ static void bench_key_of(struct cache_encoder *e, char *query, size_t length)
         for (int i = 0; i < KEY_ITERATIONS; i++)
             sum += cache_hash_bytes(&secret, e->data, e->length).low;
         hash[r] = sample_ns(bench_ticks() - t) / KEY_ITERATIONS;
-        if (whole[r] < best_whole) best_whole = whole[r];
-        if (hash[r] < best_hash) best_hash = hash[r];
     }
-    double median = 0; /* of the rounds, by counting: they are few */
-    for (int r = 0; r < KEY_ROUNDS; r++) {
-        int smaller = 0;
-        for (int k = 0; k < KEY_ROUNDS; k++) smaller += whole[k] < whole[r];
-        if (smaller <= KEY_ROUNDS / 2 && whole[r] > median) median = whole[r];
-    }
+    bench_sort(whole, KEY_ROUNDS);
+    bench_sort(hash, KEY_ROUNDS);
     printf("key      %zu bytes: %.0f ns (best %.0f), of which the hash %.0f ns, %.1f GB/s%s\n",
-           length, median, best_whole, best_hash, (double)length / best_hash, sum == 1 ? " " : "");
+           length, bench_median(whole, KEY_ROUNDS), whole[0], hash[0], (double)length / hash[0],
+           sum == 1 ? " " : "");
 }
 
 static void bench_key(const struct options *o)
@@ -204,7 +182,7 @@ static void sample_hits(struct cache *cache, const char *name, const uint32_t *n
         cache_value_release(value);
     }
     require(!all_hit || hits == SAMPLES, "an entry is missing");
-    print_samples(name, samples, SAMPLES);
+    print_samples(name, samples);
     cache_encoder_free(&e);
 }
 
@@ -214,7 +192,7 @@ static void sample_accesses(const char *name, enum bench_access access,
     static uint64_t samples[SAMPLES];
     struct sov_errbuf err = {""};
     require(bench_access_sample(m, access, samples, SAMPLES, &err) == SOV_OK, err.message);
-    print_samples(name, samples, SAMPLES);
+    print_samples(name, samples);
 }
 
 /*
@@ -341,21 +319,13 @@ static void bench_hit(const struct options *o)
 
 /* ---- eviction ---- */
 
-enum { SMALL_QUERY_BYTES = 32, SMALL_ANSWER_BYTES = 32 };
-
-/* A key without an encoder: here it is the insertion that counts. */
-static struct cache_key small_key(uint8_t *material, uint64_t number)
-{
-    memcpy(material, &number, sizeof number);
-    return (struct cache_key){material, SMALL_QUERY_BYTES,
-                              cache_hash_bytes(&secret, material, SMALL_QUERY_BYTES)};
-}
+enum { SMALL_ANSWER_BYTES = 32 };
 
 /* `caches` caches of `entries`, full; each insertion goes to the next one and evicts. */
 static double evict_ns(const char *name, enum cache_policy_kind policy, size_t caches,
                        size_t entries)
 {
-    static uint8_t material[SMALL_QUERY_BYTES], answer[SMALL_ANSWER_BYTES];
+    static uint8_t material[BENCH_CACHE_SMALL_KEY], answer[SMALL_ANSWER_BYTES];
     static uint64_t samples[SAMPLES];
     struct cache_config config = {
         .entries_max = entries, .bytes_max = (size_t)1 << 40, .policy = policy, .shards = 1};
@@ -369,7 +339,7 @@ static double evict_ns(const char *name, enum cache_policy_kind policy, size_t c
     int64_t start = 0;
     for (size_t i = 0; i < fill + SAMPLES; i++) {
         if (i == fill) start = clock_monotonic_ns();
-        struct cache_key key = small_key(material, number++);
+        struct cache_key key = bench_cache_small_key(&secret, material, number++);
         uint64_t t = bench_ticks();
         require(cache_insert(all[i % caches], &key, answer, sizeof answer, now, NULL, NULL) ==
                     SOV_OK,
@@ -381,10 +351,10 @@ static double evict_ns(const char *name, enum cache_policy_kind policy, size_t c
     cache_stats_read(all[0], &stats);
     require(stats.entries == entries && stats.evictions > 0, "nothing was evicted");
     printf("evict    %s: mean %.0f ns with timer and key\n", name, mean);
-    print_samples("", samples, SAMPLES);
+    double median = print_samples("", samples);
     for (size_t c = 0; c < caches; c++) cache_free(all[c]);
     free(all);
-    return sample_ns(samples[SAMPLES / 2]);
+    return median;
 }
 
 static void bench_evict(const struct options *o)
@@ -432,7 +402,7 @@ static uint64_t trace_next(int trace, size_t i, const double *sums, uint64_t *st
 static double hit_ratio(enum cache_policy_kind policy, int trace, size_t entries,
                         const double *sums)
 {
-    static uint8_t material[SMALL_QUERY_BYTES];
+    static uint8_t material[BENCH_CACHE_SMALL_KEY];
     struct cache_config config = {
         .entries_max = entries, .bytes_max = (size_t)1 << 40, .policy = policy, .shards = 1};
     struct cache *cache;
@@ -442,7 +412,8 @@ static double hit_ratio(enum cache_policy_kind policy, int trace, size_t entries
     struct cache_now now = cache_now_read();
     for (size_t i = 0; i < REQUESTS; i++) {
         struct cache_value *value;
-        struct cache_key key = small_key(material, trace_next(trace, i, sums, &state));
+        struct cache_key key =
+            bench_cache_small_key(&secret, material, trace_next(trace, i, sums, &state));
         if (cache_lookup(cache, &key, CACHE_ANY_AGE, now, &value, NULL))
             cache_value_release(value);
         else

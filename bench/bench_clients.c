@@ -14,7 +14,6 @@
  * the stream (ttft), the time per further token of each answer (tpot), the gaps between its events, and the whole time.
  * Only 127.0.0.1 is ever connected to.
  */
-#include <arpa/inet.h>
 #include <errno.h>
 #include <pthread.h>
 #include <stdint.h>
@@ -22,12 +21,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/time.h>
 #include <unistd.h>
 
 #include "base/clock.h"
 #include "base/mem.h"
 #include "base/strbuf.h"
+#include "benchmark/connection.h"
 #include "benchmark/stats.h"
 
 enum {
@@ -58,18 +57,6 @@ struct client {
     struct client_result *results;
     double *gaps; /* requests x tokens, in the order of events; those of missing events are 0 */
 };
-
-static bool client_send(int fd, const char *data, size_t length)
-{
-    while (length > 0) {
-        ssize_t n = send(fd, data, length, MSG_NOSIGNAL);
-        if (n < 0 && errno == EINTR) continue;
-        if (n <= 0) return false;
-        data += n;
-        length -= (size_t)n;
-    }
-    return true;
-}
 
 /* Some word for each number: neighbours differ in all digits. */
 static void client_words(struct strbuf *body, unsigned from, int count)
@@ -104,23 +91,10 @@ static bool client_request(const struct client *c, int fd, int request)
         "Connection: close\r\nContent-Length: %zu\r\n\r\n",
         body.length);
     bool ok = !strbuf_failed(&body) && !strbuf_failed(&head) &&
-              client_send(fd, head.data, head.length) && client_send(fd, body.data, body.length);
+              bench_send(fd, head.data, head.length) && bench_send(fd, body.data, body.length);
     strbuf_free(&body);
     strbuf_free(&head);
     return ok;
-}
-
-static int client_connect(int port)
-{
-    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port)};
-    struct timeval timeout = {.tv_sec = CLIENT_TIMEOUT_S};
-    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (fd < 0) return -1;
-    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &timeout, sizeof timeout);
-    if (connect(fd, (struct sockaddr *)&address, sizeof address) == 0) return fd;
-    close(fd);
-    return -1;
 }
 
 /* Notes the time of each event of text that has come whole since *scanned. */
@@ -158,7 +132,7 @@ static struct client_result client_run(const struct client *c, int request)
     size_t scanned = 0;
     double last = 0;
     int64_t start = clock_monotonic_ns();
-    int fd = client_connect(c->load->port);
+    int fd = bench_connect(c->load->port, CLIENT_TIMEOUT_S);
     if (fd < 0 || !client_request(c, fd, request)) goto out;
     for (;;) {
         char bytes[CLIENT_READ_BYTES];

@@ -9,6 +9,7 @@
 #include "base/pool.h"
 #include "bench/bench_options.h"
 #include "benchmark/limits.h"
+#include "benchmark/workload.h"
 #include "engine/engine.h"
 
 enum { BENCH_FIRST_PROMPT = 64 }; /* long enough to submit the others meanwhile */
@@ -82,7 +83,7 @@ static struct engine_job *bench_submit(struct bench_engine *b, int sequence, int
 {
     struct sov_errbuf err = {""};
     int32_t prompt[BENCH_PREFILL_MAX];
-    for (int i = 0; i < prompt_count; i++) prompt[i] = bench_token(sequence, i, b->vocab);
+    for (int i = 0; i < prompt_count; i++) prompt[i] = bench_prompt_token(sequence, i, b->vocab);
     struct engine_request request = {
         .prompt = prompt,
         .prompt_count = prompt_count,

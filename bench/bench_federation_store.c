@@ -26,6 +26,7 @@
 
 #include "base/clock.h"
 #include "base/mem.h"
+#include "benchmark/stats.h"
 #include "federation/store_message.h"
 
 enum {
@@ -49,43 +50,18 @@ static void require(bool condition, const char *what)
     exit(1);
 }
 
-static int compare(const void *a, const void *b)
+/* Times in us. */
+static void report(const char *what, double *us, size_t count)
 {
-    int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
-    return (x > y) - (x < y);
+    bench_sort(us, count);
+    struct bench_summary s = bench_summarize(us, count);
+    printf("%-52s p50 %8.1f us  p99 %8.1f us  max %8.1f us  mean %8.1f us\n", what, s.median, s.p99,
+           s.max, s.mean);
 }
 
-static void report(const char *what, int64_t *ns, size_t count)
+static double us_since(int64_t begin_ns)
 {
-    int64_t sum = 0;
-    for (size_t i = 0; i < count; i++) sum += ns[i];
-    qsort(ns, count, sizeof *ns, compare);
-    printf("%-52s p50 %8.1f us  p99 %8.1f us  max %8.1f us  mean %8.1f us\n", what,
-           (double)ns[count / 2] / 1e3, (double)ns[count * 99 / 100] / 1e3,
-           (double)ns[count - 1] / 1e3, (double)sum / (double)count / 1e3);
-}
-
-static void run_sync(void)
-{
-    static int64_t ns[ROUNDS];
-    static char page[4096];
-    char path[600];
-    snprintf(path, sizeof path, "%s/sync", folder);
-    for (int over = 0; over < 2; over++) {
-        int file = open(path, O_RDWR | O_CREAT, 0600);
-        require(file >= 0, path);
-        for (int i = 0; i < ROUNDS; i++) {
-            int64_t begin = clock_monotonic_ns();
-            require(pwrite(file, page, sizeof page, (off_t)i * 4096) == 4096 &&
-                        fdatasync(file) == 0,
-                    "sync");
-            ns[i] = clock_monotonic_ns() - begin;
-        }
-        close(file);
-        report(over ? "sync: 4 KiB written over, fdatasync" : "sync: 4 KiB appended, fdatasync", ns,
-               ROUNDS);
-    }
-    unlink(path);
+    return (double)(clock_monotonic_ns() - begin_ns) * 1e-3;
 }
 
 struct bench {
@@ -99,6 +75,30 @@ struct bench {
     pthread_cond_t changed;
     uint64_t durable;
 };
+
+static void run_sync(struct bench *b)
+{
+    static double us[ROUNDS];
+    static char page[4096];
+    char path[600];
+    (void)b;
+    snprintf(path, sizeof path, "%s/sync", folder);
+    for (int over = 0; over < 2; over++) {
+        int file = open(path, O_RDWR | O_CREAT, 0600);
+        require(file >= 0, path);
+        for (int i = 0; i < ROUNDS; i++) {
+            int64_t begin = clock_monotonic_ns();
+            require(pwrite(file, page, sizeof page, (off_t)i * 4096) == 4096 &&
+                        fdatasync(file) == 0,
+                    "sync");
+            us[i] = us_since(begin);
+        }
+        close(file);
+        report(over ? "sync: 4 KiB written over, fdatasync" : "sync: 4 KiB appended, fdatasync", us,
+               ROUNDS);
+    }
+    unlink(path);
+}
 
 static void on_durable(void *user, uint64_t token)
 {
@@ -209,7 +209,7 @@ static void checkpoint(struct bench *b)
 static void run_commit(struct bench *b)
 {
     static const int PATTERNS[] = {0, 1, 512};
-    static int64_t ns[ROUNDS];
+    static double us[ROUNDS];
     static struct round r;
     char what[100];
     for (int k = 0; k < 6; k++) {
@@ -222,7 +222,7 @@ static void run_commit(struct bench *b)
             int64_t begin = clock_monotonic_ns();
             append(b, &r, true, false);
             wait_durable(b);
-            ns[i] = clock_monotonic_ns() - begin;
+            us[i] = us_since(begin);
             /* Its commit is nothing that anybody waits for. */
             if (patterns > 0) append(b, &r, false, true);
             checkpoint(b);
@@ -234,7 +234,7 @@ static void run_commit(struct bench *b)
                  : patterns == 1 ? " and a proposal of 1 pattern"
                                  : " and a proposal of 512 patterns",
                  b->options.without_thread ? "no thread" : "by the thread");
-        report(what, ns, (size_t)rounds);
+        report(what, us, (size_t)rounds);
         printf(
             "    %llu transactions, %.1f us each, %.1f us of it COMMIT; %llu checkpoints of %.2f "
             "ms\n",
@@ -298,33 +298,34 @@ static void run_open(struct bench *b)
     }
 }
 
+static const struct {
+    const char *name;
+    void (*run)(struct bench *b);
+} SECTIONS[] = {
+    {"sync", run_sync}, {"commit", run_commit}, {"group", run_group}, {"open", run_open}};
+enum { SECTION_COUNT = sizeof SECTIONS / sizeof SECTIONS[0] };
+
 int main(int argc, char **argv)
 {
     struct bench b = {.lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER};
     const char *parent = getenv("TMPDIR") != NULL ? getenv("TMPDIR") : "/tmp";
-    bool all = true;
+    bool wanted[SECTION_COUNT] = {false}, any = false;
     for (int i = 1; i < argc; i++) {
-        if (strcmp(argv[i], "--dir") == 0 && i + 1 < argc)
-            parent = argv[++i];
-        else
-            all = false;
+        bool known = strcmp(argv[i], "--dir") == 0 && i + 1 < argc;
+        if (known) parent = argv[++i];
+        for (int k = 0; k < SECTION_COUNT && !known; k++) {
+            if (strcmp(argv[i], SECTIONS[k].name) != 0) continue;
+            wanted[k] = any = known = true;
+        }
+        require(known, "usage: bench_federation_store [--dir D] [sync|commit|group|open]...");
     }
     require(sodium_init() >= 0, "libsodium");
     snprintf(folder, sizeof folder, "%s/bench-federation-XXXXXX", parent);
     require(mkdtemp(folder) != NULL, folder);
     b.options = (struct fed_store_options){
         .chain = fed_store_chain, .owner = "bench", .durable = on_durable, .user = &b};
-    for (int i = all ? 0 : 1; i < (all ? 1 : argc); i++) {
-        const char *section = all ? "all" : argv[i];
-        if (strcmp(section, "--dir") == 0) {
-            i++;
-            continue;
-        }
-        if (all || strcmp(section, "sync") == 0) run_sync();
-        if (all || strcmp(section, "commit") == 0) run_commit(&b);
-        if (all || strcmp(section, "group") == 0) run_group(&b);
-        if (all || strcmp(section, "open") == 0) run_open(&b);
-    }
+    for (int k = 0; k < SECTION_COUNT; k++)
+        if (!any || wanted[k]) SECTIONS[k].run(&b);
     (void)rmdir(folder);
     return 0;
 }

@@ -16,9 +16,7 @@
  * this program had a CPU: near 100 means that it may be what limits the rate.
  * Only 127.0.0.1 is ever connected to.
  */
-#include <arpa/inet.h>
 #include <errno.h>
-#include <netinet/tcp.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -27,17 +25,17 @@
 #include <sys/epoll.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
-#include <sys/time.h>
 #include <unistd.h>
 
 #include "base/clock.h"
 #include "base/mem.h"
 #include "base/strbuf.h"
+#include "benchmark/connection.h"
+#include "benchmark/stats.h"
 
 enum {
     CONNECTIONS_MAX = 1024,
     ANSWER_BYTES_MAX = 1 << 20,
-    SAMPLES_MAX = 8 << 20, /* latencies that are kept; later ones are not */
     ANSWER_TIMEOUT_S = 10,
     WARM_UP_NS = 300000000,
 };
@@ -54,9 +52,7 @@ struct load {
     const char *post, *body, *expect, *get;
     struct strbuf request;
     struct connection list[CONNECTIONS_MAX];
-    uint32_t *samples; /* ns */
-    size_t sample_count;
-    uint64_t requests;
+    struct bench_samples samples; /* of latency, ns */
     size_t answer_bytes;
 };
 
@@ -65,31 +61,6 @@ static void give_up(const char *what, const char *detail)
     fprintf(stderr, "bench_http: %s%s%.300s\n", what, detail != NULL ? ": " : "",
             detail != NULL ? detail : "");
     exit(1);
-}
-
-static void send_all(int fd, const char *data, size_t length)
-{
-    while (length > 0) {
-        ssize_t n = send(fd, data, length, MSG_NOSIGNAL);
-        if (n < 0 && errno == EINTR) continue;
-        if (n <= 0) give_up("cannot send", strerror(errno));
-        data += n;
-        length -= (size_t)n;
-    }
-}
-
-static int connect_to(int port)
-{
-    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port)};
-    struct timeval timeout = {.tv_sec = ANSWER_TIMEOUT_S};
-    int one = 1;
-    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (fd < 0 || connect(fd, (struct sockaddr *)&address, sizeof address) != 0)
-        give_up("cannot connect", strerror(errno));
-    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &timeout, sizeof timeout);
-    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
-    return fd;
 }
 
 /* ---- answers: how long is the one whose beginning this is? 0 when that cannot be told yet ---- */
@@ -138,7 +109,8 @@ static void ask(const struct load *l, struct connection *c, int64_t now)
 {
     c->have = 0;
     c->sent_ns = now;
-    send_all(c->fd, l->request.data, l->request.length);
+    if (!bench_send(c->fd, l->request.data, l->request.length))
+        give_up("cannot send", strerror(errno));
 }
 
 /* Reads from a connection; asks again when it has its answer. */
@@ -146,10 +118,7 @@ static void serve_one(struct load *l, struct connection *c)
 {
     if (!receive(l, c)) return;
     int64_t now = clock_monotonic_ns();
-    if (l->sample_count < SAMPLES_MAX)
-        l->samples[l->sample_count++] =
-            (uint32_t)(now - c->sent_ns < UINT32_MAX ? now - c->sent_ns : UINT32_MAX);
-    l->requests++;
+    bench_samples_push(&l->samples, (double)(now - c->sent_ns));
     ask(l, c, now);
 }
 
@@ -176,7 +145,8 @@ static void open_connections(struct load *l, int poll)
         struct epoll_event event = {.events = EPOLLIN, .data.ptr = c};
         c->answer = sov_alloc(ANSWER_BYTES_MAX + 1, 1);
         if (c->answer == NULL) give_up("out of memory", NULL);
-        c->fd = connect_to(l->port);
+        c->fd = bench_connect(l->port, ANSWER_TIMEOUT_S);
+        if (c->fd < 0) give_up("cannot connect", strerror(errno));
         if (epoll_ctl(poll, EPOLL_CTL_ADD, c->fd, &event) != 0) give_up("epoll", strerror(errno));
     }
 }
@@ -189,9 +159,9 @@ static void set_value(const struct load *l)
     for (int i = 0; i < l->bytes; i++) strbuf_putc(&set, 'v');
     strbuf_puts(&set, "\r\n");
     if (strbuf_failed(&set)) give_up("out of memory", NULL);
-    int fd = connect_to(l->port);
-    send_all(fd, set.data, set.length);
-    if (recv(fd, stored, sizeof stored, MSG_WAITALL) != (ssize_t)sizeof stored ||
+    int fd = bench_connect(l->port, ANSWER_TIMEOUT_S);
+    if (fd < 0 || !bench_send(fd, set.data, set.length) ||
+        !bench_receive(fd, stored, sizeof stored) ||
         memcmp(stored, "STORED\r\n", sizeof stored) != 0)
         give_up("the value was not stored", NULL);
     close(fd);
@@ -206,21 +176,16 @@ static int64_t cpu_ns(void)
            ((int64_t)u.ru_utime.tv_usec + u.ru_stime.tv_usec) * 1000;
 }
 
-static int compare_samples(const void *a, const void *b)
-{
-    uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
-    return (x > y) - (x < y);
-}
-
 static void report(struct load *l, double seconds, double cpu_seconds)
 {
-    size_t n = l->sample_count;
-    if (n == 0) give_up("no answers", NULL);
-    qsort(l->samples, n, sizeof *l->samples, compare_samples);
-    printf("requests %llu n\n", (unsigned long long)l->requests);
-    printf("hit_rate %.1f requests/s\n", (double)l->requests / seconds);
-    printf("hit_latency_p50 %.2f us\n", l->samples[n / 2] * 1e-3);
-    printf("hit_latency_p99 %.2f us\n", l->samples[n * 99 / 100] * 1e-3);
+    const struct bench_samples *s = &l->samples;
+    if (s->count == 0) give_up("no answers", NULL);
+    if (s->failed) give_up("out of memory", NULL);
+    bench_sort(s->values, s->count);
+    printf("requests %zu n\n", s->count);
+    printf("hit_rate %.1f requests/s\n", (double)s->count / seconds);
+    printf("hit_latency_p50 %.2f us\n", bench_percentile(s->values, s->count, 50) * 1e-3);
+    printf("hit_latency_p99 %.2f us\n", bench_percentile(s->values, s->count, 99) * 1e-3);
     printf("answer_bytes %zu B\n", l->answer_bytes);
     printf("client_cpu %.1f percent\n", 100 * cpu_seconds / seconds);
 }
@@ -263,8 +228,6 @@ int main(int argc, char **argv)
 {
     static struct load l = {.connections = 1, .seconds = 1};
     parse(&l, argc, argv);
-    l.samples = sov_alloc(SAMPLES_MAX, sizeof *l.samples);
-    if (l.samples == NULL) give_up("out of memory", NULL);
     if (l.get != NULL) {
         set_value(&l);
         strbuf_printf(&l.request, "get %s\r\n", l.get);
@@ -279,7 +242,7 @@ int main(int argc, char **argv)
     open_connections(&l, poll);
     for (int i = 0; i < l.connections; i++) ask(&l, &l.list[i], clock_monotonic_ns());
     run_until(&l, poll, clock_monotonic_ns() + WARM_UP_NS);
-    l.requests = l.sample_count = 0;
+    l.samples.count = 0;
     int64_t start = clock_monotonic_ns(), cpu = cpu_ns();
     run_until(&l, poll, start + (int64_t)l.seconds * 1000000000);
     report(&l, (double)(clock_monotonic_ns() - start) * 1e-9, (double)(cpu_ns() - cpu) * 1e-9);
@@ -288,7 +251,7 @@ int main(int argc, char **argv)
         sov_free(l.list[i].answer);
     }
     close(poll);
-    sov_free(l.samples);
+    bench_samples_free(&l.samples);
     strbuf_free(&l.request);
     return 0;
 }

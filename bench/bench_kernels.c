@@ -19,6 +19,7 @@
 #include "base/mem.h"
 #include "base/pool.h"
 #include "bench/bench_options.h"
+#include "benchmark/random.h"
 #include "gguf/gguf.h"
 #include "kernels/matmul.h"
 
@@ -91,11 +92,9 @@ static void kernels_load(struct kernels *b, const struct bench_options *o)
     b->out = sov_alloc_aligned(sizeof *b->out * BENCH_ROWS_MAX * out_columns);
     b->act_data = sov_alloc_aligned(act_bytes);
     if (b->x == NULL || b->out == NULL || b->act_data == NULL) die(o->model, "out of memory");
-    uint32_t state = 1;
-    for (size_t i = 0; i < (size_t)BENCH_ROWS_MAX * KERNELS_K_MAX; i++) {
-        state = state * 1664525u + 1013904223u;
-        b->x[i] = (float)(state >> 8) * 0x1p-23f - 1;
-    }
+    uint64_t state = 1;
+    for (size_t i = 0; i < (size_t)BENCH_ROWS_MAX * KERNELS_K_MAX; i++)
+        b->x[i] = (float)(2 * bench_random_unit(&state) - 1);
     /* Touched before anything is measured. */
     memset(b->out, 0, sizeof *b->out * BENCH_ROWS_MAX * out_columns);
 }

@@ -7,6 +7,7 @@
  */
 #include "base/clock.h"
 #include "bench/bench_options.h"
+#include "benchmark/workload.h"
 #include "llama.h"
 
 struct bench_llama {
@@ -103,7 +104,7 @@ static double bench_prefill(struct bench_llama *b, const struct bench_options *o
 {
     bench_context(b, o, 1, tokens, tokens);
     for (int i = 0; i < tokens; i++) {
-        bench_add(b, bench_token(1, i, b->vocab), i, 0, i == tokens - 1);
+        bench_add(b, bench_prompt_token(1, i, b->vocab), i, 0, i == tokens - 1);
     }
     int64_t start = clock_monotonic_ns();
     bench_run(b);
@@ -120,7 +121,7 @@ static double bench_decode(struct bench_llama *b, const struct bench_options *o,
     bench_context(b, o, batch, BENCH_DECODE_PROMPT + tokens, batch * BENCH_DECODE_PROMPT);
     for (int s = 0; s < batch; s++) {
         for (int i = 0; i < BENCH_DECODE_PROMPT; i++) {
-            bench_add(b, bench_token(s, i, b->vocab), i, s, i == BENCH_DECODE_PROMPT - 1);
+            bench_add(b, bench_prompt_token(s, i, b->vocab), i, s, i == BENCH_DECODE_PROMPT - 1);
         }
     }
     bench_run(b);

@@ -109,14 +109,6 @@ static inline struct bench_options bench_parse(int argc, char **argv)
     return o;
 }
 
-/* The prompts: ids that repeat with a long period and differ between sequences; ids 0 to 255 are left out (special). */
-static inline int32_t bench_token(int sequence, int position, int vocab)
-{
-    uint32_t x = (uint32_t)(sequence * 7919 + position + 1) * 2654435761u;
-    return vocab > 512 ? 256 + (int32_t)((x >> 8) % (uint32_t)(vocab - 256))
-                       : (int32_t)((x >> 8) % (uint32_t)vocab);
-}
-
 static inline void bench_print_memory(void)
 {
     struct rusage usage;

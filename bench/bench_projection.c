@@ -16,12 +16,10 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "base/clock.h"
-#include "base/mem.h"
 #include "benchmark/limits.h"
-#include "ihsan/projector.h"
+#include "benchmark/projection_arrays.h"
 
 enum {
     BATCH_DEFAULT = 1000000,
@@ -31,16 +29,6 @@ enum {
     PASSES = 20,
     BANDWIDTH_BYTES = 1 << 28,
 };
-
-static const double BYTES_PER_ELEMENT = (IHSAN_DIMENSIONS + PROJECTION_OUTPUTS) * sizeof(float);
-
-static uint32_t random_state = 1;
-
-static float random_score(void)
-{
-    random_state = random_state * 1664525u + 1013904223u;
-    return (float)(random_state >> 8) / 16777216.0f;
-}
 
 static double best_of(double best, int64_t ns, double count)
 {
@@ -54,8 +42,7 @@ static double single_ns(const struct projector *p, bool latency)
     float scores[SINGLE_VECTORS][IHSAN_DIMENSIONS];
     double best = 0;
     float sum = 0;
-    for (int i = 0; i < SINGLE_VECTORS; i++)
-        for (int d = 0; d < IHSAN_DIMENSIONS; d++) scores[i][d] = random_score();
+    bench_projection_vectors(scores, SINGLE_VECTORS);
     for (int pass = 0; pass < PASSES; pass++) {
         struct ntu n = {0};
         int64_t begin = clock_monotonic_ns();
@@ -71,34 +58,8 @@ static double single_ns(const struct projector *p, bool latency)
     return sum > 0 ? best : -1;
 }
 
-struct arrays {
-    float *in[IHSAN_DIMENSIONS];
-    float *out[PROJECTION_OUTPUTS];
-};
-
-static bool arrays_make(struct arrays *a, size_t count)
-{
-    memset(a, 0, sizeof *a);
-    for (int d = 0; d < IHSAN_DIMENSIONS; d++) {
-        a->in[d] = sov_alloc_aligned(count * sizeof(float));
-        if (a->in[d] == NULL) return false;
-        for (size_t k = 0; k < count; k++) a->in[d][k] = random_score();
-    }
-    for (int r = 0; r < PROJECTION_OUTPUTS; r++) {
-        a->out[r] = sov_alloc_aligned(count * sizeof(float));
-        if (a->out[r] == NULL) return false;
-        memset(a->out[r], 1, count * sizeof(float));
-    }
-    return true;
-}
-
-static void arrays_free(struct arrays *a)
-{
-    for (int d = 0; d < IHSAN_DIMENSIONS; d++) sov_free_aligned(a->in[d]);
-    for (int r = 0; r < PROJECTION_OUTPUTS; r++) sov_free_aligned(a->out[r]);
-}
-
-static double batch_ns(const struct projector *p, const struct arrays *a, size_t count)
+static double batch_ns(const struct projector *p, const struct bench_projection_arrays *a,
+                       size_t count)
 {
     double best = 0;
     for (int pass = 0; pass < PASSES; pass++) {
@@ -127,14 +88,14 @@ static double read_bandwidth(void)
 int main(int argc, char **argv)
 {
     long count = argc > 1 ? strtol(argv[1], NULL, 10) : BATCH_DEFAULT;
-    struct arrays a;
+    struct bench_projection_arrays a;
+    struct sov_errbuf err = {""};
     if (count < 1 || count > BATCH_MAX || argc > 2) {
         fprintf(stderr, "usage: bench_projection [ELEMENTS, 1 to %d]\n", BATCH_MAX);
         return 2;
     }
-    if (!arrays_make(&a, (size_t)count)) {
-        fprintf(stderr, "bench_projection: out of memory\n");
-        arrays_free(&a);
+    if (bench_projection_arrays_make(&a, (size_t)count, &err) != SOV_OK) {
+        fprintf(stderr, "bench_projection: %s\n", err.message);
         return 1;
     }
     double bandwidth = read_bandwidth();
@@ -146,10 +107,10 @@ int main(int argc, char **argv)
         projector_init(&p, (enum kern_isa)isa);
         printf("one %s %.2f ns\n", name, single_ns(&p, false));
         printf("one_latency %s %.2f ns\n", name, single_ns(&p, true));
-        double ns = batch_ns(&p, &a, (size_t)count), rate = BYTES_PER_ELEMENT / ns;
+        double ns = batch_ns(&p, &a, (size_t)count), rate = (double)BENCH_PROJECTION_BYTES / ns;
         printf("batch %s %.3f ns\nbatch_rate %s %.2f GB/s\nbatch_share %s %.0f %%\n", name, ns,
                name, rate, name, 100 * rate / bandwidth);
     }
-    arrays_free(&a);
+    bench_projection_arrays_free(&a);
     return 0;
 }

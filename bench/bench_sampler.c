@@ -15,6 +15,7 @@
 
 #include "base/clock.h"
 #include "base/mem.h"
+#include "benchmark/random.h"
 #include "engine/sampler.h"
 
 enum { PICKS = 200, TOP_LOGPROBS = 20 };
@@ -29,13 +30,10 @@ static void die(const char *what, const char *why)
 /* Twelve uniform numbers add up to nearly a normal one. */
 static void fill(float *logits, int n)
 {
-    uint32_t state = 1;
+    uint64_t state = 1;
     for (int i = 0; i < n; i++) {
         float sum = -6.0f;
-        for (int j = 0; j < 12; j++) {
-            state = state * 1664525u + 1013904223u;
-            sum += (float)(state >> 8) * 0x1p-24f;
-        }
+        for (int j = 0; j < 12; j++) sum += (float)bench_random_unit(&state);
         logits[i] = sum * DEVIATION;
     }
 }

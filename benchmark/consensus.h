@@ -32,6 +32,18 @@ enum {
 /* The canonical text of a pattern; other numbers give other ones. */
 void consensus_pattern(uint64_t number, char text[CONSENSUS_PATTERN_BYTES + 1]);
 
+/* ---- interruption ---- */
+
+/*
+ * From begin to end SIGINT and SIGTERM do not end the process: what runs here ends with
+ * SOV_ERR_CANCELLED, so that the folders of federations are removed, and consensus_watch_end does what
+ * the signal would have done. Who comes twice is not waited for.
+ */
+void consensus_watch_begin(void);
+void consensus_watch_end(void);
+/* SOV_ERR_CANCELLED once a signal has come. */
+enum sov_error consensus_watch_check(struct sov_errbuf *err);
+
 /* ---- costs ---- */
 
 struct consensus_costs {
@@ -52,8 +64,9 @@ enum sov_error consensus_costs_measure(const char *folder, int count, int thread
  * needed, on all CPUs, whichever is longer. Surplus votes are not counted.
  */
 double consensus_limit_ns(const struct consensus_costs *costs, uint32_t n, int cpus, int syncs);
-/* All signatures that are needed, of one round in all replicas. */
-double consensus_signatures_ns(const struct consensus_costs *costs, uint32_t n);
+/* All signatures that are needed in all replicas for so many requests in so many batches. */
+double consensus_signatures_ns(const struct consensus_costs *costs, uint32_t n, double requests,
+                               double batches);
 
 /* ---- real nodes ---- */
 

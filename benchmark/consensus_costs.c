@@ -169,10 +169,12 @@ enum sov_error consensus_costs_measure(const char *folder, int count, int thread
  * verify the PRE-PREPARE and q - 2 more, the primary q - 1, and of COMMITs everybody q - 1; of the request,
  * all but its maker its signature.
  */
-double consensus_signatures_ns(const struct consensus_costs *costs, uint32_t n)
+double consensus_signatures_ns(const struct consensus_costs *costs, uint32_t n, double requests,
+                               double batches)
 {
-    const double q = pbft_quorum(n), signs = 1 + 2.0 * n;
-    const double verifies = (n - 1.0) * 2 + (n - 1) * (q - 2) + (q - 1) + n * (q - 1);
+    const double q = pbft_quorum(n), signs = requests + 2.0 * n * batches;
+    const double votes = (n - 1.0) * (q - 1) + (q - 1) + n * (q - 1);
+    const double verifies = requests * (n - 1) + batches * votes;
     return signs * costs->sign_busy_ns + verifies * costs->verify_busy_ns;
 }
 
@@ -182,5 +184,5 @@ double consensus_limit_ns(const struct consensus_costs *costs, uint32_t n, int c
     /* Request, PRE-PREPARE, PREPARE, COMMIT made; the first two, then two quorums verified by a backup. */
     const double chain =
         4 * costs->sign_ns + (2 + (q - 2) + (q - 1)) * costs->verify_ns + syncs * costs->sync_ns;
-    return fmax(chain, consensus_signatures_ns(costs, n) / (cpus > 0 ? cpus : 1));
+    return fmax(chain, consensus_signatures_ns(costs, n, 1, 1) / (cpus > 0 ? cpus : 1));
 }

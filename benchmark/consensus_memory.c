@@ -300,7 +300,8 @@ enum sov_error consensus_memory_round(struct consensus_memory *memory, uint32_t 
     memory->rounds++;
     for (uint32_t i = 0; i < memory->n; i++)
         good = good && memory->replicas[i].delivered == expected;
-    return good ? SOV_OK : sov_fail(err, SOV_ERR_INTERNAL, "replicas in memory did not agree");
+    return good ? consensus_watch_check(err)
+                : sov_fail(err, SOV_ERR_INTERNAL, "replicas in memory did not agree");
 }
 
 void consensus_memory_work(const struct consensus_memory *memory, struct consensus_work *out)

@@ -278,6 +278,7 @@ static enum sov_error run(struct consensus_net *net, const struct consensus_load
     enum sov_error rc = propose_more(net, &p, err);
     while (rc == SOV_OK && p.answered < p.begun) {
         rc = take_answers(net, &p, samples, err);
+        if (rc == SOV_OK) rc = consensus_watch_check(err);
         if (rc == SOV_OK) rc = propose_more(net, &p, err);
     }
     *answered = p.answered;

@@ -2,20 +2,18 @@
 #include "benchmark/http_client.h"
 
 #include <errno.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 #include <sys/socket.h>
-#include <sys/time.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "base/clock.h"
 #include "base/mem.h"
+#include "benchmark/connection.h"
 
 enum {
     HTTP_TIMEOUT_S = 300, /* of silence: a large model on a slow machine, behind other queries */
@@ -27,19 +25,10 @@ enum {
 
 enum sov_error bench_http_open(struct bench_http *client, int port, struct sov_errbuf *err)
 {
-    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port)};
-    struct timeval timeout = {.tv_sec = HTTP_TIMEOUT_S};
-    const int on = 1;
-    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    *client = (struct bench_http){.fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)};
-    if (client->fd < 0) return sov_fail(err, SOV_ERR_IO, "no socket (%s)", strerror(errno));
-    setsockopt(client->fd, SOL_SOCKET, SO_RCVTIMEO, &timeout, sizeof timeout);
-    setsockopt(client->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-    if (connect(client->fd, (struct sockaddr *)&address, sizeof address) == 0) return SOV_OK;
-    enum sov_error rc =
-        sov_fail(err, SOV_ERR_IO, "cannot connect to 127.0.0.1:%d (%s)", port, strerror(errno));
-    bench_http_close(client);
-    return rc;
+    *client = (struct bench_http){.fd = bench_connect(port, HTTP_TIMEOUT_S)};
+    return client->fd >= 0 ? SOV_OK
+                           : sov_fail(err, SOV_ERR_IO, "cannot connect to 127.0.0.1:%d (%s)", port,
+                                      strerror(errno));
 }
 
 void bench_http_close(struct bench_http *client)
@@ -47,18 +36,6 @@ void bench_http_close(struct bench_http *client)
     if (client->fd >= 0) close(client->fd);
     strbuf_free(&client->in);
     client->fd = -1;
-}
-
-static enum sov_error http_send(int fd, const char *bytes, size_t length, struct sov_errbuf *err)
-{
-    while (length > 0) {
-        ssize_t n = send(fd, bytes, length, MSG_NOSIGNAL);
-        if (n < 0 && errno == EINTR) continue;
-        if (n <= 0) return sov_fail(err, SOV_ERR_IO, "sending failed (%s)", strerror(errno));
-        bytes += n;
-        length -= (size_t)n;
-    }
-    return SOV_OK;
 }
 
 static enum sov_error http_more(struct bench_http *c, struct sov_errbuf *err)
@@ -94,7 +71,9 @@ enum sov_error bench_http_ask(struct bench_http *c, const char *request, size_t 
     static const char version[] = "HTTP/1.1 ";
     char *end;
     strbuf_clear(&c->in);
-    enum sov_error rc = http_send(c->fd, request, length, err);
+    if (!bench_send(c->fd, request, length))
+        return sov_fail(err, SOV_ERR_IO, "sending failed (%s)", strerror(errno));
+    enum sov_error rc = SOV_OK;
     while (rc == SOV_OK && (end = strstr(strbuf_text(&c->in), "\r\n\r\n")) == NULL)
         rc = http_more(c, err);
     if (rc != SOV_OK) return rc;

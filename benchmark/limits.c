@@ -13,6 +13,7 @@
 
 #include "base/clock.h"
 #include "base/mem.h"
+#include "benchmark/connection.h"
 #include "benchmark/placement.h"
 #include "benchmark/stats.h"
 
@@ -85,35 +86,12 @@ struct limits_echo {
     char *bytes; /* room for either */
 };
 
-static bool limits_send(int fd, const char *bytes, size_t length)
-{
-    while (length > 0) {
-        ssize_t n = send(fd, bytes, length, MSG_NOSIGNAL);
-        if (n < 0 && errno == EINTR) continue;
-        if (n <= 0) return false;
-        bytes += n;
-        length -= (size_t)n;
-    }
-    return true;
-}
-
-static bool limits_receive(int fd, char *bytes, size_t length)
-{
-    while (length > 0) {
-        ssize_t n = recv(fd, bytes, length, 0);
-        if (n < 0 && errno == EINTR) continue;
-        if (n <= 0) return false;
-        length -= (size_t)n;
-    }
-    return true;
-}
-
 /* The other side: until the connection ends. */
 static void *limits_answer(void *arg)
 {
     struct limits_echo *e = arg;
-    while (limits_receive(e->fd, e->bytes, e->request_bytes) &&
-           limits_send(e->fd, e->bytes, e->reply_bytes)) {}
+    while (bench_receive(e->fd, e->bytes, e->request_bytes) &&
+           bench_send(e->fd, e->bytes, e->reply_bytes)) {}
     return NULL;
 }
 
@@ -147,8 +125,8 @@ static bool limits_ask(const struct limits_echo *e, int64_t pause_ns, struct ben
         struct timespec pause = {pause_ns / 1000000000, pause_ns % 1000000000};
         if (pause_ns > 0) nanosleep(&pause, NULL);
         int64_t start = clock_monotonic_ns();
-        if (!limits_send(e->fd, e->bytes, e->request_bytes) ||
-            !limits_receive(e->fd, e->bytes, e->reply_bytes))
+        if (!bench_send(e->fd, e->bytes, e->request_bytes) ||
+            !bench_receive(e->fd, e->bytes, e->reply_bytes))
             return false;
         bench_samples_push(times, (double)(clock_monotonic_ns() - start));
     }

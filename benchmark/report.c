@@ -8,7 +8,7 @@
 #include "base/mem.h"
 #include "base/plot.h"
 
-const double BENCH_QUANTILE[BENCH_QUANTILES] = {0, 10, 25, 50, 75, 90, 95, 99, 99.9, 100};
+const double BENCH_QUANTILE[BENCH_QUANTILES] = {0, 25, 50, 75, 90, 95, 99, 99.9, 100};
 
 const char *bench_unit_name(enum bench_unit unit)
 {
@@ -104,6 +104,10 @@ double bench_result_fraction(const struct bench_result *result)
 
 /* ---- the plot ---- */
 
+/* Where times differ by more than this, the outliers would leave no room for the others. */
+static const double PLOT_LINEAR_RATIO = 4;
+enum { PLOT_SAMPLES_MIN = 2 }; /* one sample has no distribution */
+
 static void plot_line(struct plot_panel *panel, const char *name, int colour,
                       const struct bench_result *result, enum bench_unit unit)
 {
@@ -114,12 +118,24 @@ static void plot_line(struct plot_panel *panel, const char *name, int colour,
     }
 }
 
+/* A line over all percentiles: the least time that the machine allows. */
+static void plot_limit(struct plot_panel *panel, const struct bench_result *result)
+{
+    struct plot_series *series = plot_series_add(panel, "limit of the machine", PLOT_LIMIT, 0);
+    for (int q = 0; q < BENCH_QUANTILES; q++) {
+        series->values[q] = result->limit_ns / bench_unit_ns(result->unit);
+        series->present[q] = true;
+    }
+}
+
 static void plot_panel_fill(struct plot_panel *panel, const struct bench_result *result,
                             const struct bench_result *baseline)
 {
-    snprintf(panel->title, sizeof panel->title, "%s (%zu)", result->name, result->summary.count);
+    const struct bench_summary *s = &result->summary;
+    snprintf(panel->title, sizeof panel->title, "%.30s, %zu samples", result->name, s->count);
     snprintf(panel->x_label, sizeof panel->x_label, "percentile");
     snprintf(panel->y_label, sizeof panel->y_label, "%s", bench_unit_name(result->unit));
+    panel->logarithmic = s->max > PLOT_LINEAR_RATIO * s->min;
     panel->categories = BENCH_QUANTILES;
     for (int q = 0; q < BENCH_QUANTILES; q++)
         snprintf(panel->labels[q], sizeof panel->labels[q], "%g", BENCH_QUANTILE[q]);
@@ -127,20 +143,28 @@ static void plot_panel_fill(struct plot_panel *panel, const struct bench_result 
     snprintf(panel->labels[BENCH_QUANTILES - 1], sizeof panel->labels[0], "max");
     plot_line(panel, "this run", 0, result, result->unit);
     if (baseline != NULL) plot_line(panel, "baseline", 1, baseline, result->unit);
+    /* Only where it is a time of what is a sample here. */
+    if (result->limit_ns > 0 && result->limit_of_ns == s->median) plot_limit(panel, result);
 }
 
 enum sov_error bench_report_plot(const struct bench_report *report, const char *path,
                                  struct sov_errbuf *err)
 {
-    int count = report->count < PLOT_PANELS_MAX ? report->count : PLOT_PANELS_MAX;
+    _Static_assert((int)BENCH_RESULTS_MAX <= (int)PLOT_PANELS_MAX,
+                   "every result can have its panel");
+    const struct bench_identity *id = &report->identity;
+    char title[4 * BENCH_TEXT_MAX];
+    int count = 0;
     struct plot_panel *panels = sov_calloc(PLOT_PANELS_MAX, sizeof *panels);
     if (panels == NULL) return sov_fail(err, SOV_ERR_NOMEM, "%s: no memory for the image", path);
-    for (int i = 0; i < count; i++) {
+    for (int i = 0; i < report->count; i++) {
         const struct bench_result *r = &report->results[i];
-        plot_panel_fill(&panels[i], r, r->compared ? &report->baseline_results[i] : NULL);
+        if (r->summary.count < PLOT_SAMPLES_MIN) continue;
+        plot_panel_fill(&panels[count++], r, r->compared ? &report->baseline_results[i] : NULL);
     }
-    enum sov_error rc =
-        plot_write(path, "sovereign bench: how long an operation takes", panels, count, err);
+    snprintf(title, sizeof title, "sovereign bench: how long an operation takes%s%s",
+             id->model[0] != '\0' ? ", " : "", id->model);
+    enum sov_error rc = plot_write(path, title, panels, count, err);
     sov_free(panels);
     return rc;
 }

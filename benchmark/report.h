@@ -23,7 +23,7 @@ enum {
     BENCH_EXTRAS_MAX = 6,
     BENCH_NOTES_MAX = 16,
     BENCH_DIGEST_BYTES = 32,
-    BENCH_QUANTILES = 10,
+    BENCH_QUANTILES = 9,
     BENCH_FORMAT_VERSION = 1, /* of the JSON */
 };
 #define BENCH_FORMAT "sovereign-bench"

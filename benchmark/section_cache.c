@@ -20,6 +20,7 @@
 
 #include "base/mem.h"
 #include "benchmark/accesses.h"
+#include "benchmark/cache_keys.h"
 #include "benchmark/local_server.h"
 #include "benchmark/placement.h"
 #include "benchmark/random.h"
@@ -36,7 +37,7 @@ enum {
     CACHE_EVICT_LARGE = 10000000,
     CACHE_EVICT_SMALL = 10000,
     CACHE_EVICT_BYTES = 256,
-    CACHE_EVICT_QUERY = 32,
+    CACHE_EVICT_ANSWER = 32,
     CACHE_HTTP_HITS = 4000,
     CACHE_HTTP_CLIENTS = 8,
     CACHE_LEAST = 64,
@@ -52,24 +53,10 @@ struct cache_bench {
     char query[CACHE_KEY_LARGE];
 };
 
-/* What a chat request has beside its text. */
 static enum sov_error cache_bench_key(struct cache_bench *b, size_t length, uint64_t number,
                                       struct cache_key *out, struct sov_errbuf *err)
 {
-    static const uint8_t DIGEST[BENCH_DIGEST_BYTES] = {1};
-    struct cache_encoder *e = &b->encoder;
-    memcpy(b->query, &number, sizeof number);
-    cache_encoder_reset(e);
-    cache_encode_bytes(e, 1, DIGEST, sizeof DIGEST);
-    cache_encode_int(e, 2, 1);
-    cache_encode_bytes(e, 3, b->query, length);
-    cache_encode_double(e, 4, 0);
-    cache_encode_double(e, 5, 1);
-    cache_encode_int(e, 6, 40);
-    cache_encode_int(e, 7, 1234);
-    cache_encode_int(e, 8, 2);
-    cache_encode_text(e, 9, "tenant");
-    return cache_key_finish(e, &b->secret, out, err);
+    return bench_cache_key(&b->encoder, &b->secret, b->query, length, number, out, err);
 }
 
 /* As many as are wanted, or as many as fit; fewer with few iterations, for a short run. */
@@ -223,26 +210,17 @@ static enum sov_error cache_hits(struct cache_bench *b, struct sov_errbuf *err)
 
 /* ---- evictions ---- */
 
-/* A key without an encoder: here it is the insertion that counts. */
-static struct cache_key cache_small_key(const struct cache_bench *b, uint8_t *material,
-                                        uint64_t number)
-{
-    memcpy(material, &number, sizeof number);
-    return (struct cache_key){material, CACHE_EVICT_QUERY,
-                              cache_hash_bytes(&b->secret, material, CACHE_EVICT_QUERY)};
-}
-
 /* Insertions into `caches` full caches in turn. from: of the section's progress. */
 static enum sov_error cache_insert_all(struct cache_bench *b, struct cache **all, size_t caches,
                                        size_t fill, int count, double from,
                                        struct bench_samples *samples, struct bench_meter *meter,
                                        struct sov_errbuf *err)
 {
-    uint8_t material[CACHE_EVICT_QUERY] = {0}, answer[CACHE_EVICT_QUERY] = {0};
+    uint8_t material[BENCH_CACHE_SMALL_KEY] = {0}, answer[CACHE_EVICT_ANSWER] = {0};
     struct cache_now now = cache_now_read();
     for (size_t i = 0; i < fill + (size_t)count; i++) {
         if (i == fill) bench_meter_start(meter);
-        struct cache_key key = cache_small_key(b, material, i);
+        struct cache_key key = bench_cache_small_key(&b->secret, material, i);
         uint64_t t = bench_ticks();
         enum sov_error rc =
             cache_insert(all[i % caches], &key, answer, sizeof answer, now, NULL, err);

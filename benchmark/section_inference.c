@@ -12,6 +12,7 @@
 
 #include "base/mem.h"
 #include "benchmark/section.h"
+#include "benchmark/workload.h"
 
 enum {
     INFERENCE_PREFILL = 256, /* tokens of a prompt */
@@ -37,20 +38,13 @@ struct sequence_times {
     struct engine_usage usage;
 };
 
-/* Ids that repeat with a long period and differ between sequences; the first 256 may be special. */
-static int32_t inference_token(int sequence, int position, int vocab)
-{
-    uint32_t x = (uint32_t)(sequence * 7919 + position + 1) * 2654435761u >> 8;
-    return (int32_t)(vocab > 512 ? 256 + x % (uint32_t)(vocab - 256) : x % (uint32_t)vocab);
-}
-
 static enum sov_error inference_submit(const struct bench_model *m, int sequence, int prompt_count,
                                        int max_tokens, struct sequence_times *s,
                                        struct sov_errbuf *err)
 {
     int32_t prompt[INFERENCE_PREFILL];
     for (int i = 0; i < prompt_count; i++)
-        prompt[i] = inference_token(sequence, i, m->config->vocab);
+        prompt[i] = bench_prompt_token(sequence, i, m->config->vocab);
     struct engine_request request = {.prompt = prompt,
                                      .prompt_count = prompt_count,
                                      .max_tokens = max_tokens,

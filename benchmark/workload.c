@@ -105,6 +105,12 @@ void bench_question(int number, struct strbuf *out)
                   TOPIC[mixed / ASKS / VIEWS]);
 }
 
+int32_t bench_prompt_token(int sequence, int position, int vocab)
+{
+    uint32_t x = (uint32_t)(sequence * 7919 + position + 1) * 2654435761u >> 8;
+    return (int32_t)(vocab > 512 ? 256 + x % (uint32_t)(vocab - 256) : x % (uint32_t)vocab);
+}
+
 static void workload_body(const struct bench_workload *w, int question, struct strbuf *body)
 {
     strbuf_puts(body, w->route == BENCH_ROUTE_CHAT

@@ -47,6 +47,11 @@ extern const struct bench_workload BENCH_WORKLOAD_LATENCY, BENCH_WORKLOAD_THROUG
 
 /* The text of a question; 0 <= number < BENCH_QUESTIONS. */
 void bench_question(int number, struct strbuf *out);
+/*
+ * The prompts of engines, as token ids: they repeat with a long period and differ between sequences; the
+ * first 256 ids, which may be special, are left out where there are others.
+ */
+int32_t bench_prompt_token(int sequence, int position, int vocab);
 /* The whole HTTP request for it. */
 void bench_workload_request(const struct bench_workload *w, int question, struct strbuf *out);
 /* Fills the numbers of the first `count` questions that are asked. SOV_ERR_NOMEM. */

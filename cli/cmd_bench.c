@@ -156,6 +156,8 @@ static int bench_check_files(struct bench_command *c)
         snprintf(c->plot_beside, sizeof c->plot_beside, "%s.svg", c->output);
         c->plot = c->plot_beside;
     }
+    if (c->plot != NULL && c->output != NULL && strcmp(c->plot, c->output) == 0)
+        return cli_usage_error("bench", "--output and --plot: the same file");
     int status = bench_to_stdout(c) ? CLI_OK : bench_check_writable(c->output);
     if (status == CLI_OK) status = bench_check_writable(c->plot);
     if (status == CLI_OK && c->baseline_path != NULL &&

@@ -6,12 +6,16 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 #include <jansson.h>
 
+#include "base/file.h"
 #include "base/mem.h"
+#include "base/plot.h"
 #include "benchmark/baseline.h"
 #include "benchmark/random.h"
 #include "benchmark/score.h"
@@ -287,6 +291,70 @@ static void test_the_table_says_what_was_not_measured(void **state)
     bench_report_free(&report);
 }
 
+/* Every benchmark that has a distribution is in the image, whatever their number. */
+static void test_the_plot_has_them_all(void **state)
+{
+    struct bench_report report;
+    struct strbuf image = {0};
+    char path[512], name[BENCH_NAME_MAX], title[BENCH_NAME_MAX + 32];
+    (void)state;
+    make(&report);
+    snprintf(report.identity.model, sizeof report.identity.model, "a<b & \xff\"c\"");
+    for (int i = 0; i < BENCH_RESULTS_MAX; i++) {
+        snprintf(name, sizeof name, "a.number%d", i);
+        add(&report, name, "x", i == 3 ? 1 : 20, 1 + i, (uint64_t)i + 1);
+    }
+    const char *folder = getenv("TMPDIR");
+    snprintf(path, sizeof path, "%s/sovereign-plot-XXXXXX", folder != NULL ? folder : "/tmp");
+    int fd = mkstemp(path);
+    assert_true(fd >= 0);
+    close(fd);
+    assert_int_equal(bench_report_plot(&report, path, NULL), SOV_OK);
+    assert_int_equal(file_read(path, 16 << 20, &image, NULL), SOV_OK);
+    for (int i = 0; i < BENCH_RESULTS_MAX; i++) {
+        snprintf(title, sizeof title, ">a.number%d, 20 samples<", i);
+        assert_int_equal(strstr(image.data, title) != NULL, i != 3);
+    }
+    assert_null(strstr(image.data, "a.number3, 1"));
+    assert_non_null(strstr(image.data, "an operation takes, a&lt;b &amp; \"c\"</title>"));
+    unlink(path);
+    strbuf_free(&image);
+    bench_report_free(&report);
+}
+
+/* By their logarithm where one outlier would press all others to the ground. */
+static void test_outliers_leave_room_in_the_plot(void **state)
+{
+    static struct plot_panel panel;
+    struct strbuf image = {0};
+    (void)state;
+    memset(&panel, 0, sizeof panel);
+    panel.categories = 3;
+    panel.logarithmic = true;
+    struct plot_series *s = plot_series_add(&panel, "this run", PLOT_LINE, 0);
+    const double values[] = {20, 2000, 20000};
+    for (int i = 0; i < 3; i++) {
+        s->values[i] = values[i];
+        s->present[i] = true;
+    }
+    plot_render("title", &panel, 1, &image);
+    double y[3], least = 0, most = 0;
+    const char *at = image.data;
+    for (int i = 0; i < 3; i++) {
+        at = strstr(at, "cy=\"");
+        assert_non_null(at);
+        y[i] = strtod(at += 4, NULL);
+    }
+    /* Two decades up, then one: from 10 to 100,000 in all. */
+    assert_true(fabs((y[0] - y[1]) - 2 * (y[1] - y[2])) < 0.3 && y[0] - y[1] > 50);
+    assert_non_null(strstr(image.data, ">10<"));
+    assert_non_null(strstr(image.data, ">100k<"));
+    least = strtod(strstr(image.data, "y1=\"") + 4, NULL);
+    for (at = image.data; (at = strstr(at, "y1=\"")) != NULL; at += 4) most = strtod(at + 4, NULL);
+    assert_true(y[0] < least && y[2] > most);
+    strbuf_free(&image);
+}
+
 static void test_no_memory(void **state)
 {
     struct bench_report report;
@@ -325,6 +393,8 @@ int main(void)
         cmocka_unit_test(test_points),
         cmocka_unit_test(test_the_seeds_columns_have_the_seeds_scores),
         cmocka_unit_test(test_the_table_says_what_was_not_measured),
+        cmocka_unit_test(test_the_plot_has_them_all),
+        cmocka_unit_test(test_outliers_leave_room_in_the_plot),
         cmocka_unit_test(test_no_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

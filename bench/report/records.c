@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "bench/report/report.h"
+#include "benchmark/stats.h"
 
 enum { LINE_MAX_BYTES = 1024 };
 
@@ -128,12 +129,6 @@ bool report_read_machine(struct report *r, const char *path)
     return true;
 }
 
-static int compare_doubles(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
 void report_medians(struct report *r)
 {
     for (int i = 0; i < r->count * REPORT_ENGINES; i++) {
@@ -141,7 +136,7 @@ void report_medians(struct report *r)
         double sorted[REPORT_VALUES_MAX];
         if (s->count == 0) continue;
         memcpy(sorted, s->values, sizeof *sorted * (size_t)s->count);
-        qsort(sorted, (size_t)s->count, sizeof *sorted, compare_doubles);
-        s->median = (sorted[(s->count - 1) / 2] + sorted[s->count / 2]) / 2;
+        bench_sort(sorted, (size_t)s->count);
+        s->median = bench_median(sorted, (size_t)s->count);
     }
 }

@@ -127,7 +127,23 @@ check 'a percentage that is none' fails 2 '--fail-on-regression' bench --baselin
 check 'an output that cannot be written is said before anything runs' fails 1 "$TMPDIR/no/out.json" \
     bench --output "$TMPDIR/no/out.json"
 check 'a plot that cannot be written' fails 1 "$TMPDIR/no/out.svg" bench --plot "$TMPDIR/no/out.svg"
+check 'one file for output and plot' fails 2 'the same file' bench --cache --output "$TMPDIR/a" --plot "$TMPDIR/a"
 check 'a model that is not there' fails 1 "$TMPDIR/none.gguf" bench --inference --model "$TMPDIR/none.gguf"
+interrupted() {
+    local folder=$TMPDIR/federations pid
+    mkdir "$folder"
+    "$SOVEREIGN" bench --consensus --iterations 1000 --quiet --data-dir "$folder" >"$TMPDIR/interrupted.out" 2>&1 &
+    pid=$!
+    for _ in $(seq 600); do
+        [ -z "$(find "$folder" -name 'sovereign-bench-*')" ] || break
+        kill -0 "$pid" 2>/dev/null || break
+        sleep 0.1
+    done
+    kill -TERM "$pid"
+    wait "$pid"
+    equal $? 143 && equal "$(find "$folder" -mindepth 1)" '' && equal "$(cat "$TMPDIR/interrupted.out")" ''
+}
+check 'who interrupts it finds no federations left behind' interrupted
 full() {
     [ -w /dev/full ] || return 0
     bench --projection --quiet 2>"$TMPDIR/full.err" >/dev/full
