@@ -109,11 +109,19 @@ static bool get_bool(struct fields *f, const char *name)
     return json_is_true(value);
 }
 
-/* NULL where it is wrong; zero bytes inside only with a length. */
+/* A string whose end is its first zero. */
+static bool is_name(const json_t *value)
+{
+    return json_is_string(value) && strlen(json_string_value(value)) == json_string_length(value);
+}
+
+/* "" where it is wrong; zero bytes inside only with a length. */
 static const char *get_text(struct fields *f, const char *name, size_t *length)
 {
     const json_t *value = get(f, name, JSON_STRING, "a string");
     if (length != NULL) *length = value != NULL ? json_string_length(value) : 0;
+    if (value != NULL && length == NULL && !is_name(value))
+        bad(f, name, "a string without zero characters");
     return value != NULL ? json_string_value(value) : "";
 }
 
@@ -263,7 +271,7 @@ static void read_messages(struct fields *f, struct receipt_storage *s, struct re
     for (size_t i = 0; i < count; i++) {
         const json_t *m = json_array_get(array, i);
         const json_t *role = json_object_get(m, "role"), *content = json_object_get(m, "content");
-        if (json_object_size(m) != 2 || !json_is_string(role) || !json_is_string(content)) {
+        if (json_object_size(m) != 2 || !is_name(role) || !json_is_string(content)) {
             bad(f, "messages", WANTED);
             return;
         }

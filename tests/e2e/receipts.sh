@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 #
 # Receipts from the command line: made by generate, checked by verify, with the exit status for each thing that can be
-# wrong. tests/test_runtime_receipt.c tampers with every field; here it is the programs, the files and the disk.
+# wrong. tests/test_runtime_receipt_read.c tampers with every field; here it is the programs, the files and the disk.
 cd "$(dirname "$0")/../.." || exit 1
 . tests/e2e/lib_e2e.sh
 
