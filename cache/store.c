@@ -252,8 +252,10 @@ static enum store_db_result open_again(struct cache_store *store)
     store->stats.resets++;
     pthread_mutex_unlock(&store->lock);
     if (store_db_open(store->path, &store->options, &store->db, &reset, &err) == SOV_OK) {
+        pthread_mutex_lock(&store->lock);
         store->opened_ms = store_db_opened_ms(store->db);
         store->opened_mono_ms = mono_ms();
+        pthread_mutex_unlock(&store->lock);
         log_warn("cache database %s: damaged; it is now %s.damaged, and a new one was begun",
                  store->path, store->path);
         return STORE_DB_OK;
