@@ -5,6 +5,7 @@
 
 #include <xxhash.h>
 
+#include "base/little_endian.h"
 #include "base/mem.h"
 #include "base/random.h"
 
@@ -37,7 +38,7 @@ void cache_encoder_reset(struct cache_encoder *encoder)
 
 void cache_encoder_free(struct cache_encoder *encoder)
 {
-    if (encoder->data != encoder->space) sov_free(encoder->data);
+    if (encoder->data != encoder->space) sov_free_aligned(encoder->data);
     cache_encoder_init(encoder);
 }
 
@@ -45,13 +46,13 @@ static bool encoder_grow(struct cache_encoder *encoder, size_t needed)
 {
     size_t capacity = encoder->capacity;
     while (capacity < needed) capacity *= 2;
-    uint8_t *data = sov_alloc(capacity, 1);
+    uint8_t *data = sov_alloc_untouched(capacity);
     if (data == NULL) {
         encoder->failed = SOV_ERR_NOMEM;
         return false;
     }
     memcpy(data, encoder->data, encoder->length);
-    if (encoder->data != encoder->space) sov_free(encoder->data);
+    if (encoder->data != encoder->space) sov_free_aligned(encoder->data);
     encoder->data = data;
     encoder->capacity = capacity;
     return true;
@@ -76,7 +77,7 @@ static void write_header(uint8_t *at, enum cache_field_type type, uint8_t id, ui
 {
     at[0] = (uint8_t)type;
     at[1] = id;
-    for (int i = 0; i < 8; i++) at[2 + i] = (uint8_t)(word >> (8 * i));
+    le64_write(at + 2, word);
 }
 
 static void encode_word(struct cache_encoder *encoder, enum cache_field_type type, uint8_t id,

@@ -3,17 +3,13 @@
 
 #include <string.h>
 
+#include "base/little_endian.h"
 #include "cache/value.h"
-
-static void write_word(uint8_t *at, uint64_t word)
-{
-    for (int i = 0; i < 8; i++) at[i] = (uint8_t)(word >> (8 * i));
-}
 
 void store_hash_write(struct cache_hash hash, uint8_t out[STORE_HASH_BYTES])
 {
-    write_word(out, hash.low);
-    write_word(out + 8, hash.high);
+    le64_write(out, hash.low);
+    le64_write(out + 8, hash.high);
 }
 
 void store_row_checksum(const struct cache_secret *secret, const struct store_row *row,
@@ -22,10 +18,10 @@ void store_row_checksum(const struct cache_secret *secret, const struct store_ro
     /* The two long columns by their hashes, so that none has to be copied to lie beside another. */
     struct cache_hash answer = cache_hash_bytes(secret, row->answer, row->answer_length);
     uint8_t summary[8 * 8];
-    write_word(summary, (uint64_t)row->id);
-    write_word(summary + 8, (uint64_t)row->written_ms);
-    write_word(summary + 16, row->material_length);
-    write_word(summary + 24, row->answer_length);
+    le64_write(summary, (uint64_t)row->id);
+    le64_write(summary + 8, (uint64_t)row->written_ms);
+    le64_write(summary + 16, row->material_length);
+    le64_write(summary + 24, row->answer_length);
     store_hash_write(hash, summary + 32);
     store_hash_write(answer, summary + 48);
     store_hash_write(cache_hash_bytes(secret, summary, sizeof summary), out);
