@@ -2,12 +2,12 @@
 /*
  * The engine's life, its queue and its thread. The thread sleeps while nothing runs and nothing
  * waits; otherwise it goes round: look at the phase, drop what was cancelled or is late, admit
- * from the head of the queue while a slot and the KV pages it is expected to need are there, run one step
+ * who is next (queue.h) while a slot and the KV pages it is expected to need are there, run one step
  * (step.c).
  *
- * The head is never overtaken, and who is preempted becomes the head again: at any time those that
- * run came before those that wait, and the oldest is never preempted. So each gets its turn and
- * ends, also when pages hold only one.
+ * Nobody is admitted because the next one does not fit, and who is preempted is the next again; the
+ * one that has run for longest is never preempted. So each gets its turn and ends, also when pages
+ * hold only one.
  */
 #include <assert.h>
 #include <errno.h>
@@ -125,9 +125,7 @@ void engine_preempt_job(struct engine *e, struct engine_job *job)
     sequence_preempt(&job->sequence, &e->prefix);
     pthread_mutex_lock(&e->lock);
     job->running = false;
-    job->next = e->waiting_first;
-    e->waiting_first = job;
-    if (e->waiting_last == NULL) e->waiting_last = job;
+    queue_push_preempted(&e->waiting, job);
     e->stats.running--;
     e->stats.waiting++;
     e->stats.preemptions_total++;
@@ -142,12 +140,17 @@ enum engine_drop {
     ENGINE_DROP_ALL
 };
 
-static bool engine_drops(const struct engine *e, const struct engine_job *job,
-                         enum engine_drop which)
+struct engine_dropping {
+    enum engine_drop which;
+    int64_t now_ns;
+};
+
+static bool engine_drops(const void *user, const struct engine_job *job)
 {
-    if (which == ENGINE_DROP_ALL) return true;
-    if (which == ENGINE_DROP_UNSTARTED) return job->sequence.admitted_ns == 0;
-    if (which == ENGINE_DROP_LATE) return job->deadline_ns <= e->looked_ns;
+    const struct engine_dropping *d = user;
+    if (d->which == ENGINE_DROP_ALL) return true;
+    if (d->which == ENGINE_DROP_UNSTARTED) return job->sequence.admitted_ns == 0;
+    if (d->which == ENGINE_DROP_LATE) return job->deadline_ns <= d->now_ns;
     return atomic_load_explicit(&job->cancelled, memory_order_acquire);
 }
 
@@ -155,26 +158,10 @@ static bool engine_drops(const struct engine *e, const struct engine_job *job,
 static void engine_drop_waiting(struct engine *e, enum engine_drop which, enum sov_error error,
                                 const char *message)
 {
-    struct engine_job *dropped = NULL, **dropped_end = &dropped;
+    const struct engine_dropping dropping = {which, e->looked_ns};
     pthread_mutex_lock(&e->lock);
-    struct engine_job *job = e->waiting_first;
-    e->waiting_first = e->waiting_last = NULL;
-    while (job != NULL) {
-        struct engine_job *next = job->next;
-        job->next = NULL;
-        if (engine_drops(e, job, which)) {
-            *dropped_end = job;
-            dropped_end = &job->next;
-            e->stats.waiting--;
-        } else {
-            if (e->waiting_last != NULL)
-                e->waiting_last->next = job;
-            else
-                e->waiting_first = job;
-            e->waiting_last = job;
-        }
-        job = next;
-    }
+    struct engine_job *job, *dropped = queue_drop(&e->waiting, engine_drops, &dropping);
+    for (job = dropped; job != NULL; job = job->next) e->stats.waiting--;
     pthread_mutex_unlock(&e->lock);
     while (dropped != NULL) {
         job = dropped;
@@ -186,10 +173,11 @@ static void engine_drop_waiting(struct engine *e, enum engine_drop which, enum s
 static void engine_drop_running(struct engine *e, enum engine_drop which, enum sov_error error,
                                 const char *message)
 {
+    const struct engine_dropping dropping = {which, e->looked_ns};
     int kept = 0;
     for (int i = 0; i < e->running_count; i++) {
         struct engine_job *job = e->running[i];
-        if (engine_drops(e, job, which))
+        if (engine_drops(&dropping, job))
             engine_end_job(e, job, ENGINE_FINISH_ERROR, error, message);
         else
             e->running[kept++] = job;
@@ -197,19 +185,15 @@ static void engine_drop_running(struct engine *e, enum engine_drop which, enum s
     e->running_count = kept;
 }
 
-static struct engine_job *engine_pop_waiting(struct engine *e, int64_t now)
+static void engine_take_waiting(struct engine *e, struct engine_job *job, int64_t now)
 {
     pthread_mutex_lock(&e->lock);
-    struct engine_job *job = e->waiting_first;
-    e->waiting_first = job->next;
-    if (e->waiting_first == NULL) e->waiting_last = NULL;
-    job->next = NULL;
+    queue_take(&e->waiting, job);
     if (job->sequence.admitted_ns == 0) job->sequence.admitted_ns = now;
     job->running = true;
     e->stats.waiting--;
     e->stats.running++;
     pthread_mutex_unlock(&e->lock);
-    return job;
 }
 
 /*
@@ -233,26 +217,24 @@ static void engine_admit(struct engine *e)
 {
     while (e->running_count < e->options.parallel) {
         pthread_mutex_lock(&e->lock);
-        struct engine_job *head = e->waiting_first; /* only this thread takes jobs out */
+        struct engine_job *next = queue_next(&e->waiting); /* only this thread takes jobs out */
         pthread_mutex_unlock(&e->lock);
-        if (head == NULL || !engine_has_pages(e, &head->sequence)) return;
-        engine_pop_waiting(e, clock_monotonic_ns());
-        if (sequence_admit(&head->sequence)) {
-            e->running[e->running_count++] = head;
+        if (next == NULL || !engine_has_pages(e, &next->sequence)) return;
+        engine_take_waiting(e, next, clock_monotonic_ns());
+        if (sequence_admit(&next->sequence)) {
+            e->running[e->running_count++] = next;
             continue;
         }
         struct sov_errbuf err;
-        engine_memory_message(e, &head->sequence, &err);
-        engine_end_job(e, head, ENGINE_FINISH_ERROR, SOV_ERR_NOMEM, err.message);
+        engine_memory_message(e, &next->sequence, &err);
+        engine_end_job(e, next, ENGINE_FINISH_ERROR, SOV_ERR_NOMEM, err.message);
     }
 }
 
 /* With the lock: the earliest deadline of those that wait and run. */
 static int64_t engine_earliest_deadline(const struct engine *e)
 {
-    int64_t earliest = INT64_MAX;
-    for (const struct engine_job *job = e->waiting_first; job != NULL; job = job->next)
-        if (job->deadline_ns < earliest) earliest = job->deadline_ns;
+    int64_t earliest = queue_earliest_deadline(&e->waiting);
     for (int i = 0; i < e->running_count; i++)
         if (e->running[i]->deadline_ns < earliest) earliest = e->running[i]->deadline_ns;
     return earliest;
@@ -276,7 +258,7 @@ static void engine_drop_late(struct engine *e)
 static bool engine_gather(struct engine *e)
 {
     pthread_mutex_lock(&e->lock);
-    while (e->phase == ENGINE_OPEN && e->running_count == 0 && e->waiting_first == NULL)
+    while (e->phase == ENGINE_OPEN && e->running_count == 0 && queue_is_empty(&e->waiting))
         pthread_cond_wait(&e->wake, &e->lock);
     enum engine_phase phase = e->phase;
     pthread_mutex_unlock(&e->lock);
@@ -516,11 +498,7 @@ static enum sov_error engine_try_accept(struct engine *e, bool continues, struct
     enum sov_error rc = engine_accepts(e, continues, err);
     if (rc == SOV_ERR_BUSY) e->stats.requests_rejected_total++;
     if (rc == SOV_OK && job != NULL) {
-        if (e->waiting_last != NULL)
-            e->waiting_last->next = job;
-        else
-            e->waiting_first = job;
-        e->waiting_last = job;
+        queue_push(&e->waiting, job);
         if (job->deadline_ns < e->next_deadline_ns) e->next_deadline_ns = job->deadline_ns;
         e->stats.waiting++;
         e->stats.requests_total++;

@@ -121,8 +121,9 @@ struct engine_request {
     int64_t deadline_ns;
     /*
      * The next part of work that was let in before, such as a step of a query: waits beyond
-     * queue_max, too, since to refuse it would throw away what was computed. Whoever sets it bounds
-     * how many there are.
+     * queue_max, too, since to refuse it would throw away what was computed, and before requests that
+     * have not begun (with a bound, engine/queue.h), whose turn comes when it is over. Whoever sets
+     * it bounds how many there are.
      */
     bool continues;
     bool notify_at_end; /* notify when the last event is there, and not for those before it */

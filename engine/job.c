@@ -64,6 +64,7 @@ enum sov_error job_create(struct engine *engine, const struct engine_request *re
     job->notify = notify;
     job->user = user;
     job->notify_at_end = request->notify_at_end;
+    job->continues = request->continues;
     job->deadline_ns = request->deadline_ns != 0 ? request->deadline_ns : INT64_MAX;
     atomic_init(&job->refs, 2);
     atomic_init(&job->cancelled, false);

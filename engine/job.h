@@ -37,7 +37,8 @@ struct job_event {
 
 struct engine_job {
     struct engine *engine;
-    struct engine_job *next; /* in the engine's waiting list */
+    struct engine_job *next; /* in the engine's queue */
+    bool continues;          /* the next part of work that has begun */
     bool running;            /* in the engine's count of running ones */
     atomic_int refs;
     atomic_bool cancelled;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The engine's inside, shared by engine.c (life, queue, admission) and step.c (one batch). The lock
- * guards what other threads touch: the waiting list, the phase and the published figures.
+ * guards what other threads touch: the queue, the phase and the published figures.
  * Everything else is the engine thread's own.
  */
 #ifndef SOV_ENGINE_STATE_H
@@ -15,6 +15,7 @@
 #include "engine/job.h"
 #include "engine/pace.h"
 #include "engine/prefix.h"
+#include "engine/queue.h"
 #include "engine/sampler.h"
 
 enum {
@@ -42,7 +43,7 @@ struct engine {
     pthread_cond_t ended; /* the engine's thread has ended */
     enum engine_phase phase;
     bool has_ended;
-    struct engine_job *waiting_first, *waiting_last;
+    struct queue waiting;
     struct engine_stats stats;
     int64_t next_deadline_ns; /* no job's is earlier; INT64_MAX: there is none. With the lock */
     atomic_bool cancels;      /* some job was cancelled since the thread last looked */
