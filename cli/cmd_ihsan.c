@@ -7,6 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/decimal.h"
 #include "base/file.h"
 #include "base/mem.h"
 #include "cli/args.h"
@@ -16,6 +17,7 @@
 #include "ihsan/evaluator.h"
 #include "ihsan/gate.h"
 #include "ihsan/labels.h"
+#include "runtime/query.h"
 
 enum {
     IHSAN_PARALLEL = IHSAN_DIMENSIONS, /* the questions of one answer are one batch */
@@ -96,14 +98,24 @@ static int ihsan_score(struct ihsan *h, struct cli_runtime *rt)
          projector_project(&h->projector, e.scores, &n, &err) != SOV_OK))
         status = cli_error("%s", err.message);
     if (status == CLI_OK) {
-        printf("{\"ihsan\": {");
-        for (int d = 0; d < IHSAN_DIMENSIONS; d++)
-            printf("%s\"%s\": %.9g", d > 0 ? ", " : "",
-                   ihsan_dimension_name((enum ihsan_dimension)d), (double)e.scores[d]);
-        printf("}, \"ntu\": {\"belief\": %.9g, \"entropy\": %.9g, \"potential\": %.9g}, ",
-               (double)n.belief, (double)n.entropy, (double)n.potential);
-        printf("\"geometric_mean\": %.9g, \"rows\": %d, \"ms\": %.3f}\n",
-               (double)gate_geometric_mean(e.scores), e.rows_computed, (double)e.ns * 1e-6);
+        struct query_scores scores = {.there = true, .ntu = n};
+        struct strbuf out = {0};
+        memcpy(scores.ihsan, e.scores, sizeof scores.ihsan);
+        strbuf_puts(&out, "{\"ihsan\":");
+        query_write_ihsan(&scores, &out);
+        strbuf_puts(&out, ",\"ntu\":");
+        query_write_ntu(&scores, &out);
+        char mean[DECIMAL_TEXT_MAX];
+        (void)decimal_from_float(gate_geometric_mean(e.scores), mean);
+        strbuf_printf(&out, ",\"geometric_mean\":%s,\"rows\":%d,\"ms\":%.3f}\n", mean,
+                      e.rows_computed, (double)e.ns * 1e-6);
+        if (strbuf_failed(&out))
+            status = cli_error("no memory for the scores");
+        else
+            fwrite(out.data, 1, out.length, stdout);
+        strbuf_free(&out);
+    }
+    if (status == CLI_OK) {
         status = cli_flush_output();
     }
     evaluator_free(evaluator);

@@ -123,7 +123,7 @@ enum sov_error json_strict_object(const char *text, size_t length, json_t **out,
 
 const char *json_type_name(const json_t *value)
 {
-    if (value == NULL) return "nothing";
+    if (value == NULL) return "missing";
     switch (json_typeof(value)) {
     case JSON_OBJECT: return "an object";
     case JSON_ARRAY: return "an array";

@@ -35,7 +35,7 @@ json_t *json_strict_parse(const char *text, size_t length, struct json_problem *
 enum sov_error json_strict_object(const char *text, size_t length, json_t **out,
                                   struct sov_errbuf *err);
 
-/* For error messages: "a string", "an array", "nothing" for NULL, ... */
+/* For error messages: "a string", "an array", "missing" for NULL, ... */
 const char *json_type_name(const json_t *value);
 
 /* SOV_ERR_FORMAT naming the first field of object that is not in names; where: "" or "a.b". */

@@ -4,6 +4,7 @@
 #include "kernels/isa.h"
 #include "kernels/vec.h"
 #include "runtime/query_record.h"
+#include "runtime/sampling_key.h"
 
 /* What a field means. They are on disk: a number is never given to another field. */
 enum query_field {
@@ -23,20 +24,11 @@ enum query_field {
     QUERY_FIELD_CONTENT,
     QUERY_FIELD_DEPTH, /* 0 without reasoning */
     QUERY_FIELD_MAX_TOKENS,
-    QUERY_FIELD_SEED,
-    QUERY_FIELD_TEMPERATURE,
-    QUERY_FIELD_TOP_K,
-    QUERY_FIELD_TOP_P,
-    QUERY_FIELD_MIN_P,
-    QUERY_FIELD_REPETITION,
-    QUERY_FIELD_PRESENCE,
-    QUERY_FIELD_FREQUENCY,
-    QUERY_FIELD_WINDOW,
-    QUERY_FIELD_STOPS, /* a list of texts; only where there are any, as the next */
+    QUERY_FIELDS_SAMPLING,
+    /* A list of texts; only where there are any, as the next. */
+    QUERY_FIELD_STOPS = QUERY_FIELDS_SAMPLING + SAMPLING_FIELDS,
     QUERY_FIELD_STOP,
-    QUERY_FIELD_BIASES, /* a list of tokens and biases */
-    QUERY_FIELD_TOKEN,
-    QUERY_FIELD_BIAS,
+    QUERY_FIELDS_BIASES,
 };
 
 bool query_is_determined(const struct query_request *r)
@@ -60,26 +52,6 @@ static void encode_scoring(struct cache_encoder *e, const struct query_config *c
     cache_encode_double(e, QUERY_FIELD_STOP_BELIEF, (double)c->stop_belief);
 }
 
-static void encode_sampling(struct cache_encoder *e, const struct sampling_params *s)
-{
-    /* Where nothing is left to chance, requests without a seed ask the same. */
-    cache_encode_int(e, QUERY_FIELD_SEED, s->temperature == 0 ? 0 : (int64_t)s->seed);
-    cache_encode_double(e, QUERY_FIELD_TEMPERATURE, (double)s->temperature);
-    cache_encode_int(e, QUERY_FIELD_TOP_K, s->top_k);
-    cache_encode_double(e, QUERY_FIELD_TOP_P, (double)s->top_p);
-    cache_encode_double(e, QUERY_FIELD_MIN_P, (double)s->min_p);
-    cache_encode_double(e, QUERY_FIELD_REPETITION, (double)s->repetition_penalty);
-    cache_encode_double(e, QUERY_FIELD_PRESENCE, (double)s->presence_penalty);
-    cache_encode_double(e, QUERY_FIELD_FREQUENCY, (double)s->frequency_penalty);
-    cache_encode_int(e, QUERY_FIELD_WINDOW, s->penalty_window);
-    if (s->bias_count == 0) return;
-    cache_encode_list(e, QUERY_FIELD_BIASES, 2 * s->bias_count);
-    for (size_t i = 0; i < s->bias_count; i++) {
-        cache_encode_int(e, QUERY_FIELD_TOKEN, s->bias[i].token);
-        cache_encode_double(e, QUERY_FIELD_BIAS, (double)s->bias[i].bias);
-    }
-}
-
 enum sov_error query_key_encode(const struct query_config *c, const struct query_request *r,
                                 const void *tenant, size_t tenant_length, struct cache_encoder *e,
                                 struct sov_errbuf *err)
@@ -101,7 +73,9 @@ enum sov_error query_key_encode(const struct query_config *c, const struct query
     cache_encode_bytes(e, QUERY_FIELD_CONTENT, r->content, r->length);
     cache_encode_int(e, QUERY_FIELD_DEPTH, r->require_reasoning ? r->max_depth : 0);
     cache_encode_int(e, QUERY_FIELD_MAX_TOKENS, r->max_tokens);
-    encode_sampling(e, &r->sampling);
+    sampling_key_encode(e, QUERY_FIELDS_SAMPLING, &r->sampling);
+    if (r->sampling.bias_count > 0)
+        sampling_key_encode_biases(e, QUERY_FIELDS_BIASES, &r->sampling);
     if (r->stop_count > 0) cache_encode_list(e, QUERY_FIELD_STOPS, (uint64_t)r->stop_count);
     for (int i = 0; i < r->stop_count; i++)
         cache_encode_bytes(e, QUERY_FIELD_STOP, r->stops[i], r->stop_lengths[i]);

@@ -2,7 +2,10 @@
 #include "server/answer_key.h"
 
 #include "kernels/isa.h"
+#include "runtime/sampling_key.h"
 #include "server/record.h"
+
+_Static_assert(SAMPLING_FIELDS == 9 && BIAS_FIELDS == 3, "the numbers of fields are on disk");
 
 /* What a field means. They are on disk: a number is never given to another field. */
 enum answer_field {
@@ -27,19 +30,9 @@ enum answer_field {
     ANSWER_IGNORE_EOS = 19,
     ANSWER_LOGPROBS = 20,
     ANSWER_STOPS = 21, /* a list of ANSWER_TEXT */
-    ANSWER_SEED = 22,
-    ANSWER_TEMPERATURE = 23,
-    ANSWER_TOP_K = 24,
-    ANSWER_TOP_P = 25,
-    ANSWER_MIN_P = 26,
-    ANSWER_REPETITION = 27,
-    ANSWER_PRESENCE = 28,
-    ANSWER_FREQUENCY = 29,
-    ANSWER_WINDOW = 30,
-    ANSWER_BIASES = 31, /* a list of ANSWER_TOKEN, ANSWER_BIAS, ... */
-    ANSWER_TOKEN = 32,
-    ANSWER_BIAS = 33,
-    ANSWER_RUBRIC = 34, /* of an answer with scores only */
+    ANSWER_SAMPLING = 22,
+    ANSWER_BIASES = ANSWER_SAMPLING + SAMPLING_FIELDS,
+    ANSWER_RUBRIC = ANSWER_BIASES + BIAS_FIELDS, /* of an answer with scores only */
 };
 
 bool answer_is_determined(const struct api_request *request)
@@ -83,26 +76,6 @@ static void answer_encode_prompts(struct cache_encoder *e, const struct api_requ
     }
 }
 
-static void answer_encode_sampling(struct cache_encoder *e, const struct api_request *r)
-{
-    const struct sampling_params *s = &r->sampling;
-    /* Where nothing is left to chance, requests without a seed ask the same. */
-    cache_encode_int(e, ANSWER_SEED, s->temperature == 0 ? 0 : (int64_t)s->seed);
-    cache_encode_double(e, ANSWER_TEMPERATURE, (double)s->temperature);
-    cache_encode_int(e, ANSWER_TOP_K, s->top_k);
-    cache_encode_double(e, ANSWER_TOP_P, (double)s->top_p);
-    cache_encode_double(e, ANSWER_MIN_P, (double)s->min_p);
-    cache_encode_double(e, ANSWER_REPETITION, (double)s->repetition_penalty);
-    cache_encode_double(e, ANSWER_PRESENCE, (double)s->presence_penalty);
-    cache_encode_double(e, ANSWER_FREQUENCY, (double)s->frequency_penalty);
-    cache_encode_int(e, ANSWER_WINDOW, s->penalty_window);
-    cache_encode_list(e, ANSWER_BIASES, 2 * s->bias_count);
-    for (size_t i = 0; i < s->bias_count; i++) {
-        cache_encode_int(e, ANSWER_TOKEN, s->bias[i].token);
-        cache_encode_double(e, ANSWER_BIAS, (double)s->bias[i].bias);
-    }
-}
-
 void answer_key_encode(struct cache_encoder *e, const struct answer_scope *scope,
                        const struct api_request *r, const void *tenant, size_t tenant_length)
 {
@@ -122,7 +95,8 @@ void answer_key_encode(struct cache_encoder *e, const struct answer_scope *scope
     cache_encode_list(e, ANSWER_STOPS, (uint64_t)r->stop_count);
     for (int i = 0; i < r->stop_count; i++)
         cache_encode_bytes(e, ANSWER_TEXT, r->stops[i], r->stop_lengths[i]);
-    answer_encode_sampling(e, r);
+    sampling_key_encode(e, ANSWER_SAMPLING, &r->sampling);
+    sampling_key_encode_biases(e, ANSWER_BIASES, &r->sampling);
     /* The projector and the gate are not in it: what is found is projected and judged anew. */
     if (r->ihsan.wanted)
         cache_encode_bytes(e, ANSWER_RUBRIC, scope->rubric_digest, sizeof scope->rubric_digest);

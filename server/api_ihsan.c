@@ -6,7 +6,9 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/decimal.h"
 #include "base/mem.h"
+#include "runtime/query.h"
 #include "server/api_fields.h"
 
 static bool project_only(const json_t *object, const char *where, const char *const *names,
@@ -68,10 +70,9 @@ static bool project_scores(const json_t *value, const char *where, double *out,
     return true;
 }
 
-static void project_put_ntu(const float *n, struct strbuf *out)
+static void project_put_ntu(struct ntu n, struct strbuf *out)
 {
-    strbuf_printf(out, "{\"belief\":%.9g,\"entropy\":%.9g,\"potential\":%.9g}", (double)n[0],
-                  (double)n[1], (double)n[2]);
+    query_write_ntu(&(struct query_scores){.there = true, .ntu = n}, out);
 }
 
 static bool project_one(const struct projector *p, const json_t *scores, struct strbuf *out,
@@ -86,7 +87,7 @@ static bool project_one(const struct projector *p, const json_t *scores, struct 
     enum sov_error rc = projector_project(p, x, &n, &why);
     if (rc != SOV_OK) return api_fail_from(err, rc, "scores", why.message);
     strbuf_puts(out, "{\"object\":\"ihsan.projection\",\"ntu\":");
-    project_put_ntu((const float[]){n.belief, n.entropy, n.potential}, out);
+    project_put_ntu(n, out);
     strbuf_putc(out, '}');
     return true;
 }
@@ -106,7 +107,7 @@ static bool project_batch_run(const struct projector *p, float *memory, size_t c
     strbuf_puts(out, "{\"object\":\"list\",\"data\":[");
     for (size_t k = 0; k < count; k++) {
         if (k > 0) strbuf_putc(out, ',');
-        project_put_ntu((const float[]){results[0][k], results[1][k], results[2][k]}, out);
+        project_put_ntu((struct ntu){results[0][k], results[1][k], results[2][k]}, out);
     }
     strbuf_puts(out, "]}");
     return true;
@@ -172,8 +173,10 @@ static bool project_back(const struct projector *p, const json_t *ntu, const jso
     bool reachable = true;
     strbuf_puts(out, "{\"object\":\"ihsan.interpretation\",\"scores\":{");
     for (int d = 0; d < IHSAN_DIMENSIONS; d++) {
-        strbuf_printf(out, "%s\"%s\":%.17g", d > 0 ? "," : "",
-                      ihsan_dimension_name((enum ihsan_dimension)d), x[d]);
+        char number[DECIMAL_TEXT_MAX];
+        (void)decimal_from_double(x[d], number);
+        strbuf_printf(out, "%s\"%s\":%s", d > 0 ? "," : "",
+                      ihsan_dimension_name((enum ihsan_dimension)d), number);
         reachable = reachable && x[d] >= 0 && x[d] <= 1;
     }
     strbuf_printf(out, "},\"within_range\":%s}", reachable ? "true" : "false");

@@ -58,6 +58,8 @@ static bool api_query_read_content(const json_t *root, struct api_query *out, st
                         json_type_name(content));
     out->request.content = json_string_value(content);
     out->request.length = json_string_length(content);
+    if (query_is_blank(out->request.content, out->request.length))
+        return api_fail(err, "content", "'content' is empty: a string with what is asked.");
     const json_t *model = api_field(root, "model");
     if (model != NULL && !json_is_string(model))
         return api_fail(err, "model", "'model' must be a string, not %s.", json_type_name(model));

@@ -106,11 +106,10 @@ static enum producer_state query_producer_pump(void *it, struct strbuf *records,
     }
 }
 
-static void query_producer_read_stats(const void *it, struct producer_stats *out)
+void query_stats_read(const struct query *q, struct producer_stats *out)
 {
-    const struct query_producer *p = it;
     struct query_result result;
-    query_result(p->query, &result);
+    query_result(q, &result);
     *out = (struct producer_stats){
         .usage = {.prompt_tokens = result.counts.prompt_tokens,
                   .cached_tokens = result.counts.cached_tokens,
@@ -119,6 +118,11 @@ static void query_producer_read_stats(const void *it, struct producer_stats *out
         .last_token_ns = result.first_token_ns,
         .tokens = result.first_token_ns != 0 ? 1 : 0, /* thinking is no pace of tokens */
     };
+}
+
+static void query_producer_read_stats(const void *it, struct producer_stats *out)
+{
+    query_stats_read(((const struct query_producer *)it)->query, out);
 }
 
 static void query_producer_put_kept(const void *it, struct strbuf *kept)

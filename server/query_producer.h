@@ -13,6 +13,8 @@
 enum sov_error query_producer_create(const struct query_config *config,
                                      const struct query_request *request,
                                      struct computation_source *out, struct sov_errbuf *err);
+/* Of a query so far. */
+void query_stats_read(const struct query *q, struct producer_stats *out);
 /* The most bytes that a flight may need for it; piece_bytes_max is that of the longest token. */
 size_t query_flight_bytes_max(const struct query_request *request, int context,
                               size_t piece_bytes_max);

@@ -383,21 +383,14 @@ void query_reply_count(const struct query_reply *r, struct query_counters *count
 
 void query_reply_stats(const struct query_reply *r, struct generation_stats *out)
 {
-    struct query_result result;
-    struct producer_stats computed = {0};
-    query_result(r->query, &result);
-    if (r->computation != NULL)
-        computation_stats(r->computation, &computed);
-    else
-        computed.first_token_ns = result.first_token_ns;
-    *out = (struct generation_stats){
-        .usage = {.prompt_tokens = result.counts.prompt_tokens,
-                  .cached_tokens = result.counts.cached_tokens,
-                  .completion_tokens = result.counts.completion_tokens},
-        .first_token_ns = computed.first_token_ns,
-        .last_token_ns = computed.first_token_ns,
-        .tokens = computed.first_token_ns != 0 ? 1 : 0, /* thinking is no pace of tokens */
-    };
+    struct producer_stats own, computed;
+    query_stats_read(r->query, &own);
+    computed = own;
+    if (r->computation != NULL) computation_stats(r->computation, &computed);
+    *out = (struct generation_stats){.usage = own.usage,
+                                     .first_token_ns = computed.first_token_ns,
+                                     .last_token_ns = computed.last_token_ns,
+                                     .tokens = computed.tokens};
 }
 
 void query_reply_free(struct query_reply *r)
