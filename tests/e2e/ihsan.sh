@@ -30,7 +30,7 @@ same_scores() {
     local first flags
     score || return 1
     first=$scores
-    has "$first" '"truthfulness": 0.' && has "$first" '"belief": ' || return 1
+    has "$first" '"truthfulness":0.' && has "$first" '"belief": ' || return 1
     for flags in '--threads 1' '--isa scalar' '--prefill-chunk 3' '--threads 2 --prefill-chunk 40'; do
         # shellcheck disable=SC2086 # words on purpose
         score $flags && equal "$scores" "$first" || return 1
