@@ -24,13 +24,13 @@ check 'the rubric is printed, and read back' prints_a_rubric
 score() {
     run "$SOVEREIGN" ihsan score --quiet --model "$model" --rubric "$rubric" \
         --question 'Is water wet?' --answer 'It is, to the touch.' "$@"
-    exits 0 && scores=${out%%, \"rows\"*}
+    exits 0 && scores=${out%%,\"rows\"*}
 }
 same_scores() {
     local first flags
     score || return 1
     first=$scores
-    has "$first" '"truthfulness":0.' && has "$first" '"belief": ' || return 1
+    has "$first" '"truthfulness":0.' && has "$first" '"belief":' || return 1
     for flags in '--threads 1' '--isa scalar' '--prefill-chunk 3' '--threads 2 --prefill-chunk 40'; do
         # shellcheck disable=SC2086 # words on purpose
         score $flags && equal "$scores" "$first" || return 1
