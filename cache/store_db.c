@@ -2,7 +2,6 @@
 #include "cache/store_db.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -10,6 +9,7 @@
 #include <sqlite3.h>
 
 #include "base/mem.h"
+#include "base/sql.h"
 #include "cache/store.h"
 
 enum {
@@ -93,23 +93,6 @@ static enum store_db_result run(struct store_db *db, sqlite3_stmt *s)
     return result;
 }
 
-static int execute(struct store_db *db, const char *sql)
-{
-    return sqlite3_exec(db->sqlite, sql, NULL, NULL, NULL);
-}
-
-/* The number in the first row and column; `otherwise` when there is none. */
-static int query_number(struct store_db *db, const char *sql, int64_t otherwise, int64_t *out)
-{
-    sqlite3_stmt *s = NULL;
-    int rc = sqlite3_prepare_v2(db->sqlite, sql, -1, &s, NULL);
-    *out = otherwise;
-    if (rc == SQLITE_OK) rc = sqlite3_step(s);
-    if (rc == SQLITE_ROW) *out = sqlite3_column_int64(s, 0);
-    (void)sqlite3_finalize(s);
-    return rc == SQLITE_ROW || rc == SQLITE_DONE ? SQLITE_OK : rc;
-}
-
 const char *store_db_error(const struct store_db *db)
 {
     return sqlite3_errmsg(db->sqlite);
@@ -145,24 +128,13 @@ void store_db_close(struct store_db *db)
     sov_free(db);
 }
 
-/*
- * What is asked and answered is private, whatever the folder's mode: SQLite would make the file by
- * the umask. Its log takes the file's mode. A file that is there is not opened here: closing it
- * again would end the locks that this process has on it. Errors are left to SQLite to report.
- */
-static void make_private(const char *path)
-{
-    int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-    if (fd >= 0) (void)close(fd);
-}
-
 static enum sov_error open_file(const char *path, int flags, struct store_db **out,
                                 struct sov_errbuf *err)
 {
     struct store_db *db = sov_calloc(1, sizeof *db);
     *out = NULL;
     if (db == NULL) return sov_fail(err, SOV_ERR_NOMEM, "cache database %s: out of memory", path);
-    if ((flags & SQLITE_OPEN_CREATE) != 0) make_private(path);
+    if ((flags & SQLITE_OPEN_CREATE) != 0) sql_make_private(path);
     int rc = sqlite3_open_v2(path, &db->sqlite, flags, NULL);
     if (rc != SQLITE_OK) {
         enum sov_error error =
@@ -202,9 +174,10 @@ static enum sov_error check_owner(struct store_db *db, const char *path, bool *f
                                   struct sov_errbuf *err)
 {
     int64_t version, application, tables;
-    int rc = query_number(db, "PRAGMA user_version", 0, &version);
-    if (rc == SQLITE_OK) rc = query_number(db, "PRAGMA application_id", 0, &application);
-    if (rc == SQLITE_OK) rc = query_number(db, "SELECT count(*) FROM sqlite_master", 0, &tables);
+    int rc = sql_number(db->sqlite, "PRAGMA user_version", 0, &version);
+    if (rc == SQLITE_OK) rc = sql_number(db->sqlite, "PRAGMA application_id", 0, &application);
+    if (rc == SQLITE_OK)
+        rc = sql_number(db->sqlite, "SELECT count(*) FROM sqlite_master", 0, &tables);
     if (rc != SQLITE_OK) return open_error(db, path, rc, err);
     *fresh = version == 0 && application == 0 && tables == 0;
     *older = application == APPLICATION_ID && version < STORE_SCHEMA_VERSION;
@@ -227,13 +200,13 @@ static int set_up(struct store_db *db, bool fresh, size_t file_bytes_max)
     char sql[512];
     int64_t page = 4096;
     /* auto_vacuum must come before the first table and before WAL. */
-    int rc = fresh ? execute(db, "PRAGMA auto_vacuum=INCREMENTAL") : SQLITE_OK;
-    if (rc == SQLITE_OK) rc = query_number(db, "PRAGMA page_size", page, &page);
+    int rc = fresh ? sql_execute(db->sqlite, "PRAGMA auto_vacuum=INCREMENTAL") : SQLITE_OK;
+    if (rc == SQLITE_OK) rc = sql_number(db->sqlite, "PRAGMA page_size", page, &page);
     snprintf(sql, sizeof sql,
              "PRAGMA trusted_schema=OFF;PRAGMA cell_size_check=ON;PRAGMA journal_mode=WAL;"
              "PRAGMA synchronous=FULL;PRAGMA journal_size_limit=%d;PRAGMA max_page_count=%lld",
              WAL_BYTES_MAX, (long long)(file_bytes_max / (size_t)(page > 0 ? page : 4096)));
-    if (rc == SQLITE_OK) rc = execute(db, sql);
+    if (rc == SQLITE_OK) rc = sql_execute(db->sqlite, sql);
     if (rc != SQLITE_OK || !fresh) return rc;
     snprintf(sql, sizeof sql,
              "BEGIN IMMEDIATE;"
@@ -243,7 +216,7 @@ static int set_up(struct store_db *db, bool fresh, size_t file_bytes_max)
              "CREATE TABLE state(name TEXT PRIMARY KEY,value) WITHOUT ROWID;"
              "PRAGMA application_id=%d;PRAGMA user_version=%d;COMMIT",
              APPLICATION_ID, STORE_SCHEMA_VERSION);
-    return execute(db, sql);
+    return sql_execute(db->sqlite, sql);
 }
 
 static enum store_db_result save_number(struct store_db *db, const char *name, int64_t value)
@@ -284,12 +257,12 @@ static int read_scope(struct store_db *db, uint8_t scope[STORE_HASH_BYTES], bool
 static int read_state(struct store_db *db, int64_t wall_ms)
 {
     int64_t rows, bytes, clock, last;
-    int rc = query_number(db, "SELECT value FROM state WHERE name='rows'", 0, &rows);
+    int rc = sql_number(db->sqlite, "SELECT value FROM state WHERE name='rows'", 0, &rows);
     if (rc == SQLITE_OK)
-        rc = query_number(db, "SELECT value FROM state WHERE name='bytes'", 0, &bytes);
+        rc = sql_number(db->sqlite, "SELECT value FROM state WHERE name='bytes'", 0, &bytes);
     if (rc == SQLITE_OK)
-        rc = query_number(db, "SELECT value FROM state WHERE name='clock_ms'", 0, &clock);
-    if (rc == SQLITE_OK) rc = query_number(db, "SELECT max(id) FROM answer", 0, &last);
+        rc = sql_number(db->sqlite, "SELECT value FROM state WHERE name='clock_ms'", 0, &clock);
+    if (rc == SQLITE_OK) rc = sql_number(db->sqlite, "SELECT max(id) FROM answer", 0, &last);
     if (rc != SQLITE_OK) return rc;
     db->rows = rows > 0 ? (uint64_t)rows : 0;
     db->bytes = bytes > 0 ? (uint64_t)bytes : 0;
@@ -448,7 +421,7 @@ enum store_db_result store_db_commit(struct store_db *db, int64_t clock_ms)
 void store_db_rollback(struct store_db *db)
 {
     /* SQLite has rolled back by itself after some errors. */
-    if (sqlite3_get_autocommit(db->sqlite) == 0) (void)execute(db, "ROLLBACK");
+    if (sqlite3_get_autocommit(db->sqlite) == 0) (void)sql_execute(db->sqlite, "ROLLBACK");
     db->rows = db->rows_before;
     db->bytes = db->bytes_before;
 }
@@ -567,11 +540,11 @@ enum store_db_result store_db_trim(struct store_db *db)
 {
     int64_t free_pages, pages;
     char sql[64];
-    int rc = query_number(db, "PRAGMA freelist_count", 0, &free_pages);
-    if (rc == SQLITE_OK) rc = query_number(db, "PRAGMA page_count", 0, &pages);
+    int rc = sql_number(db->sqlite, "PRAGMA freelist_count", 0, &free_pages);
+    if (rc == SQLITE_OK) rc = sql_number(db->sqlite, "PRAGMA page_count", 0, &pages);
     if (rc != SQLITE_OK || free_pages < TRIM_PAGES || free_pages < pages / 4) return result_of(rc);
     snprintf(sql, sizeof sql, "PRAGMA incremental_vacuum(%d)", TRIM_PAGES);
-    return result_of(execute(db, sql));
+    return result_of(sql_execute(db->sqlite, sql));
 }
 
 /* ---- reading ---- */

@@ -1,9 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* sovereign federation export and verify-log: a log for others, and whether to believe one. */
 #include <errno.h>
+#include <fcntl.h>
 #include <sodium.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "cli/args.h"
 #include "cli/cli.h"
@@ -54,10 +57,19 @@ static int export_to(FILE *out, struct federation_reader *reader)
 
 static int export_file(const char *path, struct federation_reader *reader)
 {
-    FILE *out = fopen(path, "wbxe");
-    if (out == NULL && errno == EEXIST)
+    /* Patterns are the members': who else reads them is for the owner to say. */
+    int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    if (fd < 0 && errno == EEXIST)
         return cli_error("--output %s: is there already; nothing is overwritten", path);
-    if (out == NULL) return cli_error("--output %s: cannot be made (%s)", path, strerror(errno));
+    FILE *out = fd >= 0 && fchmod(fd, 0600) == 0 ? fdopen(fd, "wb") : NULL;
+    if (out == NULL) {
+        int status = cli_error("--output %s: cannot be made (%s)", path, strerror(errno));
+        if (fd >= 0) {
+            (void)close(fd);
+            (void)remove(path);
+        }
+        return status;
+    }
     int status = export_to(out, reader);
     if (fclose(out) != 0 && status == CLI_OK)
         status = cli_error("--output %s: cannot be written (%s)", path, strerror(errno));

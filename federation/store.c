@@ -19,6 +19,8 @@
 #include "federation/store_check.h"
 #include "federation/store_checkpoint.h"
 #include "federation/store_db.h"
+#include "federation/store_index.h"
+#include "federation/store_indexer.h"
 #include "federation/store_wal.h"
 
 enum {
@@ -28,6 +30,7 @@ enum {
      */
     WAL_PAGES = 512,
     KNOWN_MAX = 1024, /* contents remembered as stored, by sequence */
+    INDEX_TELLS = 8,  /* of the indexer, for each run that it can make */
 };
 
 /* A content that is on disk or on the queue before whatever comes now. */
@@ -44,6 +47,8 @@ struct fed_store {
     /* Of whoever writes. */
     struct fed_db *db;
     struct fed_checkpointer *checkpointer;
+    struct fed_indexer *indexer;
+    uint64_t unindexed_batches, unindexed_patterns; /* that the indexer was not told of */
     struct fed_queue writing;
     pthread_t thread;
     bool troubled; /* the last transaction failed */
@@ -259,7 +264,14 @@ enum sov_error fed_store_recovered(struct fed_store *store, struct sov_errbuf *e
 
 /* ---- writing ---- */
 
-static enum fed_db_result apply(struct fed_store *store, struct fed_store_stats *done)
+/* What a transaction has for the index. */
+struct wrote {
+    uint64_t patterns;
+    bool again; /* a batch that was there before */
+};
+
+static enum fed_db_result apply(struct fed_store *store, struct fed_store_stats *done,
+                                struct wrote *wrote)
 {
     enum fed_db_result result = FED_DB_OK;
     struct fed_item item;
@@ -273,6 +285,8 @@ static enum fed_db_result apply(struct fed_store *store, struct fed_store_stats 
         case FED_ITEM_BATCH:
             result = fed_db_put_batch(store->db, &item);
             done->batches++;
+            wrote->patterns += item.content.pattern_count;
+            wrote->again |= item.again;
             break;
         case FED_ITEM_COLLECT:
             result = fed_db_collect(store->db, item.collect, &done->collected);
@@ -283,11 +297,12 @@ static enum fed_db_result apply(struct fed_store *store, struct fed_store_stats 
     return result;
 }
 
-static enum fed_db_result transact(struct fed_store *store, struct fed_store_stats *done)
+static enum fed_db_result transact(struct fed_store *store, struct fed_store_stats *done,
+                                   struct wrote *wrote)
 {
     int64_t begin_ns = clock_monotonic_ns();
     enum fed_db_result result = fed_db_begin(store->db);
-    if (result == FED_DB_OK) result = apply(store, done);
+    if (result == FED_DB_OK) result = apply(store, done, wrote);
     int64_t sync_ns = clock_monotonic_ns();
     if (result == FED_DB_OK) result = fed_db_commit(store->db);
     if (result != FED_DB_OK) {
@@ -369,15 +384,31 @@ static bool take(struct fed_store *store)
     return any;
 }
 
+/* Not with each transaction: waking a thread costs more than most of them. */
+static void tell_indexer(struct fed_store *store, uint64_t batches, const struct wrote *wrote)
+{
+    store->unindexed_batches += batches;
+    store->unindexed_patterns += wrote->patterns;
+    if (!wrote->again && store->unindexed_batches < FED_INDEX_RUN_BATCHES / INDEX_TELLS &&
+        store->unindexed_patterns < FED_INDEX_RUN_PATTERNS / INDEX_TELLS)
+        return;
+    fed_indexer_tell(store->indexer, store->unindexed_batches, store->unindexed_patterns,
+                     wrote->again);
+    store->unindexed_batches = store->unindexed_patterns = 0;
+}
+
 /* One transaction of all that was taken. */
 static bool write_taken(struct fed_store *store)
 {
     struct fed_store_stats done = {0};
-    enum fed_db_result result = transact(store, &done);
-    if (result == FED_DB_OK)
+    struct wrote wrote = {0};
+    enum fed_db_result result = transact(store, &done, &wrote);
+    if (result == FED_DB_OK) {
         note_success(store, &done);
-    else
+        tell_indexer(store, done.batches, &wrote);
+    } else {
         note_failure(store, result, fed_db_error(store->db));
+    }
     return result == FED_DB_OK;
 }
 
@@ -491,6 +522,7 @@ void fed_store_stats_read(struct fed_store *store, struct fed_store_stats *out)
     pthread_mutex_lock(&store->lock);
     *out = store->stats;
     out->queued_bytes = store->filling.used + store->writing_bytes;
+    out->indexed = fed_indexer_indexed(store->indexer);
     pthread_mutex_unlock(&store->lock);
 }
 
@@ -544,11 +576,13 @@ static enum sov_error open_and_check(struct fed_store *store, struct fed_store_f
         fed_db_contents(store->db, fed_db_collected(store->db), on_content, store);
     if (result != FED_DB_OK) return fed_db_fail(store->db, result, err);
     fed_db_set_patience(store->db, FED_STORE_BUSY_COMMIT_MS);
-    return fed_checkpointer_create(store->path, &store->checkpointer, err);
+    error = fed_checkpointer_create(store->path, &store->checkpointer, err);
+    return error == SOV_OK ? fed_indexer_create(store->path, &store->indexer, err) : error;
 }
 
 static void store_free(struct fed_store *store)
 {
+    fed_indexer_free(store->indexer);
     fed_checkpointer_free(store->checkpointer);
     fed_db_close(store->db);
     fed_queue_free(&store->filling);

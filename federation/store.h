@@ -21,7 +21,8 @@
  * has to be started again, so that what is on disk is read anew.
  *
  * A second thread moves what was committed from the write-ahead log to its place in the file, beside the
- * commits (store_checkpoint.h).
+ * commits (store_checkpoint.h); a third keeps the index of patterns (store_indexer.h), which is in a file
+ * of its own and can be computed from this one.
  *
  * Opening reads the votes and the last FED_STORE_CHECK_BATCHES batches, whatever the length of the
  * log. From the first damaged batch on the log is cut: other replicas have it, with certificates. Votes
@@ -217,6 +218,7 @@ struct fed_store_stats {
     uint64_t commit_ns_max;
     uint64_t queued_bytes;
     uint64_t checkpoints, checkpoint_ns; /* ends of them, and what they held commits up */
+    uint64_t indexed;                    /* the last batch whose patterns are in the index */
     bool failed;                         /* for good */
 };
 void fed_store_stats_read(struct fed_store *store, struct fed_store_stats *out);

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "base/mem.h"
+#include "base/sql.h"
 #include "federation/store_db_internal.h"
 
 enum {
@@ -71,8 +72,10 @@ static const char *const SQL[FED_SQL_STATEMENTS] = {
     [SQL_CONTENTS] = "SELECT id,sequence,digest,ids,outline,checksum,bytes FROM content "
                      "WHERE sequence>?1",
     [SQL_FIND] = "SELECT batch.sequence,content.ids FROM batch JOIN content USING(sequence,digest) "
-                 "WHERE batch.sequence>=?1 AND instr(content.ids,?2)>0 ORDER BY batch.sequence "
-                 "LIMIT 1",
+                 "WHERE batch.sequence BETWEEN ?1 AND ?3 AND instr(content.ids,?2)>0 "
+                 "ORDER BY batch.sequence LIMIT 1",
+    [SQL_IDS] = "SELECT content.ids,batch.patterns FROM batch JOIN content USING(sequence,digest) "
+                "WHERE batch.sequence=?1",
 };
 
 enum fed_db_result fed_db_result_of(int rc)
@@ -110,6 +113,7 @@ sqlite3_stmt *fed_db_statement(struct fed_db *db, enum fed_sql which)
 
 void fed_db_reset(sqlite3_stmt *s)
 {
+    if (s == NULL) return; /* which sqlite3_clear_bindings does not survive */
     (void)sqlite3_reset(s);
     (void)sqlite3_clear_bindings(s);
 }
@@ -126,23 +130,6 @@ static enum fed_db_result run(struct fed_db *db, sqlite3_stmt *s)
     enum fed_db_result result = fed_db_step(db, s);
     fed_db_reset(s);
     return result == FED_DB_NONE ? FED_DB_OK : result;
-}
-
-static int execute(struct fed_db *db, const char *sql)
-{
-    return sqlite3_exec(db->sqlite, sql, NULL, NULL, NULL);
-}
-
-int fed_db_query(struct fed_db *db, const char *sql, int64_t otherwise, int64_t *out)
-{
-    sqlite3_stmt *s = NULL;
-    int rc = sqlite3_prepare_v2(db->sqlite, sql, -1, &s, NULL);
-    *out = otherwise;
-    if (rc == SQLITE_OK) rc = sqlite3_step(s);
-    if (rc == SQLITE_ROW && sqlite3_column_type(s, 0) != SQLITE_NULL)
-        *out = sqlite3_column_int64(s, 0);
-    (void)sqlite3_finalize(s);
-    return rc == SQLITE_ROW || rc == SQLITE_DONE ? SQLITE_OK : rc;
 }
 
 const char *fed_db_error(struct fed_db *db)
@@ -207,6 +194,8 @@ static enum sov_error open_file(const char *path, int flags, struct fed_db **out
         return sov_fail(err, SOV_ERR_INVALID, "%.100s...: the path is too long", path);
     }
     struct stat st;
+    /* Patterns are for the members; votes for nobody. */
+    if ((flags & SQLITE_OPEN_CREATE) != 0) sql_make_private(path);
     int rc = sqlite3_open_v2(path, &db->sqlite, flags | SQLITE_OPEN_NOMUTEX, NULL);
     if (rc == SQLITE_OK && stat(path, &st) != 0) rc = SQLITE_CANTOPEN;
     if (rc != SQLITE_OK) {
@@ -234,9 +223,10 @@ static enum sov_error open_error(struct fed_db *db, int rc, struct sov_errbuf *e
 static enum sov_error check_program(struct fed_db *db, bool *fresh, struct sov_errbuf *err)
 {
     int64_t version, application = 0, tables = 0;
-    int rc = fed_db_query(db, "PRAGMA user_version", 0, &version);
-    if (rc == SQLITE_OK) rc = fed_db_query(db, "PRAGMA application_id", 0, &application);
-    if (rc == SQLITE_OK) rc = fed_db_query(db, "SELECT count(*) FROM sqlite_master", 0, &tables);
+    int rc = sql_number(db->sqlite, "PRAGMA user_version", 0, &version);
+    if (rc == SQLITE_OK) rc = sql_number(db->sqlite, "PRAGMA application_id", 0, &application);
+    if (rc == SQLITE_OK)
+        rc = sql_number(db->sqlite, "SELECT count(*) FROM sqlite_master", 0, &tables);
     if (rc != SQLITE_OK) return open_error(db, rc, err);
     *fresh = version == 0 && application == 0 && tables == 0;
     if (*fresh) return SOV_OK;
@@ -270,10 +260,10 @@ static int set_up(struct fed_db *db, size_t file_bytes_max)
              "PRAGMA trusted_schema=OFF;PRAGMA cell_size_check=ON;PRAGMA journal_mode=WAL;"
              "PRAGMA synchronous=FULL;PRAGMA journal_size_limit=%d;PRAGMA wal_autocheckpoint=0",
              JOURNAL_BYTES_KEPT);
-    int rc = execute(db, sql);
+    int rc = sql_execute(db->sqlite, sql);
     if (rc == SQLITE_OK && file_bytes_max > 0) {
         snprintf(sql, sizeof sql, "PRAGMA max_page_count=%zu", file_bytes_max / PAGE_BYTES);
-        rc = execute(db, sql);
+        rc = sql_execute(db->sqlite, sql);
     }
     (void)sqlite3_wal_hook(db->sqlite, on_commit, db);
     return rc;
@@ -285,8 +275,8 @@ static int make_tables(struct fed_db *db, const struct fed_db_options *options)
     sqlite3_stmt *s = NULL;
     snprintf(sql, sizeof sql, "PRAGMA application_id=%d;PRAGMA user_version=%d", APPLICATION_ID,
              FED_STORE_SCHEMA_VERSION);
-    int rc = execute(db, "BEGIN IMMEDIATE");
-    if (rc == SQLITE_OK) rc = execute(db, SCHEMA);
+    int rc = sql_execute(db->sqlite, "BEGIN IMMEDIATE");
+    if (rc == SQLITE_OK) rc = sql_execute(db->sqlite, SCHEMA);
     if (rc == SQLITE_OK)
         rc = sqlite3_prepare_v2(db->sqlite,
                                 "INSERT INTO meta(name,value) VALUES('federation',?1),"
@@ -299,8 +289,8 @@ static int make_tables(struct fed_db *db, const struct fed_db_options *options)
         rc = sqlite3_step(s) == SQLITE_DONE ? SQLITE_OK : sqlite3_extended_errcode(db->sqlite);
     }
     (void)sqlite3_finalize(s);
-    if (rc == SQLITE_OK) rc = execute(db, sql);
-    return rc == SQLITE_OK ? execute(db, "COMMIT") : rc;
+    if (rc == SQLITE_OK) rc = sql_execute(db->sqlite, sql);
+    return rc == SQLITE_OK ? sql_execute(db->sqlite, "COMMIT") : rc;
 }
 
 /* A text or blob of `meta`; false when it is not there as such. */
@@ -332,10 +322,10 @@ static enum sov_error read_meta(struct fed_db *db, unsigned char *federation, ch
     if (!meta_text(db, "federation", text, sizeof text, &length) ||
         length != FED_STORE_DIGEST_BYTES ||
         !meta_text(db, "owner", owner, FED_STORE_OWNER_BYTES_MAX + 1, &owner_length) ||
-        fed_db_query(db, "SELECT value FROM meta WHERE name='collected'", -1, &collected) !=
+        sql_number(db->sqlite, "SELECT value FROM meta WHERE name='collected'", -1, &collected) !=
             SQLITE_OK ||
         collected < 0 ||
-        fed_db_query(db, "SELECT value FROM meta WHERE name='amnesia'", -1, &amnesia) !=
+        sql_number(db->sqlite, "SELECT value FROM meta WHERE name='amnesia'", -1, &amnesia) !=
             SQLITE_OK ||
         amnesia < 0)
         return open_error(db, SQLITE_CORRUPT, err);
@@ -480,7 +470,7 @@ void fed_db_rollback(struct fed_db *db)
 {
     (void)fed_db_error(db); /* as it is now */
     /* SQLite has rolled back by itself after some errors. */
-    if (sqlite3_get_autocommit(db->sqlite) == 0) (void)execute(db, "ROLLBACK");
+    if (sqlite3_get_autocommit(db->sqlite) == 0) (void)sql_execute(db->sqlite, "ROLLBACK");
     db->collected = db->collected_before;
 }
 

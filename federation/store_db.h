@@ -93,9 +93,18 @@ enum fed_db_result fed_db_contents(struct fed_db *db, uint64_t above,
                                    void (*visit)(void *user, int64_t id,
                                                  const struct fed_row_content *row, bool damaged),
                                    void *user);
-/* Looks for the id among the patterns of batches from *sequence on; *index: its place in that one. */
+/*
+ * Looks for the id among the patterns of batches from *sequence to `last`, one by one; *index: its place
+ * in that one.
+ */
 enum fed_db_result fed_db_find(struct fed_db *db, const unsigned char id[FED_STORE_DIGEST_BYTES],
-                               uint64_t *sequence, size_t *index);
+                               uint64_t last, uint64_t *sequence, size_t *index);
+/*
+ * The ids of a committed batch's patterns. They alone are read, so they are not known to match the row's
+ * checksum; FED_DB_DAMAGED: they are not as many as the batch says.
+ */
+enum fed_db_result fed_db_read_ids(struct fed_db *db, uint64_t sequence, const unsigned char **ids,
+                                   size_t *length);
 uint64_t fed_db_collected(const struct fed_db *db);
 bool fed_db_amnesia(const struct fed_db *db);
 

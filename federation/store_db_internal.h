@@ -27,6 +27,7 @@ enum fed_sql {
     SQL_VOTES,
     SQL_CONTENTS,
     SQL_FIND,
+    SQL_IDS,
     FED_SQL_STATEMENTS
 };
 
@@ -50,8 +51,6 @@ enum fed_db_result fed_db_result_of(int rc);
 sqlite3_stmt *fed_db_statement(struct fed_db *db, enum fed_sql which);
 /* One step: FED_DB_OK for a row, FED_DB_NONE for none. */
 enum fed_db_result fed_db_step(struct fed_db *db, sqlite3_stmt *s);
+/* NULL is fine. */
 void fed_db_reset(sqlite3_stmt *s);
-/* The number in the first row and column of a query; `otherwise` when there is none. */
-int fed_db_query(struct fed_db *db, const char *sql, int64_t otherwise, int64_t *out);
-
 #endif

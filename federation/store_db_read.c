@@ -187,7 +187,7 @@ enum fed_db_result fed_db_contents(struct fed_db *db, uint64_t above,
 
 /* SQLite looks for the bytes anywhere among the ids; only a place where an id begins counts. */
 enum fed_db_result fed_db_find(struct fed_db *db, const unsigned char id[FED_STORE_DIGEST_BYTES],
-                               uint64_t *sequence, size_t *index)
+                               uint64_t last, uint64_t *sequence, size_t *index)
 {
     sqlite3_stmt *s = fed_db_statement(db, SQL_FIND);
     uint64_t from = *sequence;
@@ -195,6 +195,7 @@ enum fed_db_result fed_db_find(struct fed_db *db, const unsigned char id[FED_STO
         if (s != NULL) {
             (void)sqlite3_bind_int64(s, 1, (int64_t)from);
             (void)sqlite3_bind_blob(s, 2, id, FED_STORE_DIGEST_BYTES, SQLITE_STATIC);
+            (void)sqlite3_bind_int64(s, 3, (int64_t)(last < INT64_MAX ? last : INT64_MAX));
         }
         enum fed_db_result result = fed_db_step(db, s);
         if (result != FED_DB_OK) {
@@ -212,4 +213,25 @@ enum fed_db_result fed_db_find(struct fed_db *db, const unsigned char id[FED_STO
         if (*index < count) return FED_DB_OK;
         from = *sequence + 1;
     }
+}
+
+enum fed_db_result fed_db_read_ids(struct fed_db *db, uint64_t sequence, const unsigned char **ids,
+                                   size_t *length)
+{
+    size_t kept;
+    sqlite3_stmt *s = fed_db_statement(db, SQL_IDS);
+    if (s != NULL) (void)sqlite3_bind_int64(s, 1, (int64_t)sequence);
+    enum fed_db_result result = fed_db_step(db, s);
+    if (result != FED_DB_OK) {
+        fed_db_reset(s);
+        return result;
+    }
+    strbuf_clear(&db->row);
+    kept = keep(db, s, 0, SQLITE_BLOB, length);
+    int64_t patterns = sqlite3_column_int64(s, 1);
+    fed_db_reset(s);
+    if (strbuf_failed(&db->row)) return no_memory(db);
+    *ids = (const unsigned char *)strbuf_text(&db->row) + kept;
+    return patterns >= 0 && (uint64_t)patterns * FED_STORE_DIGEST_BYTES == *length ? FED_DB_OK
+                                                                                   : FED_DB_DAMAGED;
 }

@@ -7,9 +7,11 @@
 
 #include "base/mem.h"
 #include "federation/store_db.h"
+#include "federation/store_index.h"
 
 struct fed_log {
     struct fed_db *db;
+    struct fed_index *index; /* NULL: not yet opened, or of no use */
     char path[PATH_MAX];
     unsigned char federation[FED_STORE_DIGEST_BYTES];
     struct strbuf certificate,
@@ -38,6 +40,7 @@ enum sov_error fed_log_open(const char *data_dir, struct fed_log **out, struct s
 void fed_log_close(struct fed_log *log)
 {
     if (log == NULL) return;
+    fed_index_close(log->index);
     fed_db_close(log->db);
     strbuf_free(&log->certificate);
     strbuf_free(&log->ignored);
@@ -112,11 +115,66 @@ enum sov_error fed_log_read(struct fed_log *log, uint64_t sequence, struct fed_l
     return SOV_OK;
 }
 
+/* Whether there is an index to search in. It may have been made, or made anew, since it was looked for. */
+static bool has_index(struct fed_log *log)
+{
+    char path[PATH_MAX];
+    if (log->index != NULL && !fed_index_is_current(log->index)) {
+        fed_index_close(log->index);
+        log->index = NULL;
+    }
+    if (log->index == NULL && fed_index_path(log->path, path))
+        (void)fed_index_open_reader(path, &log->index, NULL);
+    return log->index != NULL && fed_index_is_of(log->index, log->db);
+}
+
+/*
+ * Looks in the batches that the index names, from *sequence on. FED_DB_NONE: none up to *looked has it.
+ * Of an id that the index knows, a batch that cannot be read is an error.
+ */
+static enum fed_db_result find_indexed(struct fed_log *log, const unsigned char *id,
+                                       uint64_t *sequence, size_t *index, uint64_t *looked)
+{
+    enum fed_db_result result = FED_DB_OK;
+    uint64_t at = *sequence, indexed = 0;
+    char path[PATH_MAX];
+    *looked = *sequence - 1;
+    while (has_index(log)) {
+        struct fed_row_batch row;
+        struct fed_row_content content;
+        const char *problem;
+        result = fed_index_find(log->index, id, &at, &indexed);
+        if (result != FED_DB_OK && result != FED_DB_NONE) break;
+        if (result == FED_DB_NONE) {
+            if (indexed > *looked) *looked = indexed;
+            return FED_DB_NONE;
+        }
+        *sequence = at;
+        result = fed_db_find(log->db, id, at, sequence, index);
+        if (result != FED_DB_NONE) return result;
+        result = fed_db_read_batch(log->db, at, &row, &problem);
+        if (result == FED_DB_OK) result = fed_db_read_content(log->db, at, row.digest, &content);
+        *sequence = at;
+        if (result != FED_DB_OK && result != FED_DB_NONE) return result;
+        *looked = at++;
+    }
+    /* Its node makes it anew, when the damaged one is out of the way. */
+    if (result == FED_DB_DAMAGED && fed_index_path(log->path, path)) fed_index_remove(path);
+    fed_index_close(log->index);
+    log->index = NULL;
+    return FED_DB_NONE;
+}
+
 enum sov_error fed_log_find(struct fed_log *log, const unsigned char id[FED_STORE_DIGEST_BYTES],
                             uint64_t *sequence, size_t *index, struct sov_errbuf *err)
 {
-    enum fed_db_result result = fed_db_find(log->db, id, sequence, index);
+    uint64_t looked;
+    enum fed_db_result result = find_indexed(log, id, sequence, index, &looked);
+    if (result == FED_DB_NONE) {
+        *sequence = looked + 1;
+        result = fed_db_find(log->db, id, UINT64_MAX, sequence, index);
+    }
     if (result == FED_DB_NONE)
         return sov_fail(err, SOV_ERR_NOT_FOUND, "%s: has no pattern of this id", log->path);
-    return result == FED_DB_OK ? SOV_OK : fed_db_fail(log->db, result, err);
+    return result == FED_DB_OK ? SOV_OK : fail(log, *sequence, result, "the batch", err);
 }

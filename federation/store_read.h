@@ -40,8 +40,9 @@ enum sov_error fed_log_read(struct fed_log *log, uint64_t sequence, struct fed_l
                             struct sov_errbuf *err);
 /*
  * The next committed pattern of this id in a batch from *sequence on: its batch, and its place among the
- * patterns of the batch. It may be in a request that counts for nothing. Takes time linear in the log.
- * SOV_ERR_NOT_FOUND.
+ * patterns of the batch. It may be in a request that counts for nothing. Takes time logarithmic in the
+ * log with an index (store_index.h), which a node makes; without one, linear.
+ * SOV_ERR_NOT_FOUND; SOV_ERR_FORMAT: it is in a batch that is damaged, the message says in which.
  */
 enum sov_error fed_log_find(struct fed_log *log, const unsigned char id[FED_STORE_DIGEST_BYTES],
                             uint64_t *sequence, size_t *index, struct sov_errbuf *err);

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "federation/store_row.h"
 
+#include <assert.h>
 #include <sodium.h>
 #include <string.h>
 #include <xxhash.h>
 
 /* One for each table, so that a row of one is none of another. */
-enum row_table { TABLE_VOTE = 1, TABLE_CONTENT, TABLE_BATCH };
+enum row_table { TABLE_VOTE = 1, TABLE_CONTENT, TABLE_BATCH, TABLE_RUN, TABLE_CHUNK };
 
 enum { WORDS_MAX = 12 };
 
@@ -79,6 +80,22 @@ int64_t fed_row_batch_sum(const struct fed_row_batch *row)
     sum = add_sum(sum, row->head, row->head_length);
     sum = add_sum(sum, row->certificate, row->certificate_length);
     return (int64_t)add_sum(sum, row->ignored, row->ignored_length);
+}
+
+int64_t fed_row_run_sum(const uint64_t *numbers, size_t count)
+{
+    struct summary s = {.length = 0};
+    assert(count <= WORDS_MAX);
+    for (size_t i = 0; i < count; i++) put(&s, numbers[i]);
+    return (int64_t)begin_sum(TABLE_RUN, &s);
+}
+
+int64_t fed_row_chunk_sum(int64_t run, const void *entries, size_t length)
+{
+    struct summary s = {.length = 0};
+    put(&s, (uint64_t)run);
+    put(&s, length);
+    return (int64_t)add_sum(begin_sum(TABLE_CHUNK, &s), entries, length);
 }
 
 /* printf is most of the time of an outline otherwise. */

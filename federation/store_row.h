@@ -37,6 +37,9 @@ struct fed_row_batch {
 int64_t fed_row_vote_sum(const struct fed_row_vote *row);
 int64_t fed_row_content_sum(const struct fed_row_content *row);
 int64_t fed_row_batch_sum(const struct fed_row_batch *row);
+/* Of the index (store_index.h): a run by the numbers of its row, a chunk with its entries. */
+int64_t fed_row_run_sum(const uint64_t *numbers, size_t count);
+int64_t fed_row_chunk_sum(int64_t run, const void *entries, size_t length);
 
 /* Appends; false when there is no memory. */
 bool fed_row_outline(const struct fed_store_content *content, struct strbuf *out);

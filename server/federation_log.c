@@ -107,14 +107,18 @@ static int put_batch(const struct message *m, const char *ignored, const unsigne
 bool federation_log_list(struct federation_log *log, uint64_t from, int limit, struct strbuf *out,
                          struct api_error *err)
 {
-    uint64_t last, sequence = from > 0 ? from : 1;
+    uint64_t last, end, sequence = from > 0 ? from : 1;
     unsigned char head[FED_STORE_DIGEST_BYTES];
     struct sov_errbuf why = {""};
     int count = 0;
     if (fed_log_head(log->log, &last, head, &why) != SOV_OK)
         return api_fail_status(err, 500, "log_unreadable", NULL, "%s.", why.message);
     strbuf_puts(out, "{\"object\":\"list\",\"data\":[");
-    for (; sequence <= last && count < limit && out->length < FEDERATION_LIST_BYTES_MAX;
+    if (last > sequence && last - sequence >= FEDERATION_LIST_BATCHES_MAX)
+        end = sequence + FEDERATION_LIST_BATCHES_MAX - 1;
+    else
+        end = last;
+    for (; sequence <= end && count < limit && out->length < FEDERATION_LIST_BYTES_MAX;
          sequence++) {
         struct message m = {.sequence = 0};
         struct fed_log_entry entry;

@@ -5,6 +5,7 @@
 
 #include <sodium.h>
 
+#include "base/clock.h"
 #include "base/datadir.h"
 #include "federation/store.h"
 #include "federation/store_message.h"
@@ -162,6 +163,18 @@ static inline void fixture_vote(struct store_fixture *f, uint8_t kind, enum fed_
     struct sov_errbuf err;
     if (fixture_try_vote(f, kind, keep, view, sequence, text, &err) != SOV_OK)
         fail_msg("%s", err.message);
+}
+
+/* Until all up to this batch are in the index. */
+static inline void fixture_wait_indexed(struct store_fixture *f, uint64_t sequence)
+{
+    struct fed_store_stats stats;
+    for (int64_t until = clock_monotonic_ns() + 120000000000; clock_monotonic_ns() < until;) {
+        fed_store_stats_read(f->store, &stats);
+        if (stats.indexed >= sequence) return;
+        usleep(1000);
+    }
+    fail_msg("the index did not get to %llu", (unsigned long long)sequence);
 }
 
 /* The vote for the proposal of a batch, with its content. */

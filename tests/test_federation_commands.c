@@ -191,6 +191,9 @@ static void test_get_prints_a_pattern_and_its_place(void **state)
     snprintf(words, sizeof words, "get %.63sx --data-dir %%s", id);
     run(f, words);
     assert_printed(f, 2, "64 hexadecimal digits");
+    snprintf(words, sizeof words, "get %.16s --data-dir %%s", id); /* the beginning is not enough */
+    run(f, words);
+    assert_printed(f, 2, "64 hexadecimal digits");
 }
 
 static void test_get_passes_over_requests_that_count_for_nothing(void **state)

@@ -11,6 +11,7 @@
 
 #include "base/clock.h"
 #include "base/mem.h"
+#include "federation/store_index.h"
 
 /* ---- what comes back ---- */
 
@@ -158,6 +159,41 @@ static void test_what_is_given_in_one_call_is_one_token(void **state)
     assert_int_equal(stats.queued_bytes, 0);
     fixture_assert_log(&f, 3);
     fixture_free(&f);
+}
+
+/* Also in a folder that somebody made for all to read, and whatever the umask says. */
+static void test_only_the_owner_reads_what_is_on_disk(void **state)
+{
+    (void)state;
+    static const mode_t MASKS[] = {0, 022, 077};
+    for (int i = 0; i < 3; i++) {
+        struct store_fixture f;
+        struct dirent *entry;
+        int files = 0;
+        mode_t mask = umask(MASKS[i]);
+        fixture_init(&f);
+        assert_int_equal(chmod(f.path, 0755), 0);
+        fixture_create(&f);
+        fixture_commit(&f, FED_INDEX_RUN_BATCHES);
+        fixture_close(&f);
+        fixture_open(&f);
+        fixture_wait_indexed(&f, FED_INDEX_RUN_BATCHES);
+        fixture_vote(&f, VOTE_PREPARED, FED_KEEP_WINDOW, 1, 1, "private");
+        fixture_flush(&f);
+        DIR *dir = opendir(f.path);
+        assert_non_null(dir);
+        while ((entry = readdir(dir)) != NULL) {
+            struct stat info;
+            if (strncmp(entry->d_name, "federation", 10) != 0) continue;
+            assert_int_equal(fstatat(dirfd(dir), entry->d_name, &info, 0), 0);
+            if ((info.st_mode & 0777) != 0600) fail_msg("%s", entry->d_name);
+            files++;
+        }
+        closedir(dir);
+        assert_in_range(files, 4, 5); /* log, its WAL, the WAL's index; index, its journal */
+        (void)umask(mask);
+        fixture_free(&f);
+    }
 }
 
 static void test_batches_come_in_order(void **state)
@@ -492,6 +528,7 @@ int main(void)
         cmocka_unit_test(test_votes_up_to_a_checkpoint_are_collected),
         cmocka_unit_test(test_a_content_is_stored_once_and_goes_when_it_was_not_committed),
         cmocka_unit_test(test_what_is_given_in_one_call_is_one_token),
+        cmocka_unit_test(test_only_the_owner_reads_what_is_on_disk),
         cmocka_unit_test(test_batches_come_in_order),
         cmocka_unit_test(test_one_sync_is_for_many),
         cmocka_unit_test(test_the_thread_reports_tokens_in_order),

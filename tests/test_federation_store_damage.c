@@ -217,6 +217,28 @@ static void test_a_file_whose_structure_is_damaged_is_refused_with_advice(void *
     fixture_free(&f);
 }
 
+/* The statements that need it cannot even be prepared. */
+static void test_a_table_that_somebody_takes_away_ends_the_store_with_a_sentence(void **state)
+{
+    (void)state;
+    struct store_fixture f;
+    struct fed_store_stats stats;
+    struct sov_errbuf err = {""};
+    fixture_init(&f);
+    fixture_create(&f);
+    fixture_sql(&f, "DROP TABLE vote");
+    fixture_vote(&f, VOTE_PREPARED, FED_KEEP_WINDOW, 1, 1, "x");
+    assert_false(fed_store_flush(f.store, FLUSH_MS));
+    fed_store_stats_read(f.store, &stats);
+    assert_true(stats.failed);
+    assert_int_equal(stats.durable, 0);
+    assert_int_equal(fixture_try_vote(&f, VOTE_PREPARED, FED_KEEP_WINDOW, 1, 2, "y", &err),
+                     SOV_ERR_IO);
+    assert_non_null(strstr(err.message, "no such table"));
+    assert_non_null(strstr(err.message, "start the node again"));
+    fixture_free(&f);
+}
+
 /* What a machine that loses power leaves: the database and its WAL, copied while the store runs. */
 static void crash(struct store_fixture *f)
 {
@@ -391,6 +413,7 @@ int main(void)
         cmocka_unit_test(test_a_row_with_a_right_checksum_that_breaks_the_chain_is_found),
         cmocka_unit_test(test_an_old_damaged_batch_is_named_when_read_and_can_be_put_again),
         cmocka_unit_test(test_a_file_whose_structure_is_damaged_is_refused_with_advice),
+        cmocka_unit_test(test_a_table_that_somebody_takes_away_ends_the_store_with_a_sentence),
         cmocka_unit_test(test_after_a_crash_what_is_in_the_wal_comes_back),
         cmocka_unit_test(test_a_torn_end_of_the_wal_was_never_durable),
         cmocka_unit_test(test_damage_in_the_middle_of_the_wal_is_not_taken_for_a_torn_end),

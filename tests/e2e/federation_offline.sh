@@ -11,12 +11,14 @@ log=tests/data/federation/log.jsonl
 config=tests/data/federation/federation.json
 fed=$TMPDIR/fed
 
+umask 0 # what is made is private all the same
 init() {
     run "$SOVEREIGN" federation init --nodes 4 --dir "$fed" --host 10.1.2.3 --base-port 9100
     exits 0 && equal "$err" '' && out_has '4 nodes, of which 1 may be faulty' && out_has "$fed/node3  10.1.2.3:9103" || return
     local node
     for node in 0 1 2 3; do
-        equal "$(stat -c %a "$fed/node$node/node.key")" 600 && equal "$(stat -c %a "$fed/node$node")" 700 &&
+        equal "$(stat -c %a "$fed/node$node")" 700 &&
+            equal "$(cd "$fed/node$node" && stat -c '%a %n' node.key federation.sqlite)" $'600 node.key\n600 federation.sqlite' &&
             cmp "$fed/node0/federation.json" "$fed/node$node/federation.json" || return
     done
     # Each node's key is in the file, under its id.
@@ -50,7 +52,8 @@ empty() {
     run "$SOVEREIGN" federation verify-log --data-dir "$fed/node1"
     exits 0 && out_has 'good: 0 batches' || return
     run "$SOVEREIGN" federation export --data-dir "$fed/node1" --output "$TMPDIR/empty.jsonl"
-    exits 0 && run "$SOVEREIGN" federation verify-log "$TMPDIR/empty.jsonl" --config "$fed/node2/federation.json"
+    exits 0 && equal "$(stat -c %a "$TMPDIR/empty.jsonl")" 600 || return
+    run "$SOVEREIGN" federation verify-log "$TMPDIR/empty.jsonl" --config "$fed/node2/federation.json"
     exits 0 && out_has 'good: 0 batches' || return
     fails 1 'is there already' "$SOVEREIGN" federation export --data-dir "$fed/node1" --output "$TMPDIR/empty.jsonl"
 }
