@@ -11,15 +11,6 @@ port=$((20000 + RANDOM % 10000))
 pids=()
 trap 'kill "${pids[@]}" 2>/dev/null; wait' EXIT
 
-# within SECONDS COMMAND...: succeeds some time before that.
-within() {
-    local until=$((SECONDS + $1))
-    shift
-    while ! "$@" >/dev/null 2>&1; do
-        [ "$SECONDS" -lt "$until" ] || { "$@"; return; }
-        sleep 0.1
-    done
-}
 status_field() { "$SOVEREIGN" federation status --json --data-dir "$fed/node$1" | grep -oE "\"$2\":[^,]*" | head -n 1 | cut -d: -f2; }
 connected() { [ "$("$SOVEREIGN" federation status --json --data-dir "$fed/node$1" | grep -o '"connected":true' | wc -l)" = "$2" ]; }
 # propose NODE JSON [FLAGS]

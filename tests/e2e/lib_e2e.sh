@@ -57,6 +57,16 @@ step() {
     fi
 }
 
+# within SECONDS COMMAND...: succeeds some time before that.
+within() {
+    local until=$((SECONDS + $1))
+    shift
+    while ! "$@" >/dev/null 2>&1; do
+        [ "$SECONDS" -lt "$until" ] || { "$@"; return; }
+        sleep 0.1
+    done
+}
+
 # json_field NAME: the value of a top-level field of the JSON object in $out (strings without escapes, numbers).
 json_field() {
     sed -n "s/.*\"$1\":\"\{0,1\}\([^,\"}]*\).*/\1/p" <<<"$out" | head -n 1
