@@ -13,7 +13,7 @@
 #include "base/clock.h"
 #include "base/file.h"
 
-enum { OUTPUT_MAX = 1 << 20, COMMAND_MAX = 4096, WAIT_MS = 30000 };
+enum { OUTPUT_MAX = 1 << 20, COMMAND_MAX = 4096, WAIT_MS = 150000 };
 
 struct fixture {
     struct log_fixture log;

@@ -13,7 +13,7 @@
 #include <signal.h>
 #include <sys/wait.h>
 
-enum { KILLS = 50, CHECKPOINT = 64, TOKENS_MAX = 1000000, WAIT_MS = 30000 };
+enum { KILLS = 50, CHECKPOINT = 64, TOKENS_MAX = 1000000, WAIT_MS = 150000 };
 
 static int pipe_end;
 

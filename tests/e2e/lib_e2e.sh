@@ -57,12 +57,12 @@ step() {
     fi
 }
 
-# within SECONDS COMMAND...: succeeds some time before that.
+# within SECONDS COMMAND...: succeeds some time before that; tried ten times a second, and the tries are counted.
 within() {
-    local until=$((SECONDS + $1))
+    local tries=$((10 * $1))
     shift
     while ! "$@" >/dev/null 2>&1; do
-        [ "$SECONDS" -lt "$until" ] || { "$@"; return; }
+        [ $((tries -= 1)) -gt 0 ] || { "$@"; return; }
         sleep 0.1
     done
 }
