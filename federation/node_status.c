@@ -115,6 +115,27 @@ static void put_end(struct strbuf *out, char bracket)
     strbuf_putc(out, bracket);
 }
 
+struct figure {
+    const char *name;
+    uint64_t value;
+};
+
+static void put_figures(struct strbuf *out, const struct figure *figures, size_t count)
+{
+    for (size_t i = 0; i < count; i++) put_number(out, figures[i].name, figures[i].value);
+}
+
+static void put_section(struct strbuf *out, const char *name, const struct figure *figures,
+                        size_t count)
+{
+    strbuf_printf(out, "\"%s\":{", name);
+    put_figures(out, figures, count);
+    put_end(out, '}');
+    strbuf_putc(out, ',');
+}
+
+#define COUNT_OF(array) (sizeof(array) / sizeof *(array))
+
 static void put_view(struct strbuf *out, uint64_t view)
 {
     strbuf_printf(out, "\"view\":%u,\"epoch\":%u,", (unsigned)view, message_epoch(view));
@@ -130,17 +151,20 @@ static void put_peer(struct strbuf *out, const struct fed_node_status *s, int se
     strbuf_printf(out, "\"self\":%s,", seat == s->seat ? "true" : "false");
     if (seat != s->seat) {
         uint64_t executed = s->core.peer_executed[seat], most = s->core.known_executed;
+        const struct figure figures[] = {
+            {"executed", executed},
+            {"lag", executed < most ? most - executed : 0},
+            {"round_trip_us", (uint64_t)p->link.round_trip_ns / 1000},
+            {"messages_in", p->link.messages_in},
+            {"messages_out", p->link.messages_out},
+            {"bytes_in", p->link.bytes_in},
+            {"bytes_out", p->link.bytes_out},
+            {"dropped", p->link.overflowed + p->link.stale},
+            {"queued", p->link.queued},
+            {"bad_messages", p->bad_messages},
+        };
         strbuf_printf(out, "\"connected\":%s,", p->link.up ? "true" : "false");
-        put_number(out, "executed", executed);
-        put_number(out, "lag", executed < most ? most - executed : 0);
-        put_number(out, "round_trip_us", (uint64_t)p->link.round_trip_ns / 1000);
-        put_number(out, "messages_in", p->link.messages_in);
-        put_number(out, "messages_out", p->link.messages_out);
-        put_number(out, "bytes_in", p->link.bytes_in);
-        put_number(out, "bytes_out", p->link.bytes_out);
-        put_number(out, "dropped", p->link.overflowed + p->link.stale);
-        put_number(out, "queued", p->link.queued);
-        put_number(out, "bad_messages", p->bad_messages);
+        put_figures(out, figures, COUNT_OF(figures));
         put_text(out, "trouble", p->link.up ? "" : p->link.trouble);
     }
     put_end(out, '}');
@@ -169,42 +193,36 @@ static void put_core(struct strbuf *out, const struct fed_node_status *s)
 
 bool fed_status_write(const struct fed_node_status *s, struct strbuf *out)
 {
+    const struct figure delivered[] = {
+        {"batches", s->batches}, {"requests", s->requests}, {"patterns", s->patterns}};
+    const struct figure own[] = {{"committed", s->committed},
+                                 {"refused", s->refused},
+                                 {"waiting", s->waiting},
+                                 {"under_way", s->under_way}};
+    const struct figure signatures[] = {{"verified", s->signatures_verified},
+                                        {"remembered", s->signatures_remembered},
+                                        {"bad", s->signatures_bad}};
+    const struct figure digests[] = {{"canonical", s->canonical},
+                                     {"pattern", s->digests_pattern},
+                                     {"request", s->digests_request},
+                                     {"batch", s->digests_batch}};
+    struct figure phases[FED_PHASES];
+    for (int i = 0; i < FED_PHASES; i++)
+        phases[i] = (struct figure){PHASES[i], (uint64_t)s->phase_ns[i] / 1000};
     strbuf_puts(out, "{");
     put_number(out, "id", s->seat);
     put_hex(out, "federation", s->federation.bytes, sizeof s->federation.bytes);
     put_core(out, s);
     put_text(out, "store_problem", s->store_problem);
     put_number(out, "uptime_ms", (uint64_t)(s->now_ns - s->started_ns) / 1000000);
-    strbuf_puts(out, "\"delivered\":{");
-    put_number(out, "batches", s->batches);
-    put_number(out, "requests", s->requests);
-    put_number(out, "patterns", s->patterns);
-    put_end(out, '}');
-    strbuf_puts(out, ",\"own\":{");
-    put_number(out, "committed", s->committed);
-    put_number(out, "refused", s->refused);
-    put_number(out, "waiting", s->waiting);
-    put_number(out, "under_way", s->under_way);
-    put_end(out, '}');
-    strbuf_puts(out, ",\"signatures\":{");
-    put_number(out, "verified", s->signatures_verified);
-    put_number(out, "remembered", s->signatures_remembered);
-    put_number(out, "bad", s->signatures_bad);
-    put_end(out, '}');
-    strbuf_puts(out, ",\"digests\":{");
-    put_number(out, "canonical", s->canonical);
-    put_number(out, "pattern", s->digests_pattern);
-    put_number(out, "request", s->digests_request);
-    put_number(out, "batch", s->digests_batch);
-    put_end(out, '}');
-    strbuf_putc(out, ',');
+    put_section(out, "delivered", delivered, COUNT_OF(delivered));
+    put_section(out, "own", own, COUNT_OF(own));
+    put_section(out, "signatures", signatures, COUNT_OF(signatures));
+    put_section(out, "digests", digests, COUNT_OF(digests));
     put_number(out, "turns", s->turns);
     put_number(out, "syncs", s->syncs);
-    strbuf_puts(out, "\"phases_us\":{");
-    for (int i = 0; i < FED_PHASES; i++)
-        put_number(out, PHASES[i], (uint64_t)s->phase_ns[i] / 1000);
-    put_end(out, '}');
-    strbuf_puts(out, ",\"peers\":[");
+    put_section(out, "phases_us", phases, COUNT_OF(phases));
+    strbuf_puts(out, "\"peers\":[");
     for (int i = 0; i < MESSAGE_SEATS_MAX; i++)
         if (s->peers[i].member) put_peer(out, s, i);
     put_end(out, ']');

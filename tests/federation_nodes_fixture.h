@@ -104,8 +104,8 @@ static inline bool fed_make(struct federation *f, char *problem)
     return ok;
 }
 
-/* bytes_max: of any file it writes, 0: no bound (a full disk, without one). */
-static inline void fed_start(struct federation *f, int node, size_t bytes_max)
+/* bytes_max: of any file it writes, 0: no bound (a full disk, without one). id: NULL, or for --id. */
+static inline void fed_start_as(struct federation *f, int node, size_t bytes_max, const char *id)
 {
     char folder[PATH_MAX], log[PATH_MAX];
     fed_path(f, node, "", folder);
@@ -121,10 +121,15 @@ static inline void fed_start(struct federation *f, int node, size_t bytes_max)
             signal(SIGXFSZ, SIG_IGN);
         }
         execl(getenv("SOVEREIGN"), "sovereign", "federation", "start", "--data-dir", folder,
-              (char *)NULL);
+              id != NULL ? "--id" : (char *)NULL, id, (char *)NULL);
         _exit(127);
     }
     f->pids[node] = pid;
+}
+
+static inline void fed_start(struct federation *f, int node, size_t bytes_max)
+{
+    fed_start_as(f, node, bytes_max, NULL);
 }
 
 /* The exit status, as waitpid gives it. */
@@ -235,6 +240,17 @@ static inline void fed_pause(int milliseconds)
         while (!(come_ = (condition)) && looks_-- > 0) fed_pause(FED_LOOK_MS); \
         if (!come_) fail_msg("waited in vain for: %s", #condition);            \
     } while (0)
+
+/* Why `node` has no link to the peer. */
+static inline bool fed_trouble(const struct federation *f, int node, int peer, const char *says)
+{
+    json_t *s = fed_call(f, node, "status\n", 7);
+    const json_t *entry = json_array_get(json_object_get(s, "peers"), (size_t)peer);
+    const char *trouble = json_string_value(json_object_get(entry, "trouble"));
+    bool found = trouble != NULL && strstr(trouble, says) != NULL;
+    json_decref(s);
+    return found;
+}
 
 static inline bool fed_connected(const struct federation *f, int node, int peers)
 {

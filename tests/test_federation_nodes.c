@@ -313,6 +313,25 @@ static void test_wrong_key(void **state)
     FED_WAIT_FOR(fed_propose(&fed, 0, "{}", NULL) > 0);
 }
 
+/* Who says that the key is a member's new one comes as far as the others, who know better. */
+static void test_wrong_key_that_is_claimed(void **state)
+{
+    (void)state;
+    char path[PATH_MAX];
+    fed_path(&fed, 3, "node.key", path);
+    assert_int_equal(unlink(path), 0);
+    for (int i = 0; i < 3; i++) fed_start(&fed, i, 0);
+    fed_start_as(&fed, 3, 0, "3");
+    FED_WAIT_FOR(fed_trouble(&fed, 3, 0, "the key is not a member's"));
+    FED_WAIT_FOR(fed_propose(&fed, 0, "{}", NULL) > 0);
+    assert_int_equal(fed_see(&fed, 3).connected, 0);
+    assert_int_equal(fed_see(&fed, 3).sequence, 0);
+    assert_int_equal(fed_see(&fed, 0).connected, 2);
+    /* What it proposes goes nowhere. */
+    assert_int_equal(fed_propose_within(&fed, 3, "{\"let me\": \"in\"}", FED_VIEW_TIMEOUT_MS, NULL),
+                     0);
+}
+
 static void test_garbage_on_the_ports(void **state)
 {
     (void)state;
@@ -549,15 +568,11 @@ int main(int argc, char **argv)
     if (argc > 1) cmocka_set_test_filter(argv[1]);
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
-        TEST(test_four_nodes_agree),
-        TEST(test_killed_under_load),
-        TEST(test_all_killed_at_once),
-        TEST(test_primary_is_replaced_in_time),
-        TEST(test_wiped_node_catches_up),
-        TEST(test_wrong_key),
-        TEST(test_garbage_on_the_ports),
-        TEST(test_full_disk_on_one_node),
-        TEST(test_partitions),
+        TEST(test_four_nodes_agree),          TEST(test_killed_under_load),
+        TEST(test_all_killed_at_once),        TEST(test_primary_is_replaced_in_time),
+        TEST(test_wiped_node_catches_up),     TEST(test_wrong_key),
+        TEST(test_wrong_key_that_is_claimed), TEST(test_garbage_on_the_ports),
+        TEST(test_full_disk_on_one_node),     TEST(test_partitions),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
