@@ -27,6 +27,7 @@
 #include "base/clock.h"
 #include "base/mem.h"
 #include "benchmark/stats.h"
+#include "federation/store_index.h"
 #include "federation/store_message.h"
 
 enum {
@@ -122,12 +123,13 @@ static void open_store(struct bench *b)
 
 static void close_store(struct bench *b, bool forget)
 {
-    static const char *const FILES[] = {FED_STORE_FILE, FED_STORE_FILE "-wal",
-                                        FED_STORE_FILE "-shm", "lock"};
+    static const char *const FILES[] = {
+        FED_STORE_FILE, FED_STORE_FILE "-wal",     FED_STORE_FILE "-shm",
+        FED_INDEX_FILE, FED_INDEX_FILE "-journal", "lock"};
     char path[600];
     fed_store_close(b->store);
     datadir_close(b->dir);
-    for (int i = 0; i < 4 && forget; i++) {
+    for (size_t i = 0; i < sizeof FILES / sizeof FILES[0] && forget; i++) {
         snprintf(path, sizeof path, "%s/%s", folder, FILES[i]);
         (void)unlink(path);
     }

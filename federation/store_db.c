@@ -145,10 +145,14 @@ const char *fed_db_error(struct fed_db *db)
     case SQLITE_CANTOPEN: advice = ": it and its folder must be writable for this user"; break;
     default: break;
     }
-    snprintf(db->problem, sizeof db->problem, "%s%s (%s)", text, advice,
-             strerror(sqlite3_system_errno(db->sqlite)));
-    if (sqlite3_system_errno(db->sqlite) == 0)
+    int number = sqlite3_system_errno(db->sqlite);
+    if (number == 0) number = db->system_errno;
+    if (number == EFBIG || number == EDQUOT)
+        advice = ": as good as full; lift what limits this user's files";
+    if (number == 0)
         snprintf(db->problem, sizeof db->problem, "%s%s", text, advice);
+    else
+        snprintf(db->problem, sizeof db->problem, "%s%s (%s)", text, advice, strerror(number));
     return db->problem;
 }
 
@@ -456,6 +460,7 @@ static enum fed_db_result check_file(struct fed_db *db)
 enum fed_db_result fed_db_begin(struct fed_db *db)
 {
     db->problem[0] = '\0';
+    db->system_errno = 0;
     db->collected_before = db->collected;
     enum fed_db_result result = check_file(db);
     return result == FED_DB_OK ? run(db, fed_db_statement(db, SQL_BEGIN)) : result;
@@ -463,7 +468,10 @@ enum fed_db_result fed_db_begin(struct fed_db *db)
 
 enum fed_db_result fed_db_commit(struct fed_db *db)
 {
-    return run(db, fed_db_statement(db, SQL_COMMIT));
+    errno = 0;
+    enum fed_db_result result = run(db, fed_db_statement(db, SQL_COMMIT));
+    if (result != FED_DB_OK) db->system_errno = errno;
+    return result;
 }
 
 void fed_db_rollback(struct fed_db *db)

@@ -43,6 +43,7 @@ struct fed_db {
     uint64_t collected_before;  /* the transaction that is open */
     struct strbuf outline, ids; /* of the content that is being written */
     struct strbuf row;          /* what the row read last points to */
+    int system_errno;           /* of a COMMIT that failed, for which SQLite keeps none */
     char problem[SOV_ERROR_MESSAGE_MAX];
 };
 
