@@ -6,6 +6,9 @@
  */
 #include "tests/server_group.h"
 
+#include "cache/flight.h"
+#include "tests/engine_gate.h"
+
 #define ASK "{\"content\":\"Why is the sky blue?\",\"max_tokens\":12,\"seed\":4"
 #define QUERY "/v1/query"
 
@@ -92,6 +95,25 @@ static void clients_say_what_they_want_of_the_cache(void **state)
 
 /* ---- together ---- */
 
+static int stop(void **state)
+{
+    engine_let_go();
+    return query_stop(state);
+}
+
+/* Waits until so many have joined a flight. */
+static void await_joined(uint64_t joined)
+{
+    struct cache_flight_stats flights;
+    int64_t until = clock_monotonic_ns() + (int64_t)FIXTURE_WAIT_MS * 1000000;
+    for (;;) {
+        cache_flight_stats_read(q.cache, &flights);
+        if (flights.joined >= joined) return;
+        if (clock_monotonic_ns() > until) fail_msg("nobody joins");
+        poll(NULL, 0, 1);
+    }
+}
+
 static struct client send_query(const char *body)
 {
     struct client c = client_open(f.port);
@@ -147,14 +169,21 @@ static void those_who_ask_together_share_one_computation(void **state)
     enum { CLIENTS = 6, DEPTH = 2 };
     struct client clients[CLIENTS];
     const char *const BODIES[2] = {long_query(2, "}"), long_query(2, ",\"stream\":true}")};
+    engine_hold(0);
     for (int i = 0; i < CLIENTS; i++) {
         clients[i] = send_query(BODIES[i % 2]);
-        /* Some come while it thinks, some while it answers. */
+        /* Some come while it begins, some within its second step (each has 250 tokens). */
         if (i == 0) await_metric(f.port, "sovereign_cache_in_flight", 1);
-        int64_t until = clock_monotonic_ns() + (int64_t)FIXTURE_WAIT_MS * 1000000;
-        while (i == 2 && metric(f.port, "sovereign_sequences_total") < 1 + IHSAN_DIMENSIONS)
-            assert_true(clock_monotonic_ns() < until);
+        if (i == 2) {
+            int64_t until = clock_monotonic_ns() + (int64_t)FIXTURE_WAIT_MS * 1000000;
+            await_joined(2);
+            engine_hold(400);
+            while (metric(f.port, "sovereign_sequences_total") < 1 + IHSAN_DIMENSIONS)
+                assert_true(clock_monotonic_ns() < until);
+        }
     }
+    await_joined(CLIENTS - 1);
+    engine_let_go();
     json_t *first = take_object(&clients[0], "miss");
     assert_int_equal(json_array_size(json_object_get(first, "thoughts")), DEPTH);
     for (int i = 1; i < CLIENTS; i++) {
@@ -179,12 +208,15 @@ static void it_survives_the_first_client(void **state)
     const char *const FIRST[2] = {long_query(0, "}"), long_query(0, ",\"stream\":true}")};
     for (int i = 0; i < 2; i++) {
         double sequences = metric(f.port, "sovereign_sequences_total");
+        engine_hold(0);
         struct client first = send_query(FIRST[i]);
         await_metric(f.port, "sovereign_cache_in_flight", 1);
         struct client second = send_query(FIRST[1 - i]);
         struct client third = send_query(FIRST[i]);
-        await_metric(f.port, "sovereign_http_requests_in_progress", 4);
+        await_joined(2);
         client_close(&first);
+        await_metric(f.port, "sovereign_queries_total{status=\"cancelled\"}", 1);
+        engine_let_go();
         json_t *a = i == 0 ? take_stream(&second, "join") : take_object(&second, "join");
         json_t *b = i == 0 ? take_object(&third, "join") : take_stream(&third, "join");
         expect_same_answer(a, b);
@@ -206,13 +238,19 @@ static void the_last_to_leave_ends_it(void **state)
     for (int round = 0; round < 3; round++) {
         struct client clients[3];
         double sequences = metric(f.port, "sovereign_sequences_total");
+        engine_hold(200);
         for (int i = 0; i < 3; i++) clients[i] = send_query(BODIES[(i + round) % 2]);
         await_metric(f.port, "sovereign_cache_in_flight", 1);
-        /* Now in a step, now in a scoring. */
+        /* Now in a step, now in a scoring, which is one sequence or more behind it. */
         int64_t until = clock_monotonic_ns() + (int64_t)FIXTURE_WAIT_MS * 1000000;
-        while (metric(f.port, "sovereign_sequences_total") < sequences + 1 + 4 * round)
+        while (metric(f.port, "sovereign_sequences_total") < sequences + 1 + 4 * round) {
             assert_true(clock_monotonic_ns() < until);
+            engine_hold(1);
+        }
+        await_joined(2 * (uint64_t)(round + 1));
         for (int i = 0; i < 3; i++) client_close(&clients[i]);
+        await_metric(f.port, "sovereign_queries_total{status=\"cancelled\"}", 3 * (round + 1));
+        engine_let_go();
         await_idle(f.port);
         await_metric(f.port, "sovereign_cache_in_flight", 0);
     }
@@ -225,6 +263,7 @@ static void the_last_to_leave_ends_it(void **state)
 static void each_has_its_own_deadline(void **state)
 {
     (void)state;
+    engine_hold(200); /* of its 3000 tokens */
     struct client whole = send_query(long_query(0, "}"));
     await_metric(f.port, "sovereign_cache_in_flight", 1);
     json_t *late = ask(long_query(0, ",\"timeout_ms\":30}"), 200, "join");
@@ -234,6 +273,7 @@ static void each_has_its_own_deadline(void **state)
     struct client stream = send_query(long_query(0, ",\"timeout_ms\":40,\"stream\":true}"));
     json_t *streamed = take_stream(&stream, "join");
     assert_string_equal(json_text_at(streamed, "status"), "timeout");
+    engine_let_go();
     json_t *all = take_object(&whole, "miss");
     assert_true(written < json_number_at(json_object_get(all, "usage"), "completion_tokens"));
     const json_t *part = json_object_get(streamed, "answer"),
@@ -253,10 +293,12 @@ static void a_deadline_frees_the_sequence(void **state)
     (void)state;
     for (int depth = 0; depth < 2; depth++) {
         for (int stream = 0; stream < 2; stream++) {
+            engine_hold(100);
             struct client c = send_query(long_query(
                 8 * depth, stream ? ",\"timeout_ms\":60,\"stream\":true}" : ",\"timeout_ms\":60}"));
             json_t *r = stream ? take_stream(&c, "miss") : take_object(&c, "miss");
             assert_string_equal(json_text_at(r, "status"), "timeout");
+            engine_let_go();
             await_idle(f.port);
             const json_t *thoughts = json_object_get(r, "thoughts");
             size_t count = json_array_size(thoughts);
@@ -267,7 +309,9 @@ static void a_deadline_frees_the_sequence(void **state)
         }
     }
     q.config.gate = GATE_ENFORCE;
+    engine_hold(100);
     json_t *r = ask(long_query(0, ",\"timeout_ms\":60}"), 403, "miss");
+    engine_let_go();
     assert_string_equal(json_text_at(r, "status"), "withheld");
     assert_non_null(strstr(json_text_at(json_object_get(r, "error"), "message"), "deadline"));
     json_decref(r);
@@ -280,11 +324,13 @@ static void a_deadline_frees_the_sequence(void **state)
 static void a_failure_is_told_to_all(void **state)
 {
     (void)state;
+    engine_hold(1);
     struct client one = send_query(long_query(0, "}"));
     await_metric(f.port, "sovereign_cache_in_flight", 1);
     struct client two = send_query(long_query(0, ",\"stream\":true}"));
-    await_metric(f.port, "sovereign_http_requests_in_progress", 3);
+    await_joined(1);
     await_metric(f.port, "sovereign_requests_running", 1);
+    engine_let_go(); /* for 3000 tokens more */
     engine_shutdown(f.engine, -1);
     struct response r = client_read(&one, true);
     expect_error(&r, 503, "shutting_down", "");
@@ -308,6 +354,7 @@ static void a_query_that_has_begun_is_not_refused(void **state)
     query_fixture_stop(&q, &f);
     query_fixture_start(&q, &f, 1, QUEUE);
     query_fixture_start_cache(&q, &f);
+    engine_hold(0);
     struct client before = send_query(long_query(0, "}")), clients[QUEUE];
     await_metric(f.port, "sovereign_requests_running", 1);
     for (int i = 0; i < QUEUE; i++) {
@@ -320,6 +367,7 @@ static void a_query_that_has_begun_is_not_refused(void **state)
     struct response r = http(f.port, "POST", QUERY, "", "{\"content\":\"another\",\"seed\":1}");
     expect_error(&r, 429, "server_busy", "");
     client_close(&before);
+    engine_let_go();
     for (int i = 0; i < QUEUE; i++) {
         json_t *answer = take_object(&clients[i], "miss");
         assert_true(json_is_object(json_object_get(answer, "ihsan")));
@@ -347,10 +395,11 @@ static void a_content_without_room_is_told_at_once(void **state)
 static void a_server_that_stops_says_so_to_all(void **state)
 {
     (void)state;
+    engine_hold(8);
     struct client one = send_query(long_query(0, ",\"stream\":true}"));
     await_metric(f.port, "sovereign_requests_running", 1);
     struct client two = send_query(long_query(0, ",\"stream\":true}"));
-    await_metric(f.port, "sovereign_http_requests_in_progress", 3);
+    await_joined(1);
     server_stop(f.server, 0);
     struct response r = client_read(&one, true);
     assert_non_null(strstr(strbuf_text(&r.body), "event: error\ndata: {\"error\":"));
@@ -365,24 +414,22 @@ static void a_server_that_stops_says_so_to_all(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(an_equal_query_is_a_hit, query_start_cached, query_stop),
+        cmocka_unit_test_setup_teardown(an_equal_query_is_a_hit, query_start_cached, stop),
         cmocka_unit_test_setup_teardown(clients_say_what_they_want_of_the_cache, query_start_cached,
-                                        query_stop),
+                                        stop),
         cmocka_unit_test_setup_teardown(those_who_ask_together_share_one_computation,
-                                        query_start_cached, query_stop),
-        cmocka_unit_test_setup_teardown(it_survives_the_first_client, query_start_cached,
-                                        query_stop),
-        cmocka_unit_test_setup_teardown(the_last_to_leave_ends_it, query_start_cached, query_stop),
-        cmocka_unit_test_setup_teardown(each_has_its_own_deadline, query_start_cached, query_stop),
-        cmocka_unit_test_setup_teardown(a_deadline_frees_the_sequence, query_start_cached,
-                                        query_stop),
-        cmocka_unit_test_setup_teardown(a_failure_is_told_to_all, query_start_cached, query_stop),
+                                        query_start_cached, stop),
+        cmocka_unit_test_setup_teardown(it_survives_the_first_client, query_start_cached, stop),
+        cmocka_unit_test_setup_teardown(the_last_to_leave_ends_it, query_start_cached, stop),
+        cmocka_unit_test_setup_teardown(each_has_its_own_deadline, query_start_cached, stop),
+        cmocka_unit_test_setup_teardown(a_deadline_frees_the_sequence, query_start_cached, stop),
+        cmocka_unit_test_setup_teardown(a_failure_is_told_to_all, query_start_cached, stop),
         cmocka_unit_test_setup_teardown(a_query_that_has_begun_is_not_refused, query_start_cached,
-                                        query_stop),
+                                        stop),
         cmocka_unit_test_setup_teardown(a_content_without_room_is_told_at_once, query_start_cached,
-                                        query_stop),
+                                        stop),
         cmocka_unit_test_setup_teardown(a_server_that_stops_says_so_to_all, query_start_cached,
-                                        query_stop),
+                                        stop),
     };
     return cmocka_run_group_tests(tests, load, unload);
 }
