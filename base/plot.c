@@ -19,6 +19,10 @@ enum {
     MARGIN_BOTTOM = 44,
     TITLE_HEIGHT = 34,
     LEGEND_HEIGHT = 30,
+    TITLE_LETTER = 9, /* about as wide as one is */
+    LEGEND_LETTER = 8,
+    LEGEND_KEY = 24,
+    LEGEND_GAP = 20,
     TICKS = 5
 };
 
@@ -212,6 +216,12 @@ static void draw_panel(struct strbuf *out, const struct plot_panel *p, double x,
     }
 }
 
+/* From one name in the legend to the next. */
+static double legend_step(const struct plot_series *series)
+{
+    return LEGEND_KEY + LEGEND_LETTER * (double)strlen(series->name) + LEGEND_GAP;
+}
+
 static void draw_legend(struct strbuf *out, const struct plot_panel *all, double y)
 {
     double x = MARGIN_LEFT;
@@ -225,8 +235,9 @@ static void draw_legend(struct strbuf *out, const struct plot_panel *all, double
                           "<rect class=\"b c%d\" x=\"%.0f\" y=\"%.0f\" width=\"18\" height=\"8\"/>",
                           one->colour, x, y - 4);
         }
-        strbuf_printf(out, "<text x=\"%.0f\" y=\"%.0f\">%s</text>\n", x + 24, y + 4, one->name);
-        x += 24 + 8 * (double)strlen(one->name) + 20;
+        strbuf_printf(out, "<text x=\"%.0f\" y=\"%.0f\">%s</text>\n", x + LEGEND_KEY, y + 4,
+                      one->name);
+        x += legend_step(one);
     }
 }
 
@@ -248,11 +259,22 @@ void plot_render(const char *title, const struct plot_panel *panels, int count, 
 {
     int columns = count < PANELS_PER_ROW ? count : PANELS_PER_ROW;
     int rows = (count + PANELS_PER_ROW - 1) / PANELS_PER_ROW;
-    int width = columns * PANEL_WIDTH, height = TITLE_HEIGHT + rows * PANEL_HEIGHT + LEGEND_HEIGHT;
+    double width, legend = MARGIN_LEFT;
+    int height = TITLE_HEIGHT + rows * PANEL_HEIGHT + LEGEND_HEIGHT;
     struct plot_panel all = {.series_count = 0}; /* what the legend names */
+    for (int i = 0; i < count; i++) {
+        for (int s = 0; s < panels[i].series_count; s++) {
+            const struct plot_series *one = &panels[i].series[s];
+            plot_series_add(&all, one->name, one->kind, one->colour);
+        }
+    }
+    for (int s = 0; s < all.series_count; s++) legend += legend_step(&all.series[s]);
+    /* One panel is narrower than what stands above and below it. */
+    width = fmax(fmax(columns * PANEL_WIDTH, legend),
+                 MARGIN_LEFT + TITLE_LETTER * (double)strlen(title));
     strbuf_printf(out,
-                  "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"%d\" height=\"%d\" "
-                  "viewBox=\"0 0 %d %d\" role=\"img\">\n<title>",
+                  "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"%.0f\" height=\"%d\" "
+                  "viewBox=\"0 0 %.0f %d\" role=\"img\">\n<title>",
                   width, height, width, height);
     put_escaped(out, title);
     strbuf_printf(out, "</title>\n%s<text class=\"h\" x=\"%d\" y=\"24\">", STYLE, MARGIN_LEFT);
@@ -261,10 +283,6 @@ void plot_render(const char *title, const struct plot_panel *panels, int count, 
     for (int i = 0; i < count; i++) {
         int row = i / PANELS_PER_ROW, column = i % PANELS_PER_ROW;
         draw_panel(out, &panels[i], column * PANEL_WIDTH, TITLE_HEIGHT + row * PANEL_HEIGHT);
-        for (int s = 0; s < panels[i].series_count; s++) {
-            const struct plot_series *one = &panels[i].series[s];
-            plot_series_add(&all, one->name, one->kind, one->colour);
-        }
     }
     draw_legend(out, &all, height - LEGEND_HEIGHT * 0.5);
     strbuf_puts(out, "</svg>\n");

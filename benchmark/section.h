@@ -47,13 +47,14 @@ struct bench_run {
     double foreign_start_s, start_s; /* when the limits began to be measured */
     /* For bench_progress: */
     const char *section;
-    int section_index, section_count;
+    int section_index, section_count, part, parts;
 };
 
 struct bench_section {
     const char *name; /* results are called NAME.something */
     const char *flag, *help;
     bool needs_model;
+    bool needs_folder;   /* data_dir */
     const char *missing; /* why this build cannot; NULL: it can, by run */
     enum sov_error (*run)(struct bench_run *run, struct sov_errbuf *err);
 };
@@ -71,6 +72,8 @@ enum sov_error bench_section_projection(struct bench_run *run, struct sov_errbuf
 
 /* `standard` operations at --iterations 100, as many more or fewer, and `least` in any case. */
 int bench_count(const struct bench_run *run, int standard, int least);
+/* What follows is this one (from 0) of so many parts of the section, as its progress counts them. */
+void bench_part(struct bench_run *run, int part, int parts);
 void bench_progress(const struct bench_run *run, const char *what, double fraction);
 
 /*

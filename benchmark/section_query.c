@@ -139,15 +139,20 @@ enum sov_error bench_section_query(struct bench_run *run, struct sov_errbuf *err
     struct bench_asked asked;
     enum sov_error rc = bench_server_start(&server, run->model, err);
     if (rc != SOV_OK) return rc;
-    rc = bench_ask(run, &server, &BENCH_WORKLOAD_WARM_UP, 0, QUERY_WARM_UP, "query", &asked, err);
+    /* The guide, which does not think in steps, would be asked the same again by the last. */
+    const int parts = run->model->guide ? 3 : 4;
+    bench_part(run, 0, parts);
+    rc = bench_ask(run, &server, &BENCH_WORKLOAD_WARM_UP, 0, QUERY_WARM_UP, NULL, &asked, err);
     if (rc == SOV_OK) bench_asked_free(&asked);
     if (rc == SOV_OK) rc = query_latency(run, &server, err);
+    bench_part(run, 1, parts);
     if (rc == SOV_OK) rc = query_throughput(run, &server, err);
     if (rc == SOV_OK) query_memory(run);
+    bench_part(run, 2, parts);
     if (rc == SOV_OK)
         rc = query_scored(run, &server, &BENCH_WORKLOAD_SCORED, "query.scored", QUERY_SCORED, err);
-    /* The guide, which does not think in steps, would be asked the same again. */
-    if (rc == SOV_OK && !run->model->guide)
+    bench_part(run, 3, parts);
+    if (rc == SOV_OK && parts > 3)
         rc = query_scored(run, &server, &BENCH_WORKLOAD_REASONED, "query.reasoned", QUERY_REASONED,
                           err);
     bench_server_stop(&server);

@@ -29,19 +29,19 @@ const struct bench_section BENCH_SECTIONS[] = {
     {"query", "--query",
      "Queries over HTTP: latency of a Zipf mix at 5 per second, throughput of distinct ones, with "
      "scores, with thinking; peak memory.",
-     true, NULL, bench_section_query},
-    {"inference", "--inference", "Prefill and decode of one sequence in the engine.", true, NULL,
-     bench_section_inference},
+     true, false, NULL, bench_section_query},
+    {"inference", "--inference", "Prefill and decode of one sequence in the engine.", true, false,
+     NULL, bench_section_inference},
     {"batching", "--batching", "Decode steps of 1, 2, 4, ... sequences, and the gain over 1.", true,
-     NULL, bench_section_batching},
+     false, NULL, bench_section_batching},
     {"cache", "--cache", "The answer cache: keys, hits in the process and over HTTP, evictions.",
-     true, NULL, bench_section_cache},
+     true, false, NULL, bench_section_cache},
     {"consensus", "--consensus",
      "Rounds of agreement of 4, 7 and 8 replicas, over TCP with syncs and in memory; throughput; "
      "faults.",
-     false, NULL, bench_section_consensus},
+     false, true, NULL, bench_section_consensus},
     {"projection", "--projection", "Projections of eight scores: single, and batches of a million.",
-     false, NULL, bench_section_projection},
+     false, false, NULL, bench_section_projection},
 };
 const int BENCH_SECTION_COUNT = sizeof BENCH_SECTIONS / sizeof BENCH_SECTIONS[0];
 
@@ -52,11 +52,18 @@ int bench_count(const struct bench_run *run, int standard, int least)
     return count < least ? least : (int)(count < most ? count : most);
 }
 
+void bench_part(struct bench_run *run, int part, int parts)
+{
+    run->part = part;
+    run->parts = parts;
+}
+
 void bench_progress(const struct bench_run *run, const char *what, double fraction)
 {
+    const double of_section = (run->part + fraction) / (run->parts > 0 ? run->parts : 1);
     if (run->progress != NULL)
         run->progress(run->user, what,
-                      (run->section_index + fraction) /
+                      (run->section_index + of_section) /
                           (run->section_count > 0 ? run->section_count : 1));
 }
 
@@ -250,6 +257,7 @@ enum sov_error bench_run_sections(struct bench_run *run, const bool *chosen, str
             continue;
         }
         run->section = section->name;
+        bench_part(run, 0, 1);
         rc = section->run(run, err);
         run->section_index++;
     }

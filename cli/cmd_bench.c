@@ -8,6 +8,7 @@
 #include <sodium.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -141,12 +142,29 @@ static bool bench_to_stdout(const struct bench_command *c)
 static int bench_check_writable(const char *path)
 {
     char temporary[PATH_MAX];
+    struct stat st;
     if (path == NULL) return CLI_OK;
+    if (stat(path, &st) == 0 && S_ISDIR(st.st_mode))
+        return cli_error("%s: cannot be written (it is a folder)", path);
     int fd = file_create_beside(path, BENCH_OUTPUT_MODE, temporary);
     if (fd < 0) return cli_error("%s: cannot be written (%m)", path);
     close(fd);
     unlink(temporary);
     return CLI_OK;
+}
+
+/* Where sections make folders of their own. */
+static int bench_check_folder(const struct bench_command *c)
+{
+    const char *folder = c->data_dir != NULL ? c->data_dir : ".";
+    struct stat st;
+    bool needed = false;
+    for (int s = 0; s < BENCH_SECTION_COUNT; s++)
+        needed = needed || (c->sections[s] && BENCH_SECTIONS[s].needs_folder);
+    if (!needed) return CLI_OK;
+    if (stat(folder, &st) != 0 || access(folder, W_OK | X_OK) != 0)
+        return cli_error("--data-dir %s: cannot be written into (%m)", folder);
+    return S_ISDIR(st.st_mode) ? CLI_OK : cli_error("--data-dir %s: is not a folder", folder);
 }
 
 static int bench_check_files(struct bench_command *c)
@@ -160,6 +178,7 @@ static int bench_check_files(struct bench_command *c)
         return cli_usage_error("bench", "--output and --plot: the same file");
     int status = bench_to_stdout(c) ? CLI_OK : bench_check_writable(c->output);
     if (status == CLI_OK) status = bench_check_writable(c->plot);
+    if (status == CLI_OK) status = bench_check_folder(c);
     if (status == CLI_OK && c->baseline_path != NULL &&
         bench_baseline_load(c->baseline_path, &c->baseline, &err) != SOV_OK)
         status = cli_error("--baseline %s", err.message);

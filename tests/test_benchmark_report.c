@@ -353,6 +353,11 @@ static void test_outliers_leave_room_in_the_plot(void **state)
     for (at = image.data; (at = strstr(at, "y1=\"")) != NULL; at += 4) most = strtod(at + 4, NULL);
     assert_true(y[0] < least && y[2] > most);
     strbuf_free(&image);
+    /* What stands above and below one panel is not cut off at its edge. */
+    plot_series_add(&panel, "a series whose name is as long as a sentence", PLOT_LINE, 1);
+    plot_render("title", &panel, 1, &image);
+    assert_true(strtod(strstr(image.data, "width=\"") + strlen("width=\""), NULL) > 450);
+    strbuf_free(&image);
 }
 
 static void test_no_memory(void **state)

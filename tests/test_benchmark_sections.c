@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The table of sections, how they are run, and what a section does when memory runs out anywhere. */
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -109,6 +110,27 @@ static void test_progress_goes_from_0_to_1(void **state)
     bench_report_free(&report);
 }
 
+/* Parts of a section follow each other, and none begins at its beginning again. */
+static void test_progress_of_parts(void **state)
+{
+    struct bench_report report;
+    struct bench_run run = begin(&report);
+    struct seen seen = {0};
+    (void)state;
+    run.progress = see;
+    run.user = &seen;
+    run.section_count = 2;
+    run.section_index = 1;
+    for (int part = 0; part < 4; part++) {
+        bench_part(&run, part, 4);
+        bench_progress(&run, "x.y", 0);
+        assert_true(fabs(seen.last - (0.5 + part / 8.0)) < 1e-9);
+        bench_progress(&run, "x.y", 1);
+    }
+    assert_true(seen.calls == 8 && fabs(seen.last - 1) < 1e-9);
+    bench_report_free(&report);
+}
+
 static void test_no_memory(void **state)
 {
     struct bench_report report;
@@ -136,6 +158,7 @@ int main(void)
         cmocka_unit_test(test_only_the_chosen_run),
         cmocka_unit_test(test_what_is_missing_is_noted),
         cmocka_unit_test(test_progress_goes_from_0_to_1),
+        cmocka_unit_test(test_progress_of_parts),
         cmocka_unit_test(test_no_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -114,6 +114,8 @@ other_workload() {
 check 'another workload is not compared' other_workload
 
 check 'federations in a folder that is not there' fails 1 "$TMPDIR/none" bench --consensus --data-dir "$TMPDIR/none"
+check 'and that is said before anything runs' fails 1 "--data-dir $TMPDIR/none" bench --all --data-dir "$TMPDIR/none"
+check 'an output that is a folder' fails 1 "$TMPDIR: cannot be written (it is a folder)" bench --output "$TMPDIR"
 check 'a baseline that is not there' fails 1 "$TMPDIR/none.json" bench --cache --baseline "$TMPDIR/none.json"
 echo '{"cut":' >"$TMPDIR/broken.json"
 check 'a broken baseline' fails 1 "$TMPDIR/broken.json" bench --cache --baseline "$TMPDIR/broken.json"
