@@ -11,6 +11,8 @@ enum { TEXT_NUMBER_MAX = 32 };
 /* A change of the CPU's speed by less is not mentioned. */
 static const double BENCH_REFERENCE_SHARE = 0.03;
 
+static const double TEXT_LIMIT_LEAST = 0.02; /* in the unit of the samples */
+
 /* Four digits or so, whatever the size. */
 static const char *text_number(double value, char out[TEXT_NUMBER_MAX])
 {
@@ -92,10 +94,14 @@ static void text_result(const struct bench_result *r, struct strbuf *out)
         strbuf_printf(out, "%s%s %s", i == 0 ? "    " : ", ", r->extras[i].name,
                       text_number(r->extras[i].value, number));
     if (r->extra_count > 0) strbuf_puts(out, "\n");
-    if (r->limit_ns > 0)
+    if (r->limit_ns > 0) {
+        /* A share of what is a sample may be so much shorter that nothing would be seen of it. */
+        bool seen = r->limit_ns >= TEXT_LIMIT_LEAST * bench_unit_ns(r->unit);
+        enum bench_unit unit = seen ? r->unit : bench_unit_fit(r->limit_ns);
         strbuf_printf(out, "    %.0f%% of the limit, %s %s: %s\n", 100 * bench_result_fraction(r),
-                      text_number(r->limit_ns / bench_unit_ns(r->unit), number),
-                      bench_unit_name(r->unit), r->limit_what);
+                      text_number(r->limit_ns / bench_unit_ns(unit), number), bench_unit_name(unit),
+                      r->limit_what);
+    }
     text_change(r, out);
 }
 
