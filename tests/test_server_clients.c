@@ -220,7 +220,7 @@ static void test_stop_with_grace(void **state)
     client_request(&c, "POST", "/v1/completions", "",
                    "{\"prompt\":\"a\",\"max_tokens\":3000,\"ignore_eos\":true,\"stream\":true}");
     assert_true(client_more(&c));
-    int grace_ms = FIXTURE_WAIT_MS;
+    int grace_ms = 20 * FIXTURE_WAIT_MS; /* also with sanitizers beside other work */
     pthread_t thread;
     pthread_create(&thread, NULL, stop_server, &grace_ms);
     /* On a connection that was open before, until the stop has begun. */
