@@ -6,7 +6,6 @@
 #include <signal.h>
 #include <sodium.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
@@ -197,18 +196,6 @@ struct found {
     uint32_t length;
 };
 
-/* Whether the place is one of the request numbers in "[0,3]". */
-static bool is_ignored(const char *ignored, uint32_t request)
-{
-    for (const char *at = ignored; *at != '\0'; at++) {
-        char *end;
-        if (*at < '0' || *at > '9') continue;
-        if (strtoul(at, &end, 10) == request) return true;
-        at = end - 1;
-    }
-    return false;
-}
-
 /* False: the pattern at this place of the batch is none that counts. */
 static bool pick(struct found *f, size_t place, const char *ignored)
 {
@@ -217,7 +204,7 @@ static bool pick(struct found *f, size_t place, const char *ignored)
         const struct message_request *r = &batch->requests[i];
         uint32_t cursor = 0;
         if (place < r->pattern_first || place >= r->pattern_first + r->pattern_count) continue;
-        if (r->kind != MESSAGE_REQUEST_PATTERNS || is_ignored(ignored, i)) return false;
+        if (r->kind != MESSAGE_REQUEST_PATTERNS || !fed_log_counts(ignored, i)) return false;
         f->request = i;
         f->index = (uint32_t)place - r->pattern_first;
         for (uint32_t k = 0; k <= f->index; k++)

@@ -387,12 +387,12 @@ static enum sov_error encode(const struct message *entry, struct strbuf *out,
 {
     size_t length = message_encoded_bytes(entry);
     strbuf_clear(out);
-    while (out->length < length && strbuf_putc(out, '\0')) continue;
-    if (out->length < length) {
+    uint8_t *bytes = (uint8_t *)strbuf_extend(out, length);
+    if (bytes == NULL) {
         out->failed = false;
         return sov_fail(err, SOV_ERR_NOMEM, "no memory for a log entry");
     }
-    size_t written = message_encode(entry, (uint8_t *)out->data, length);
+    size_t written = message_encode(entry, bytes, length);
     return written == length ? SOV_OK : sov_fail(err, SOV_ERR_INTERNAL, "encoding a log entry");
 }
 

@@ -101,26 +101,13 @@ static bool has_content(const struct message *m)
     return m->kind == MESSAGE_PRE_PREPARE || m->kind == MESSAGE_LOG_ENTRY;
 }
 
-/* Room for `length` bytes at the end of the buffer; NULL without memory. */
-static uint8_t *extend(struct strbuf *buf, size_t length)
-{
-    static const char ZEROES[256];
-    size_t at = buf->length;
-    for (size_t left = length; left > 0;) {
-        size_t n = left < sizeof ZEROES ? left : sizeof ZEROES;
-        if (!strbuf_append(buf, ZEROES, n)) return NULL;
-        left -= n;
-    }
-    return (uint8_t *)buf->data + at;
-}
-
 static bool add_bytes(struct fed_putter *p, const struct message *m, struct put *put)
 {
     put->bytes_at = p->bytes.length;
     put->length = 0;
     if (m->kind == MESSAGE_LOG_ENTRY) return true;
     put->length = m->kind == MESSAGE_PRE_PREPARE ? PROPOSAL_BYTES : message_encoded_bytes(m);
-    uint8_t *out = extend(&p->bytes, put->length);
+    uint8_t *out = (uint8_t *)strbuf_extend(&p->bytes, put->length);
     if (out == NULL) return false;
     if (m->kind == MESSAGE_PRE_PREPARE) {
         out[0] = m->sender;
@@ -278,7 +265,7 @@ struct restore {
 static enum sov_error encode(const struct message *m, struct strbuf *out, struct sov_errbuf *err)
 {
     size_t length = message_encoded_bytes(m);
-    uint8_t *bytes = extend(out, length);
+    uint8_t *bytes = (uint8_t *)strbuf_extend(out, length);
     if (bytes == NULL) {
         out->failed = false;
         return sov_fail(err, SOV_ERR_NOMEM, "no memory for a stored %s",

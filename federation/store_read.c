@@ -3,6 +3,7 @@
 
 #include <limits.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/mem.h"
@@ -113,6 +114,19 @@ enum sov_error fed_log_read(struct fed_log *log, uint64_t sequence, struct fed_l
     out->content = content.bytes;
     out->content_length = content.length;
     return SOV_OK;
+}
+
+bool fed_log_counts(const char *ignored, uint32_t request)
+{
+    for (const char *at = ignored; *at != '\0';) {
+        char *end;
+        at += *at == '[' || *at == ',';
+        unsigned long number = strtoul(at, &end, 10);
+        if (end == at) break;
+        if (number == request) return false;
+        at = end;
+    }
+    return true;
 }
 
 /* Whether there is an index to search in. It may have been made, or made anew, since it was looked for. */

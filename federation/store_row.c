@@ -98,18 +98,6 @@ int64_t fed_row_chunk_sum(int64_t run, const void *entries, size_t length)
     return (int64_t)add_sum(begin_sum(TABLE_CHUNK, &s), entries, length);
 }
 
-/* printf is most of the time of an outline otherwise. */
-static void put_number(struct strbuf *out, uint64_t number)
-{
-    char digits[20];
-    size_t at = sizeof digits;
-    do {
-        digits[--at] = (char)('0' + number % 10);
-        number /= 10;
-    } while (number > 0);
-    strbuf_append(out, digits + at, sizeof digits - at);
-}
-
 bool fed_row_outline(const struct fed_store_content *content, struct strbuf *out)
 {
     size_t pattern = 0;
@@ -126,11 +114,11 @@ bool fed_row_outline(const struct fed_store_content *content, struct strbuf *out
         size_t end = pattern + r->pattern_count;
         for (size_t first = pattern; pattern < end && r->json; pattern++) {
             strbuf_puts(out, pattern > first ? ",[" : "[");
-            put_number(out, pattern);
+            strbuf_put_uint(out, pattern);
             strbuf_putc(out, ',');
-            put_number(out, content->patterns[pattern].offset);
+            strbuf_put_uint(out, content->patterns[pattern].offset);
             strbuf_putc(out, ',');
-            put_number(out, content->patterns[pattern].length);
+            strbuf_put_uint(out, content->patterns[pattern].length);
             strbuf_putc(out, ']');
         }
         pattern = end;
@@ -147,7 +135,7 @@ bool fed_row_ignored(const uint8_t *executed, size_t count, struct strbuf *out)
     for (size_t i = 0; executed != NULL && i < count; i++) {
         if (executed[i] != 0) continue;
         strbuf_puts(out, between);
-        put_number(out, i);
+        strbuf_put_uint(out, i);
         between = ",";
     }
     strbuf_putc(out, ']');

@@ -56,20 +56,6 @@ static bool read_batch(struct federation_log *log, uint64_t sequence, struct mes
                                            (unsigned long long)sequence, why.message);
 }
 
-/* Whether the request at this place of the batch counts; ignored is a list such as "[0,3]". */
-static bool counts(const char *ignored, uint32_t place)
-{
-    for (const char *at = ignored; at != NULL && *at != '\0';) {
-        char *end;
-        at += *at == '[' || *at == ',';
-        unsigned long number = strtoul(at, &end, 10);
-        if (end == at) break;
-        if (number == place) return false;
-        at = end;
-    }
-    return true;
-}
-
 static void put_pattern(const struct message *m, uint32_t request, uint32_t index,
                         const uint8_t *text, uint32_t length, struct strbuf *out)
 {
@@ -92,7 +78,7 @@ static int put_batch(const struct message *m, const char *ignored, const unsigne
         const struct message_request *request = &m->batch.requests[r];
         uint32_t cursor = 0, length, index = request->pattern_first;
         const uint8_t *text;
-        if (request->kind != MESSAGE_REQUEST_PATTERNS || !counts(ignored, r)) continue;
+        if (request->kind != MESSAGE_REQUEST_PATTERNS || !fed_log_counts(ignored, r)) continue;
         for (; message_pattern_next(&m->batch, request, &cursor, &text, &length); index++) {
             if (id != NULL && memcmp(id, m->batch.patterns[index].bytes, MESSAGE_DIGEST_BYTES) != 0)
                 continue;
