@@ -151,6 +151,21 @@ else
     server_engines="sovereign llama"
 fi
 
+# server_ready NAME COMMAND...: waits until the command works, while the server lives. Bounded: a model of the sizes here is
+# there within seconds.
+server_ready() {
+    local name=$1
+    shift
+    for _ in $(seq 600); do
+        if "$@" >/dev/null 2>&1; then return; fi
+        kill -0 "$server" 2>/dev/null || break
+        sleep 0.1
+    done
+    tail -n 20 "$out/server-$name.log" >&2
+    say "the $name server did not start"
+    exit 2
+}
+
 # server_start ENGINE MODEL SLOTS CONTEXT: context is in tokens per slot. Sets server and port; waits until it is ready.
 # llama-server keeps continuous batching and prompt reuse between requests of a slot, which it has by default, and
 # flash attention where it finds it useful; its copies of idle slots in memory are off (-cram 0), since they cost memory
@@ -165,15 +180,7 @@ server_start() {
             --no-webui >"$out/server-$1.log" 2>&1 &
     fi
     server=$!
-    # Bounded: a model of this size is there within seconds.
-    for _ in $(seq 600); do
-        if curl -fs "http://127.0.0.1:$port/health" >/dev/null 2>&1; then return; fi
-        kill -0 "$server" 2>/dev/null || break
-        sleep 0.1
-    done
-    tail -n 20 "$out/server-$1.log" >&2
-    say "the $1 server did not start"
-    exit 2
+    server_ready "$1" curl -fs "http://127.0.0.1:$port/health"
 }
 
 server_stop() {

@@ -14,18 +14,6 @@ http_memcached=$(command -v memcached || true)
 [ -n "$http_nginx" ] || say "no nginx here: the rate of hits stands alone"
 [ -n "$http_memcached" ] || say "no memcached here: the latency of hits stands alone"
 
-# http_ready COMMAND...: waits until the command works, while the server lives.
-http_ready() {
-    for _ in $(seq 600); do
-        if "$@" >/dev/null 2>&1; then return; fi
-        kill -0 "$server" 2>/dev/null || break
-        sleep 0.05
-    done
-    tail -n 20 "$out/server-http.log" >&2
-    say "a server did not start"
-    exit 2
-}
-
 # http_start ENGINE: on CPU 0. Sets server and port; body_bytes is what ours answers.
 http_start() {
     port=$((20000 + (RANDOM * 7 + $$) % 12000))
@@ -34,7 +22,7 @@ http_start() {
         taskset -c 0 "$BUILD/sovereign" serve --model models/guide.gguf --port "$port" --threads 1 --parallel 1 --ctx 512 \
             >"$out/server-http.log" 2>&1 &
         server=$!
-        http_ready curl -fs "http://127.0.0.1:$port/health"
+        server_ready http curl -fs "http://127.0.0.1:$port/health"
         curl -fs -o "$out/http-answer" -H 'Content-Type: application/json' -d "$http_request" \
             "http://127.0.0.1:$port$http_path"
         body_bytes=$(wc -c <"$out/http-answer")
@@ -50,12 +38,12 @@ http_start() {
         } >"$out/nginx.conf"
         taskset -c 0 "$http_nginx" -e stderr -c "$PWD/$out/nginx.conf" >"$out/server-http.log" 2>&1 &
         server=$!
-        http_ready curl -fs "http://127.0.0.1:$port/"
+        server_ready http curl -fs "http://127.0.0.1:$port/"
         ;;
     memcached)
         taskset -c 0 "$http_memcached" -u "$(id -un)" -l 127.0.0.1 -p "$port" -t 1 -U 0 >"$out/server-http.log" 2>&1 &
         server=$!
-        http_ready bash -c "echo >/dev/tcp/127.0.0.1/$port"
+        server_ready http bash -c "echo >/dev/tcp/127.0.0.1/$port"
         ;;
     esac
 }
