@@ -252,6 +252,11 @@ static void on_open(struct conn *conn)
     conn->peer = peer;
     peer->link = conn;
     if (older != NULL) discard(older);
+    /* What was said to an earlier life is not for this one (pbft.h, "Trust"). */
+    const unsigned char *instance = channel_peer_instance(conn->channel);
+    if (peer->stats.connects > 0 && memcmp(peer->instance, instance, sizeof peer->instance) != 0)
+        link_queue_clear(&peer->queue);
+    memcpy(peer->instance, instance, sizeof peer->instance);
     if (peer->dialing != NULL) {
         discard(peer->dialing);
         peer->dialing = NULL;

@@ -51,6 +51,7 @@ struct peer {
     bool resolving;
     struct resolved resolved;
     struct link_queue queue;
+    unsigned char instance[CHANNEL_INSTANCE_BYTES]; /* the last one met */
     struct link_stats stats;
 };
 

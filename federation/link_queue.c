@@ -43,9 +43,15 @@ static struct link_message *take(struct link_queue *queue)
     return message;
 }
 
+void link_queue_clear(struct link_queue *queue)
+{
+    queue->stale += queue->count;
+    while (queue->count > 0) link_message_release(take(queue));
+}
+
 void link_queue_free(struct link_queue *queue)
 {
-    while (queue->count > 0) link_message_release(take(queue));
+    link_queue_clear(queue);
     sov_free(queue->ring);
     *queue = (struct link_queue){0};
 }

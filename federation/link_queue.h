@@ -40,6 +40,8 @@ struct link_queue {
 /* false: no memory. */
 bool link_queue_init(struct link_queue *queue, size_t count_max, size_t bytes_max);
 void link_queue_free(struct link_queue *queue);
+/* All that waits is dropped, and counted as old. */
+void link_queue_clear(struct link_queue *queue);
 /* Takes a reference. A message longer than bytes_max is dropped (counted as overflow). */
 void link_queue_push(struct link_queue *queue, struct link_message *message, int64_t now_ns);
 /* The oldest that was queued since oldest_ns, now the caller's; NULL: none. Older ones are dropped. */

@@ -71,8 +71,7 @@ void node_publish(struct fed_node *node, bool at_once)
     fill_peers(node, s);
     fill_store(node, s);
     /* The votes that were lost no longer matter: the store may forget that. */
-    if (node->amnesia && s->core.state != PBFT_RECOVERING &&
-        fed_store_recovered(node->store, NULL) == SOV_OK)
+    if (node->amnesia && !s->core.forgotten && fed_store_recovered(node->store, NULL) == SOV_OK)
         node->amnesia = false;
     pthread_mutex_lock(&node->lock);
     node->status = *s;

@@ -412,6 +412,7 @@ void pbft_status(const struct pbft *core, struct pbft_status *out)
                  : core->recovering                  ? PBFT_RECOVERING
                  : core->changing                    ? PBFT_VIEW_CHANGING
                                                      : PBFT_NORMAL,
+        .forgotten = core->recovering,
         .view = core->view,
         .primary = pbft_primary(core, core->view),
         .member_count = core->n,

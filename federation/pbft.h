@@ -16,7 +16,8 @@
  *
  * Trust. Messages come with all signatures verified (message_signed_next), with the keys of the epoch given in the
  * event, and, for REQUEST and PRE_PREPARE, with message_check_canonical passed. `from` is the seat of the
- * authenticated link they came on, for REQUEST, VIEW_CHANGE and such not necessarily who signed. Nothing else about
+ * authenticated link they came on, for REQUEST, VIEW_CHANGE and such not necessarily who signed. What was sent to an
+ * earlier life of this replica is not given to this one: who lost its records asks how far the others are. Nothing else about
  * a message is believed. Asserts are about the core's own state only, and stay on.
  *
  * Records. Every record is a message (message.h: encode it to store it, decode it to restore it):
@@ -229,6 +230,7 @@ enum pbft_state {
 
 struct pbft_status {
     enum pbft_state state;
+    bool forgotten; /* RECOVERING, or would be if it were not OUTSIDE or DIVERGED */
     uint64_t view;
     uint8_t primary;
     uint32_t member_count, faulty_max, quorum;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Content of batches in the arena. */
+/* Content of batches, and certificates, in the arena. */
 #include "federation/pbft_private.h"
 
 const struct message_batch *pbft_body_batch(const struct pbft_body *body, struct message_batch *out)
@@ -29,4 +29,15 @@ void pbft_body_copy(struct pbft_body *body, const struct message_batch *batch,
     memcpy(body->patterns, batch->patterns, batch->pattern_count * sizeof *batch->patterns);
     memset(body->verdicts, PBFT_UNJUDGED, batch->request_count);
     memset(body->executed, 0, batch->request_count);
+}
+
+void pbft_certificate_copy(struct pbft_certificate *to, uint64_t view,
+                           const struct message_digest *digest,
+                           const struct message_certificate *votes)
+{
+    to->present = true;
+    to->view = view;
+    to->digest = *digest;
+    to->count = votes->count;
+    memcpy(to->votes, votes->votes, votes->count * sizeof *votes->votes);
 }

@@ -69,6 +69,8 @@ static void execute(struct pbft *core, struct pbft_body *body,
     effect->executed = body->executed;
     effect->head = core->head;
     core->delivery_tokens[sequence % PBFT_DELIVERY_RING] = token;
+    core->executed_view = certificate->view;
+    if (body->request_count > 0) pbft_nulls_earned(core);
     /*
      * Batches of this view: patience comes back to the usual (OSDI 1999, section 4.5.2), by and by: where messages
      * take longer than the time-out, one batch proves only that this much patience was needed.
@@ -106,12 +108,8 @@ static void note_in_slot(struct pbft *core, const struct pbft_body *body,
     struct message_batch batch;
     struct pbft_slot *slot = pbft_slot_get(core, core->executed);
     if (slot == NULL || slot->committed.present) return;
-    slot->committed.present = true;
-    slot->committed.view = certificate->view;
-    slot->committed.digest = certificate->digest;
-    slot->committed.count = certificate->count;
-    memcpy(slot->committed.votes, certificate->votes,
-           certificate->count * sizeof *certificate->votes);
+    const struct message_certificate votes = {certificate->votes, certificate->count};
+    pbft_certificate_copy(&slot->committed, certificate->view, &certificate->digest, &votes);
     /* Effects of this step may point into the buffers; the log has the content anyway. */
     if (slot->used != core->steps)
         pbft_slot_place(core, slot, pbft_body_batch(body, &batch), &body->digest);

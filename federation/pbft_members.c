@@ -97,7 +97,7 @@ static void begin_views(struct pbft *core)
 {
     core->view = message_view(core->epoch, 0);
     core->changing = false;
-    core->failed_views = core->progress = 0;
+    core->failed_views = core->progress = core->view_nulls = 0;
     core->view_change_token = PBFT_NONE;
     core->view_change_sent = false;
     core->new_view.present = false;
@@ -121,7 +121,6 @@ bool pbft_epoch_advance(struct pbft *core)
     for (; made < core->change_count && core->changes[made].effective == core->epoch_end; made++) {
         const struct message_change *change = &core->changes[made];
         struct message_member *member = &core->members[change->seat];
-        if (change->kind == MESSAGE_CHANGE_ADD) member->number_last = member->numbers_below = 0;
         apply(member, change);
         if (core->started) pbft_pool_drop_member(core, change->seat);
     }
@@ -137,7 +136,11 @@ bool pbft_epoch_advance(struct pbft *core)
     pbft_config_effect(core);
     struct pbft_effect *effect = pbft_effect_new(core, PBFT_EFFECT_VIEW);
     effect->view = core->view;
-    pbft_pool_reserve_numbers(core); /* who is a member only now needs some */
+    pbft_recovery_epoch(core);
+    /* Who is a member only now needs some. Those of whoever had its seat before stay used, or requests of that time could be repeated. */
+    if (core->number_next <= core->members[core->self].number_last)
+        core->number_next = core->members[core->self].number_last + 1;
+    pbft_pool_reserve_numbers(core);
     return true;
 }
 

@@ -39,7 +39,9 @@
     X(votes_after_amnesia, "a replica that lost its records votes at once")                     \
     X(votes_in_left_view, "a replica that wants a view goes on voting in the one before")       \
     X(entries_not_proven, "fetched log entries need no certificate")                            \
-    X(epoch_without_end, "proposals go on past the end of a configuration")
+    X(epoch_without_end, "proposals go on past the end of a configuration")                     \
+    X(votes_in_forgotten_view, "who lost its records votes in a view that it may have left")    \
+    X(nulls_for_ever, "null batches have no end while somebody says that it recovers")
 
 enum pbft_mutation {
     PBFT_MUTATION_none,

@@ -105,6 +105,11 @@ void pbft_new_view_install(struct pbft *core)
         struct pbft_slot *slot = pbft_slot_get(core, s);
         if (slot == NULL) return;
         if (slot->committed.present && !message_digest_equal(&slot->committed.digest, digest)) {
+            /* Committed in this view or a later one, by another NEW_VIEW: only its maker is at fault. */
+            if (slot->committed.view >= core->view) {
+                core->installed = s;
+                continue;
+            }
             pbft_diverge(core);
             return;
         }
@@ -127,7 +132,7 @@ static void enter(struct pbft *core)
     pbft_select(core->current, sources, &core->selection);
     core->view = core->new_view.view;
     core->changing = false;
-    core->progress = 0;
+    core->progress = core->view_nulls = 0;
     core->view_change_token = PBFT_NONE;
     core->installed = core->selection.low;
     uint64_t last = core->selection.high > core->low ? core->selection.high : core->low;
@@ -174,6 +179,8 @@ static void make(struct pbft *core)
         if (core->low < attempt->low) return; /* behind: the log comes first */
         const uint64_t lacks = missing(core, attempt, attempt->low);
         if (lacks == 0) break;
+        /* Effects of this step point into its slot: then in the next one. Else someone names it, and less are left. */
+        if (pbft_slot_get(core, lacks) == NULL) return;
         sources &= ~who_names(core, sources, lacks, selected(core, attempt, lacks));
     }
     struct pbft_new_view *made = &core->new_view;

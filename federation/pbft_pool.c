@@ -142,10 +142,11 @@ static void judged_valid(struct pbft *core, struct pbft_entry *entry)
     entry->verdict = PBFT_VALID;
     queue->unjudged &= ~((uint64_t)1 << index_of(entry->request.number));
     core->waiting_requests++;
-    if (entry->request.seat != core->self || core->changing || pbft_is_primary(core)) return;
+    if (entry->request.seat != core->self || (!core->changing && pbft_is_primary(core))) return;
     struct message *message = pbft_message_new(core, MESSAGE_REQUEST);
     pbft_pool_request(queue, entry, message);
-    pbft_send(core, pbft_primary(core, core->view), message);
+    /* Who wants a view does not know whose turn it is with the others: they may go on without it. */
+    pbft_send(core, core->changing ? PBFT_ALL : pbft_primary(core, core->view), message);
 }
 
 static void begin_judging(struct pbft *core, struct pbft_entry *entry)

@@ -38,7 +38,10 @@ enum {
     PBFT_RELAY_ALL_PART = 4,   /* a request goes to all after this part of the view time-out */
     PBFT_SERVE_PER_TICK = 256, /* log entries sent to one peer between two ticks */
     PBFT_DISTRUST_SHIFT_MAX = 4,
-    PBFT_FETCH_TICKS = 2, /* a peer's time to answer before another is asked */
+    PBFT_FETCH_TICKS = 2,     /* a peer's time to answer before another is asked */
+    PBFT_FORGOTTEN_VIEWS = 2, /* that who lost its records may have wanted above what it sees */
+    PBFT_RECOVERY_TICKS =
+        2 * PBFT_IDLE_TICKS, /* until all have told who recovers how far they are */
 };
 #define PBFT_NONE UINT64_MAX /* a token that no durability reaches */
 enum {
@@ -179,6 +182,7 @@ struct pbft_peer {
     uint32_t failures;
     bool claimed; /* since the start; what it claimed first is recovery_claim */
     uint64_t recovery_claim;
+    uint32_t nulls; /* null batches proposed for its sake, less batches with requests since */
 };
 
 /* A sequence being fetched. */
@@ -242,6 +246,7 @@ struct pbft {
 
     /* pbft_execute.c */
     uint64_t executed, durable_executed;
+    uint64_t executed_view; /* in whose certificate the last one is */
     struct message_digest head;
     uint64_t delivery_tokens[PBFT_DELIVERY_RING];    /* by sequence */
     struct pbft_answer answers[PBFT_NUMBERS_WINDOW]; /* to own requests, by number modulo */
@@ -251,6 +256,7 @@ struct pbft {
     struct pbft_body null_body;
     uint64_t next_sequence; /* the primary's next proposal */
     uint32_t propose_turn;
+    uint32_t view_nulls; /* null batches accepted in this view, less batches with requests */
 
     /* pbft_pool.c */
     struct pbft_queue *queues; /* [MESSAGE_SEATS_MAX] */
@@ -342,6 +348,10 @@ const struct message_batch *pbft_body_batch(const struct pbft_body *body,
 void pbft_body_copy(struct pbft_body *body, const struct message_batch *batch,
                     const struct message_digest *digest);
 
+void pbft_certificate_copy(struct pbft_certificate *to, uint64_t view,
+                           const struct message_digest *digest,
+                           const struct message_certificate *votes);
+
 /* pbft_pool.c */
 void pbft_pool_message(struct pbft *core, uint8_t from, uint32_t epoch,
                        const struct message *message);
@@ -368,8 +378,10 @@ enum pbft_verdict pbft_judge(struct pbft *core, const struct message *message, u
 
 /* pbft_propose.c */
 void pbft_propose(struct pbft *core);
-/* Whether a peer says that it waits for the log to grow: the only reason for a primary to propose a null batch. */
-bool pbft_someone_recovers(const struct pbft *core);
+/* A batch with requests is executed: so many more null batches may be. */
+void pbft_nulls_earned(struct pbft *core);
+/* Whether this primary may propose one more null batch, which then counts: what correct ones never need is not accepted. */
+bool pbft_null_acceptable(struct pbft *core);
 
 /* pbft_agree.c */
 struct pbft_slot *pbft_slot_get(struct pbft *core,
@@ -453,6 +465,8 @@ void pbft_status_send(struct pbft *core);
 
 /* pbft_transfer.c */
 void pbft_claim(struct pbft *core, uint8_t from, const struct message *status);
+/* An epoch has begun: what others told of the one before does not count, or was enough. */
+void pbft_recovery_epoch(struct pbft *core);
 void pbft_on_fetch_log(struct pbft *core, uint8_t from, const struct message *message);
 void pbft_on_log_entry(struct pbft *core, uint8_t from, const struct message *message);
 void pbft_transfer_tick(struct pbft *core);

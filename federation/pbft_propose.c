@@ -73,11 +73,51 @@ static void fill(struct pbft *core, struct pbft_body *body)
     }
 }
 
-bool pbft_someone_recovers(const struct pbft *core)
+/* What a recovery takes: a window, the rest of a checkpoint interval, and the time until all have told how far they are. */
+static uint32_t nulls_max(const struct pbft *core)
 {
-    for (uint32_t i = 0; i < core->n; i++)
-        if (core->order[i] != core->self && core->peers[core->order[i]].recovering) return true;
-    return false;
+    return 2 * core->config.limits.window + PBFT_RECOVERY_TICKS;
+}
+
+void pbft_nulls_earned(struct pbft *core)
+{
+    for (int seat = 0; seat < MESSAGE_SEATS_MAX; seat++)
+        if (core->peers[seat].nulls > 0) core->peers[seat].nulls--;
+    if (core->view_nulls > 0) core->view_nulls--;
+}
+
+bool pbft_null_acceptable(struct pbft *core)
+{
+    if (core->view_nulls >= core->n * nulls_max(core)) return false;
+    core->view_nulls++;
+    return true;
+}
+
+/* Others may have executed a window less than this replica, and count what was earned later. */
+static bool null_will_be_accepted(const struct pbft *core)
+{
+    return core->view_nulls + core->config.limits.window < core->n * nulls_max(core) ||
+           PBFT_MUTATION(nulls_for_ever);
+}
+
+/* Says that it recovers, follows, and has not had its share: who only says so may not make the log grow for ever. */
+static bool deserves_null(const struct pbft *core, const struct pbft_peer *peer)
+{
+    return peer->recovering && peer->executed >= core->low &&
+           (peer->nulls < nulls_max(core) || PBFT_MUTATION(nulls_for_ever));
+}
+
+/* Whether some peer does; take: what is proposed counts for all who do. */
+static bool someone_deserves_null(struct pbft *core, bool take)
+{
+    bool found = false;
+    for (uint32_t i = 0; i < core->n; i++) {
+        struct pbft_peer *peer = &core->peers[core->order[i]];
+        if (core->order[i] == core->self || !deserves_null(core, peer)) continue;
+        found = true;
+        peer->nulls += take;
+    }
+    return found;
 }
 
 /*
@@ -87,10 +127,13 @@ bool pbft_someone_recovers(const struct pbft *core)
 static void propose_null(struct pbft *core)
 {
     if (!core->null_due || core->waiting_requests > 0 ||
-        core->next_sequence != core->executed + 1 || !pbft_someone_recovers(core))
+        core->next_sequence != core->executed + 1 || !null_will_be_accepted(core) ||
+        !someone_deserves_null(core, false))
         return;
     struct pbft_slot *slot = pbft_slot_get(core, core->next_sequence);
     if (slot == NULL) return;
+    (void)someone_deserves_null(core, true);
+    core->view_nulls++;
     core->null_due = false;
     core->next_sequence++;
     pbft_accept_proposal(core, slot, core->view, &core->null_body.digest, false);

@@ -81,7 +81,9 @@ static void help_with_slots(struct pbft *core, uint8_t to, const struct message 
         if (s <= core->low || slot->sequence != s || !pbft_slot_current(core, slot)) continue;
         helped++;
         const bool lacks_proposal = !bit_get(m->status.proposed, i);
-        if (slot->voted && lacks_proposal && pbft_is_primary(core) && !slot->certified)
+        const bool proposed = pbft_is_primary(core) && !slot->certified;
+        if (slot->voted && lacks_proposal && proposed &&
+            pbft_slot_body(core, slot, &slot->proposal) != NULL)
             send_vote(core, to, MESSAGE_PRE_PREPARE, slot);
         else if (slot->voted && !bit_get(m->status.prepared, i))
             send_vote(core, to, MESSAGE_PREPARE, slot);

@@ -27,12 +27,8 @@ static enum sov_error restore_entry(struct pbft *core, const struct message *rec
     core->steps++; /* no effects point anywhere */
     struct pbft_slot *slot = pbft_slot_get(core, record->sequence);
     if (slot != NULL) {
-        slot->committed.present = true;
-        slot->committed.view = record->view;
-        slot->committed.digest = record->digest;
-        slot->committed.count = record->certificate.count;
-        memcpy(slot->committed.votes, record->certificate.votes,
-               record->certificate.count * sizeof *record->certificate.votes);
+        pbft_certificate_copy(&slot->committed, record->view, &record->digest,
+                              &record->certificate);
         pbft_slot_place(core, slot, &record->batch, &record->digest);
     }
     if (core->executed % core->config.checkpoint_interval == 0) {
@@ -105,12 +101,7 @@ static void restore_prepared(struct pbft *core, const struct message *record)
     if (message_epoch(record->view) != core->epoch) return;
     struct pbft_slot *slot = pbft_slot_get(core, record->sequence);
     if (slot == NULL || (slot->prepared.present && slot->prepared.view >= record->view)) return;
-    slot->prepared.present = true;
-    slot->prepared.view = record->view;
-    slot->prepared.digest = record->digest;
-    slot->prepared.count = record->certificate.count;
-    memcpy(slot->prepared.votes, record->certificate.votes,
-           record->certificate.count * sizeof *record->certificate.votes);
+    pbft_certificate_copy(&slot->prepared, record->view, &record->digest, &record->certificate);
     slot->prepared_token = PBFT_RESTORED;
     slot->commit_sent = false;
 }

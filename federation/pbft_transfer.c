@@ -9,7 +9,15 @@
  * it may have said before (TOCS 2002, section 4.3.2, the estimation of the recovery point): its old votes were for
  * sequences in a window above a checkpoint that a quorum had executed. When it has caught up with all that n - f - 1
  * others had executed at some time after its start, that checkpoint is below what it has executed, and a window further
- * on is above every old vote.
+ * on is above every old vote. With each epoch this begins anew: other members, and a start that no quorum has proven stable.
+ *
+ * Then the views. It may have left some for good, and a VIEW_CHANGE of that time be kept by who becomes faulty later, to
+ * make a new view of it that knows nothing of what this replica votes for now. A correct replica never wants a view more
+ * than two above one that a quorum has wanted: it goes from a view that it is in, or that a quorum wants, to the next; it
+ * joins where another correct one is; or it comes out of this here. Whoever is in that quorum and correct votes in
+ * earlier views no more, and no batch gets a certificate without one of them. So the certificate of a batch beyond all old
+ * votes, all of whose votes are newer, has a view at most two below all that this replica has wanted: it wants
+ * the one two above, and votes in none before. It has voted in none that high, for a quorum would have wanted that one.
  */
 #include "federation/pbft_private.h"
 
@@ -41,13 +49,40 @@ static uint64_t further(const struct pbft *core)
 {
     uint64_t most = core->executed;
     for (uint32_t seat = 0; seat < MESSAGE_SEATS_MAX; seat++)
-        if (believed(core, seat, most + 1)) most = core->peers[seat].executed;
+        if (core->peers[seat].executed > most && believed(core, seat, most))
+            most = core->peers[seat].executed;
     return most;
+}
+
+/* Whatever it may have said before is behind it. */
+static void recovered(struct pbft *core)
+{
+    core->recovering = false;
+    core->ticks_idle = PBFT_IDLE_TICKS; /* let the others know soon */
+    /* Own numbers of before: at most a window, and what was reserved, above those that were executed. */
+    const uint64_t lost_numbers = (uint64_t)1 << 20;
+    const uint64_t next = core->members[core->self].number_last + lost_numbers;
+    if (core->number_next < next) core->number_next = next;
+}
+
+void pbft_recovery_epoch(struct pbft *core)
+{
+    if (!core->recovering) return;
+    /* Who voted in this epoch had executed all up to its start, and others were a window below that or further. */
+    if (core->recovery_point != 0 && core->executed > core->recovery_point) recovered(core);
+    core->recovery_point = 0;
+    for (int seat = 0; seat < MESSAGE_SEATS_MAX; seat++) core->peers[seat].claimed = false;
+}
+
+/* From how many others at least one is correct and took part in all that became stable. */
+static uint32_t claims_needed(const struct pbft *core)
+{
+    return core->n - core->f - pbft_is_active(core, core->self);
 }
 
 static void recover(struct pbft *core, uint8_t from)
 {
-    if (!core->recovering || !pbft_is_active(core, core->self)) return;
+    if (!core->recovering) return;
     if (core->recovery_point == 0) {
         uint32_t reached = 0;
         struct pbft_peer *peer = &core->peers[from];
@@ -59,16 +94,14 @@ static void recover(struct pbft *core, uint8_t from)
             reached += core->order[i] != core->self && other->claimed &&
                        other->recovery_claim <= core->executed;
         }
-        if (reached < core->n - core->f - 1) return;
+        if (reached < claims_needed(core)) return;
         core->recovery_point = core->executed + core->config.limits.window;
     }
-    if (core->low < core->recovery_point) return;
-    core->recovering = false;
-    core->ticks_idle = PBFT_IDLE_TICKS; /* let the others know soon */
-    /* Own numbers of before: at most a window, and what was reserved, above those that were executed. */
-    const uint64_t lost_numbers = (uint64_t)1 << 20;
-    const uint64_t next = core->members[core->self].number_last + lost_numbers;
-    if (core->number_next < next) core->number_next = next;
+    if (core->low < core->recovery_point || core->executed <= core->recovery_point) return;
+    assert(message_epoch(core->executed_view) == core->epoch);
+    recovered(core);
+    if (!PBFT_MUTATION(votes_in_forgotten_view))
+        pbft_view_change_start(core, core->executed_view + PBFT_FORGOTTEN_VIEWS);
     pbft_pool_reserve_numbers(core);
 }
 
@@ -120,12 +153,8 @@ void pbft_on_log_entry(struct pbft *core, uint8_t from, const struct message *me
     core->peers[from].failures = core->peers[from].distrust = 0;
     fetch->sequence = sequence;
     pbft_body_copy(&fetch->body, &message->batch, &message->digest);
-    fetch->certificate.present = true;
-    fetch->certificate.view = message->view;
-    fetch->certificate.digest = message->digest;
-    fetch->certificate.count = message->certificate.count;
-    memcpy(fetch->certificate.votes, message->certificate.votes,
-           message->certificate.count * sizeof *message->certificate.votes);
+    pbft_certificate_copy(&fetch->certificate, message->view, &message->digest,
+                          &message->certificate);
 }
 
 /* Another is asked after a while; who answers late is welcome all the same, and believed again. */

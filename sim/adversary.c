@@ -192,6 +192,8 @@ void sim_adversary_send(struct sim_node *from, uint8_t to, const struct message 
         return;
     }
     struct message m = *message;
+    if (m.kind == MESSAGE_STATUS && sim_in_force(world, SIM_FALSE_RECOVERY, from->seat, to))
+        m.status.flags |= MESSAGE_STATUS_RECOVERING;
     if (sim_in_force(world, SIM_GARBAGE, from->seat, to) && sim_chance(&world->adversary, 300)) {
         sim_count(world, SIM_COUNT_TWISTED);
         spoil(from, to, &m);
@@ -201,7 +203,7 @@ void sim_adversary_send(struct sim_node *from, uint8_t to, const struct message 
         sim_count(world, SIM_COUNT_TWISTED);
         sim_adversary_emit(from, to, &m);
     } else {
-        struct sim_bytes *bytes = sim_encode(message);
+        struct sim_bytes *bytes = sim_encode(m.kind == MESSAGE_STATUS ? &m : message);
         sim_network_send(from, to, bytes);
         sim_adversary_hear(world, bytes);
         sim_bytes_drop(bytes);

@@ -9,10 +9,16 @@
 #include <stdatomic.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/time.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { JOBS_MAX = 64, SHOWN_MAX = 20 };
+enum {
+    JOBS_MAX = 64,
+    SHOWN_MAX = 20,
+    SEED_SECONDS_MAX =
+        60, /* of processor time: who takes longer hangs, and is ended by the signal */
+};
 
 struct message_of_worker {
     uint64_t seed;
@@ -28,12 +34,14 @@ struct shared {
 static void work(const struct sim_campaign *campaign, struct shared *shared, int job, int out)
 {
     static struct sim_plan plan;
+    const struct itimerval limit = {.it_value.tv_sec = SEED_SECONDS_MAX};
     for (uint64_t seed = campaign->first + (uint64_t)job; seed <= campaign->last;
          seed += (uint64_t)campaign->jobs) {
         if (!campaign->all && seed > atomic_load(&shared->stop_behind)) break;
         struct sim_options options = campaign->options;
         struct message_of_worker report = {.seed = options.seed = seed};
         atomic_store(&shared->at[job], seed);
+        setitimer(ITIMER_VIRTUAL, &limit, NULL);
         sim_plan_make(&options, &plan);
         sim_run(&plan, NULL, NULL, &report.result);
         if (write(out, &report, sizeof report) != (ssize_t)sizeof report) _exit(2);

@@ -87,7 +87,7 @@ static void unproven(struct sim_node *node, const struct message *message, const
 static void note_commit(struct sim_node *node, const struct message *m)
 {
     struct sim_world *world = node->world;
-    const uint64_t faulty = world->setup->byzantine | world->setup->wiped;
+    const uint64_t faulty = world->setup->byzantine;
     const struct sim_epoch *members = &world->epochs[message_epoch(m->view)];
     if (faulty >> node->seat & 1) return;
     uint64_t *seats = sim_map_at(
@@ -118,6 +118,17 @@ static void check_fixed(struct sim_node *node, const struct message *m)
                 text, message_epoch(*view), (uint32_t)*view);
 }
 
+/* Written anew, like the quorum: what a recovery may take, for each that says so, and as much as was asked for. */
+static void check_growth(struct sim_node *node)
+{
+    struct sim_world *world = node->world;
+    const uint64_t claimants = world->claimants | world->setup->byzantine;
+    const uint64_t each = 2 * world->setup->limits.window + 20 + node->earned;
+    if (++node->nulls > (uint64_t)__builtin_popcountll(claimants) * each)
+        sim_violate(world, SIM_GROWTH, "%u proposes null batch %llu, after %llu others", node->seat,
+                    (unsigned long long)node->nulls, (unsigned long long)node->earned);
+}
+
 static void check_phase(struct sim_node *node, const struct message *m)
 {
     struct sim_world *world = node->world;
@@ -134,6 +145,7 @@ static void check_phase(struct sim_node *node, const struct message *m)
     if (beyond_f(world)) return;
     if (commit && !quorum_signed(world, MESSAGE_PREPARE, m))
         unproven(node, m, "and no quorum has prepared it");
+    if (m->kind == MESSAGE_PRE_PREPARE && m->batch.request_count == 0) check_growth(node);
     if (commit)
         note_commit(node, m);
     else
@@ -154,6 +166,10 @@ void sim_check_sent(struct sim_node *node, const struct message *m)
     case MESSAGE_VIEW_CHANGE:
         (void)check_vote(node, m, m->kind, &m->identity, sizeof m->identity);
         if (m->view > world->left_view[node->seat]) world->left_view[node->seat] = m->view;
+        break;
+    case MESSAGE_STATUS:
+        if ((m->status.flags & MESSAGE_STATUS_RECOVERING) != 0)
+            world->claimants |= (uint64_t)1 << node->seat;
         break;
     case MESSAGE_NEW_VIEW:
         (void)check_vote(node, m, m->kind, m->new_view.references,
@@ -237,11 +253,9 @@ static void check_requests(struct sim_node *node, const struct pbft_effect *effe
         *sim_map_at(&world->number_executed, key, NULL) = effect->sequence;
         *sim_map_at(&world->request_executed, sim_key(&r->digest, sizeof r->digest, 12, 0, 0),
                     NULL) = effect->sequence;
-        /*
-         * Whether the member has ever signed it. The signature that lies beside it may be spoilt: batches that are
-         * fetched are known by digests, which do not cover the signatures of requests.
-         */
-        if (member == NULL || !sim_was_signed(world, member->key, &r->digest))
+        /* The signature beside it, and not only whether there ever was one: the batch's digest covers it. */
+        if (member == NULL ||
+            !sim_verify(world, member->key, &r->digest, message_request_signature(&m->batch, r)))
             sim_violate(world, SIM_VALIDITY, "request %llu at %llu is not signed by %u", number,
                         (unsigned long long)effect->sequence, r->seat);
         if (!sim_judge(world, &m->batch, r))
@@ -269,6 +283,7 @@ void sim_check_delivered(struct sim_node *node, const struct pbft_effect *effect
     if (!certificate_good(world, MESSAGE_COMMIT, m))
         unproven(node, m, "without a good certificate");
     struct sim_decision *decision = decision_at(world, effect->sequence);
+    node->earned += m->batch.request_count > 0;
     if (!decision->known) {
         struct message_digest head;
         const struct message_digest *before = effect->sequence == 1

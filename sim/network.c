@@ -62,6 +62,7 @@ static void carry(struct sim_node *from, uint8_t to, struct sim_bytes *bytes)
                      &(struct sim_event){.kind = SIM_EVENT_ARRIVE,
                                          .node = to,
                                          .from = from->index,
+                                         .life = world->nodes[to].life,
                                          .bytes = sim_bytes_hold(bytes)});
     }
 }

@@ -74,6 +74,7 @@ void sim_node_start(struct sim_node *node, bool amnesia)
     struct sov_errbuf err;
     node->up = true;
     node->life++;
+    node->nulls = node->earned = 0;
     if (node->started_once) sim_count(world, SIM_COUNT_RESTARTS);
     if (pbft_create(&config, &node->core, &err) != SOV_OK) {
         sim_violate(world, SIM_RESTART, "replica %u cannot be made: %s", node->seat, err.message);

@@ -49,6 +49,7 @@ static const struct {
     [SIM_GARBAGE] = {"garbage", "sends garbage", 4},
     [SIM_EARLY_COMMIT] = {"early-commit", "commits too early", 6},
     [SIM_IMPATIENT] = {"impatient", "asks for view changes", 5},
+    [SIM_FALSE_RECOVERY] = {"false-recovery", "says that it recovers", 5},
     [SIM_BAD_REQUESTS] = {"bad-requests", "submits what it must not", 6},
 };
 
@@ -113,13 +114,14 @@ void sim_setup_describe(const struct sim_setup *s, char *out, size_t size)
     put_seats(s->byzantine, byzantine, sizeof byzantine);
     put_seats(s->wiped, wiped, sizeof wiped);
     snprintf(out, size,
-             "%u replicas (f %u), Byzantine {%s}, losing their records {%s}; window %u, checkpoint "
-             "every %u, pipeline "
+             "%u replicas (f %u), Byzantine {%s}%s, losing their records {%s}; window %u, "
+             "checkpoint every %u, pipeline "
              "%u, batches of %u; time-out %u..%u ms; delay %u..%u us; faults end at %.1f s, then "
              "all within %.1f s",
-             s->nodes, s->faulty_max, byzantine, wiped, s->limits.window, s->checkpoint_interval,
-             s->pipeline_max, s->limits.batch_requests_max, s->view_timeout_ms,
-             s->view_timeout_ms_max, s->delay_us_min, s->delay_us_max, (double)s->chaos_us / SECOND,
+             s->nodes, s->faulty_max, byzantine, s->late ? " after recovery" : "", wiped,
+             s->limits.window, s->checkpoint_interval, s->pipeline_max,
+             s->limits.batch_requests_max, s->view_timeout_ms, s->view_timeout_ms_max,
+             s->delay_us_min, s->delay_us_max, (double)s->chaos_us / SECOND,
              (double)s->bound_us / SECOND);
 }
 
@@ -184,6 +186,10 @@ static void draw_setup(const struct sim_options *options, struct sim_random *ran
     uint32_t left = s->faulty_max > faulty ? s->faulty_max - faulty : 0;
     if (!options->calm && left > 0 && sim_chance(random, 500))
         s->wiped |= (uint64_t)1 << sim_pick(random, members & ~s->byzantine);
+    /* Who has lost its records is one of the f faulty until it has recovered, and no longer. */
+    s->late = !options->calm && options->extra == 0 && faulty > 0 && sim_chance(random, 150);
+    for (uint32_t i = 0; i < faulty && s->late; i++)
+        s->wiped |= (uint64_t)1 << sim_pick(random, members & ~s->byzantine);
 
     s->limits = (struct message_limits){.pattern_bytes_max = 256,
                                         .request_bytes_max = 1024,
@@ -221,13 +227,16 @@ static void draw_setup(const struct sim_options *options, struct sim_random *ran
         s->clock[i] = options->calm ? 1000 : (uint32_t)sim_between(random, 850, 1150);
     s->eager = sim_next(random);
     s->chaos_us = options->chaos_us != 0 ? options->chaos_us : sim_between(random, 2, 6) * SECOND;
+    if (s->late && options->chaos_us == 0) s->chaos_us += 2 * SECOND;
     /*
      * Patience may be at its maximum everywhere when the network heals; then f faulty primaries in a row may use up
      * theirs, each doubled by a replica that is one view behind; and what was lost on the way must be fetched. Clocks
-     * may be slow by 1.15 (and by half again through SIM_CLOCK, which ends with the faults).
+     * may be slow by 1.15 (and by half again through SIM_CLOCK, which ends with the faults). And what is asked for after
+     * healing may go through one by one, by four delays each.
      */
-    s->bound_us =
-        (uint64_t)(2 * s->faulty_max + 6) * s->view_timeout_ms_max * MS * 3 / 2 + 5 * SECOND;
+    s->bound_us = (uint64_t)(2 * s->faulty_max + 6) * s->view_timeout_ms_max * MS * 3 / 2 +
+                  5 * SECOND +
+                  (uint64_t)(2 * s->limits.window + s->checkpoint_interval) * 4 * s->delay_us_max;
 }
 
 static void add(struct sim_plan *plan, struct sim_entry entry)
@@ -295,6 +304,7 @@ static void draw_fault(struct sim_random *random, struct sim_plan *plan, bool by
         entry.mask = (uint64_t)1 << entry.seat | (uint64_t)1 << sim_pick(random, all);
     if (entry.kind == SIM_ONE_WAY || (byzantine && sim_chance(random, 300)))
         entry.mask = (uint64_t)1 << sim_pick(random, all);
+    if (entry.kind == SIM_FALSE_RECOVERY) entry.lasts = s->chaos_us;
     draw_value(random, s, &entry);
     /* Benign faults end when the network heals; the Byzantine go on. */
     if (!byzantine && entry.at + entry.lasts > s->chaos_us) entry.lasts = s->chaos_us - entry.at;
@@ -358,6 +368,27 @@ static void sort(struct sim_plan *plan)
     }
 }
 
+/* Half of the time nobody hears what it said last: a VIEW_CHANGE, when it is kept waiting for so long. */
+static void draw_wipe(struct sim_random *random, struct sim_plan *plan, uint8_t seat)
+{
+    const struct sim_setup *s = &plan->setup;
+    struct sim_entry entry = {.kind = SIM_WIPE,
+                              .seat = seat,
+                              .at = sim_below(random, s->chaos_us / (s->late ? 8 : 2)),
+                              .lasts = sim_between(random, 20, 500) * MS};
+    draw_value(random, s, &entry);
+    if (sim_chance(random, 500)) {
+        const struct sim_entry request = {.kind = SIM_REQUEST, .seat = seat, .at = entry.at};
+        struct sim_entry unheard = {
+            .kind = SIM_ONE_WAY, .seat = seat, .mask = (uint64_t)1 << seat, .at = entry.at};
+        unheard.lasts = sim_between(random, s->view_timeout_ms, 5 * s->view_timeout_ms) * MS;
+        entry.at += unheard.lasts;
+        add(plan, unheard);
+        add(plan, request);
+    }
+    add(plan, entry);
+}
+
 void sim_plan_make(const struct sim_options *options, struct sim_plan *out)
 {
     struct sim_random random = sim_random_of(options->seed, 1);
@@ -372,15 +403,8 @@ void sim_plan_make(const struct sim_options *options, struct sim_plan *out)
             uint32_t evil = (uint32_t)sim_between(&random, 2, 10);
             for (uint32_t i = 0; i < evil; i++) draw_fault(&random, out, true);
         }
-        for (uint8_t seat = 0; seat < out->setup.nodes; seat++) {
-            if (!(out->setup.wiped >> seat & 1)) continue;
-            struct sim_entry entry = {.kind = SIM_WIPE,
-                                      .seat = seat,
-                                      .at = sim_below(&random, out->setup.chaos_us / 2),
-                                      .lasts = sim_between(&random, 20, 500) * MS};
-            draw_value(&random, &out->setup, &entry);
-            add(out, entry);
-        }
+        for (uint8_t seat = 0; seat < out->setup.nodes; seat++)
+            if (out->setup.wiped >> seat & 1) draw_wipe(&random, out, seat);
     }
     sort(out);
 }

@@ -50,11 +50,12 @@ enum sim_entry_kind {
     SIM_FLOOD,          /* ... value messages for one */
     SIM_FORGE, /* ... certificates without quorum, with votes of its friends or bad signatures */
     SIM_HIDE,  /* ... view changes that forget what was prepared, or the checkpoint */
-    SIM_BAD_NEW_VIEW, /* ... new views that stand on too few, or others, than they should */
-    SIM_LIE,          /* ... statuses and answers that are not true */
-    SIM_GARBAGE,      /* ... bytes */
-    SIM_EARLY_COMMIT, /* ... COMMIT without being prepared */
-    SIM_IMPATIENT,    /* ... wants the next view, all the time */
+    SIM_BAD_NEW_VIEW,   /* ... new views that stand on too few, or others, than they should */
+    SIM_LIE,            /* ... statuses and answers that are not true */
+    SIM_GARBAGE,        /* ... bytes */
+    SIM_EARLY_COMMIT,   /* ... COMMIT without being prepared */
+    SIM_IMPATIENT,      /* ... wants the next view, all the time */
+    SIM_FALSE_RECOVERY, /* ... says to mask that it has lost its records, all the time */
     SIM_BAD_REQUESTS, /* ... two requests of one number, wild numbers, invalid ones, forged changes */
     SIM_ENTRY_KINDS,
 };
@@ -87,6 +88,8 @@ struct sim_setup {
     uint64_t seed;
     uint32_t nodes, seats; /* members at first; and those who may be added */
     uint64_t byzantine, wiped;
+    bool
+        late; /* the Byzantine behave until who was wiped has recovered: then no longer f + 1 at a time */
     uint32_t faulty_max; /* of the smallest configuration there will be */
     struct message_limits limits;
     uint32_t checkpoint_interval, pipeline_max, transfer_window;

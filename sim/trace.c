@@ -81,7 +81,7 @@ const char *sim_violation_name(enum sim_violation violation)
     static const char *const names[SIM_VIOLATIONS] = {
         "none",          "agreement", "order",     "validity",     "exactly-once",
         "contradiction", "unproven",  "forgotten", "lost request", "liveness",
-        "memory",        "blame",     "restart",   "assertion"};
+        "memory",        "growth",    "blame",     "restart",      "assertion"};
     return violation < SIM_VIOLATIONS ? names[violation] : "?";
 }
 

@@ -138,9 +138,9 @@ static void come_up(struct sim_world *world, uint8_t seat, bool amnesia)
 static void wipe(struct sim_world *world, const struct sim_entry *entry)
 {
     sim_count(world, SIM_COUNT_WIPED);
-    sim_disk_wipe(&world->nodes[entry->seat], entry->value != 0);
-    /* It may vote in a view that it left, which a budget of f faulty seats with it among them covers. */
-    world->left_view[entry->seat] = 0;
+    struct sim_node *node = &world->nodes[entry->seat];
+    sim_disk_wipe(node, entry->value != 0);
+    node->wiped_life = node->life;
 }
 
 static void set_disk_full(struct sim_world *world, uint8_t seat, bool full)
@@ -153,11 +153,38 @@ static void set_disk_full(struct sim_world *world, uint8_t seat, bool full)
     }
 }
 
+/* Whether everybody who is to lose its records has, and votes again. */
+static bool all_are_back(struct sim_world *world)
+{
+    for (uint64_t left = world->setup->wiped; left != 0; left &= left - 1) {
+        struct sim_node *node = &world->nodes[__builtin_ctzll(left)];
+        struct pbft_status status;
+        if (node->back) continue;
+        if (!node->up || node->wiped_life == 0) return false;
+        pbft_status(node->core, &status);
+        if (status.state == PBFT_RECOVERING) return false;
+        node->back = true;
+    }
+    return true;
+}
+
+/* The Byzantine wait with their first deeds until there is room for them among the f. True: not yet. */
+static bool too_early(struct sim_world *world, uint32_t index)
+{
+    if (!world->setup->late || world->plan->entries[index].kind < SIM_BYZANTINE_FIRST ||
+        all_are_back(world))
+        return false;
+    if (world->healed_at == 0)
+        sim_schedule(world, LOOK_US, &(struct sim_event){.kind = SIM_EVENT_BEGIN, .index = index});
+    return true;
+}
+
 static void begin(struct sim_world *world, uint32_t index)
 {
     const struct sim_entry *entry = &world->plan->entries[index];
     struct sim_node *node = &world->nodes[entry->seat];
     char text[200];
+    if (too_early(world, index)) return;
     sim_entry_describe(world->setup, entry, text, sizeof text);
     sim_tell(world, "## %s", text);
     sim_count(world, SIM_COUNT_ENTRIES + (int)entry->kind);
@@ -309,7 +336,7 @@ static bool concerns(struct sim_world *world, struct sim_event *event)
 {
     struct sim_node *node = &world->nodes[event->node];
     if (event->kind == SIM_EVENT_ARRIVE) {
-        if (!node->up) return false;
+        if (!node->up || event->life < node->wiped_life) return false;
     } else if (node->life != event->life) {
         return false;
     }

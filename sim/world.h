@@ -54,6 +54,7 @@ enum sim_violation {
     SIM_LOST_REQUEST, /* answered COMMITTED, and not in the log */
     SIM_LIVENESS,     /* something not done in the stated time */
     SIM_MEMORY,       /* allocation in a step, or an arena that grew */
+    SIM_GROWTH,       /* the log grows by more empty batches than those who recover need */
     SIM_BLAME,        /* a correct member was accused */
     SIM_RESTART,      /* a store without damage was refused */
     SIM_ASSERTION,    /* the core's own */
@@ -159,7 +160,10 @@ struct sim_node {
     struct sim_world *world;
     uint8_t index, seat, face; /* face 1: the second of a Byzantine seat */
     bool correct, exists, up, started_once, recovering, lost_log;
-    uint32_t down; /* schedule entries that keep it down */
+    bool back;              /* was wiped, and has recovered */
+    uint32_t wiped_life;    /* what was sent to earlier lives is lost with their links */
+    uint64_t nulls, earned; /* in this life: null batches proposed, others delivered */
+    uint32_t down;          /* schedule entries that keep it down */
     uint32_t life;
     uint64_t paused_until;
     uint32_t generation_of_key; /* newest own key that is in force */
@@ -259,7 +263,8 @@ struct sim_world {
     uint64_t left_view[SIM_NODES_MAX];
     uint32_t trickle_left;
     uint64_t trickle_next;
-    uint64_t misused; /* correct seats that were made to submit an invalid request */
+    uint64_t misused;   /* correct seats that were made to submit an invalid request */
+    uint64_t claimants; /* correct seats that have said that they recover */
 
     struct sim_trace trace;
     struct sim_result result;

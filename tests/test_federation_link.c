@@ -686,8 +686,17 @@ static void test_newer_instance_replaces_a_dead_link(void **state)
     assert_int_equal(stats(0, 1).connects, 2);
     say(0, 1, "welcome");
     WAIT_FOR((puppet_take(&new), new.data == 1));
-    puppet_free(&old);
+    /* What is said while it is away is for the life that it was said to. */
     puppet_free(&new);
+    WAIT_FOR(!stats(0, 1).up);
+    say(0, 1, "are you there?");
+    puppet_free(&old);
+    puppet_dial(&old, 1, 0, 3);
+    WAIT_FOR(stats(0, 1).up);
+    say(0, 1, "welcome again");
+    WAIT_FOR((puppet_take(&old), old.data == 1));
+    assert_int_equal(stats(0, 1).stale, 1);
+    puppet_free(&old);
 }
 
 static void test_tampered_stream_ends_the_link(void **state)

@@ -82,6 +82,87 @@ static void a_flood_of_requests_has_a_place_of_its_own(void **state)
     cluster_free(c);
 }
 
+/* 3 says that it has lost its records, and how far the log is. */
+static void say_recovering(struct cluster *c, uint8_t to)
+{
+    struct message m = {.kind = MESSAGE_STATUS, .sender = 3};
+    m.view = node_status(&c->nodes[0]).view;
+    m.status.flags = MESSAGE_STATUS_RECOVERING;
+    m.status.executed = c->nodes[0].executed;
+    m.status.window = (uint16_t)c->config.limits.window;
+    cluster_say(c, 3, to, &m);
+}
+
+static void the_log_does_not_grow_for_ever_for_who_only_says_that_it_recovers(void **state)
+{
+    (void)state;
+    struct cluster *c = cluster_new(4);
+    const uint64_t share = 2 * c->config.limits.window + 20;
+    cluster_settle(c);
+    c->nodes[3].up = false;
+    for (int i = 0; i < 300; i++) {
+        for (uint8_t to = 0; to < 3; to++) say_recovering(c, to);
+        cluster_run(c, 100);
+    }
+    assert_in_range(c->nodes[0].executed, share - 1, share);
+    /* What is asked for pays for as much again, and no more. */
+    for (int i = 0; i < 10; i++) {
+        cluster_submit(c, 1, "x");
+        cluster_run(c, 100);
+    }
+    for (int i = 0; i < 300; i++) {
+        for (uint8_t to = 0; to < 3; to++) say_recovering(c, to);
+        cluster_run(c, 100);
+    }
+    assert_in_range(c->nodes[0].executed, share + 10, share + 20);
+    assert_int_equal(node_requests(&c->nodes[2]), 10);
+    assert_int_equal(node_status(&c->nodes[1]).view, 0);
+    cluster_free(c);
+}
+
+static void a_false_recovery_that_only_the_primary_hears_of_stops_nothing(void **state)
+{
+    (void)state;
+    struct cluster *c = cluster_new(4);
+    cluster_settle(c);
+    c->nodes[3].up = false;
+    for (int i = 0; i < 30; i++) {
+        say_recovering(c, 0);
+        uint64_t number = cluster_submit(c, 1, "x");
+        cluster_run(c, 150);
+        assert_true(node_committed(&c->nodes[1], number));
+    }
+    assert_int_equal(node_status(&c->nodes[1]).view, 0);
+    assert_true(c->nodes[0].executed > 30);
+    cluster_free(c);
+}
+
+static void a_primary_that_proposes_nothing_without_end_is_left(void **state)
+{
+    (void)state;
+    struct cluster *c = cluster_new(4);
+    const uint64_t most = 4 * (2 * c->config.limits.window + 20);
+    cluster_settle(c);
+    c->nodes[0].up = false;
+    for (uint64_t s = 1; s <= most + 1; s++) {
+        assert_int_equal(node_status(&c->nodes[1]).view, 0);
+        assert_int_equal(c->nodes[1].executed, s - 1);
+        struct message m = {.kind = MESSAGE_PRE_PREPARE, .sender = 0, .sequence = s};
+        message_batch_digest(&c->config.federation, &m.batch, NULL, &m.digest);
+        struct message_digest signs;
+        message_vote_digest(MESSAGE_PREPARE, &c->config.federation, 0, s, &m.digest, &signs);
+        fixture_sign(0, 0, &signs, m.signature);
+        for (uint8_t to = 1; to < 4; to++) cluster_say(c, 0, to, &m);
+        cluster_settle(c);
+    }
+    for (uint8_t i = 1; i < 4; i++) {
+        assert_int_equal(c->nodes[i].executed, most);
+        assert_int_equal(node_status(&c->nodes[i]).view, 1);
+        assert_int_equal(node_status(&c->nodes[i]).state, PBFT_NORMAL);
+    }
+    cluster_free(c);
+}
+
 static void certificates_without_a_quorum_do_nothing(void **state)
 {
     (void)state;
@@ -248,6 +329,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_flood_of_votes_takes_no_memory_and_no_time_from_others),
         cmocka_unit_test(a_flood_of_requests_has_a_place_of_its_own),
+        cmocka_unit_test(the_log_does_not_grow_for_ever_for_who_only_says_that_it_recovers),
+        cmocka_unit_test(a_false_recovery_that_only_the_primary_hears_of_stops_nothing),
+        cmocka_unit_test(a_primary_that_proposes_nothing_without_end_is_left),
         cmocka_unit_test(certificates_without_a_quorum_do_nothing),
         cmocka_unit_test(a_new_view_of_the_wrong_primary_is_held_against_it),
         cmocka_unit_test(claims_that_are_lies_stop_nobody),

@@ -101,6 +101,89 @@ static void a_member_gets_a_new_key(void **state)
     cluster_free(c);
 }
 
+/* A member that comes back to its seat does not bring its old requests with it. */
+static void requests_of_an_earlier_membership_are_not_executed_again(void **state)
+{
+    (void)state;
+    struct cluster *c = cluster_new(5);
+    uint8_t bytes[4096];
+    struct message m;
+    cluster_settle(c);
+    const uint64_t number = pbft_number_next(c->nodes[4].core);
+    const size_t length = request_make(c, 4, number, "once", 1, bytes, &m);
+    const struct pbft_event event = {.kind = PBFT_EVENT_REQUEST, .message = &m};
+    node_step(&c->nodes[4], &event);
+    cluster_settle(c);
+    assert_true(node_committed(&c->nodes[4], number));
+    struct message_change change = add_four;
+    change.kind = MESSAGE_CHANGE_REMOVE;
+    change.address_length = 0;
+    cluster_change(c, 1, &change);
+    submit_rounds(c, 40, 0xf);
+    assert_int_equal(node_status(&c->nodes[4]).state, PBFT_OUTSIDE);
+    cluster_change(c, 1, &add_four);
+    submit_rounds(c, 40, 0xf);
+    assert_int_equal(node_status(&c->nodes[4]).state, PBFT_NORMAL);
+    const uint32_t requests = node_requests(&c->nodes[0]);
+    for (uint8_t to = 0; to < 4; to++) packet_put(c, 4, to, bytes, length);
+    cluster_run(c, 3000);
+    assert_int_equal(node_requests(&c->nodes[0]), requests);
+    assert_true(pbft_number_next(c->nodes[4].core) > number);
+    const uint64_t after = cluster_submit(c, 4, "and it goes on");
+    cluster_run(c, 1000);
+    assert_true(node_committed(&c->nodes[4], after));
+    assert_agreement(c);
+    cluster_free(c);
+}
+
+/* Who starts without records before it is a member has seen that it cannot have voted as one. */
+static void a_new_member_without_records_votes_at_once(void **state)
+{
+    (void)state;
+    struct cluster *c = cluster_new(4);
+    cluster_settle(c);
+    node_add(c, 4);
+    node_kill(&c->nodes[4]);
+    records_free(&c->nodes[4]);
+    c->nodes[4].amnesia = true;
+    node_restart(&c->nodes[4]);
+    submit_rounds(c, 3, 0xf);
+    cluster_change(c, 1, &add_four);
+    submit_rounds(c, 40, 0xf);
+    struct pbft_status status = node_status(&c->nodes[4]);
+    assert_int_equal(message_epoch(status.view), 1);
+    assert_int_equal(status.state, PBFT_NORMAL);
+    assert_false(status.forgotten);
+    assert_true(c->nodes[4].sent[MESSAGE_COMMIT] > 0);
+    assert_agreement(c);
+    cluster_free(c);
+}
+
+/* In an epoch that it finds begun it waits: there it may have voted. And a restart outside does not make it forget that. */
+static void a_member_added_without_records_does_not_vote_at_once(void **state)
+{
+    (void)state;
+    struct cluster *c = cluster_new(4);
+    cluster_settle(c);
+    cluster_change(c, 1, &add_four);
+    submit_rounds(c, 40, 0xf);
+    node_add(c, 4);
+    node_kill(&c->nodes[4]);
+    records_free(&c->nodes[4]);
+    c->nodes[4].amnesia = true;
+    node_restart(&c->nodes[4]);
+    assert_int_equal(node_status(&c->nodes[4]).state, PBFT_OUTSIDE);
+    assert_true(node_status(&c->nodes[4]).forgotten);
+    cluster_run(c, 700);
+    assert_int_equal(node_status(&c->nodes[4]).state, PBFT_RECOVERING);
+    submit_rounds(c, 30, 0xf);
+    assert_int_equal(node_status(&c->nodes[4]).state, PBFT_VIEW_CHANGING);
+    assert_int_equal((uint32_t)node_status(&c->nodes[4]).view, 2);
+    assert_int_equal(c->nodes[4].sent[MESSAGE_PREPARE] + c->nodes[4].sent[MESSAGE_COMMIT], 0);
+    assert_agreement(c);
+    cluster_free(c);
+}
+
 static void impossible_changes_change_nothing(void **state)
 {
     (void)state;
@@ -314,6 +397,9 @@ int main(void)
         cmocka_unit_test(a_member_is_added),
         cmocka_unit_test(a_member_is_removed),
         cmocka_unit_test(a_member_gets_a_new_key),
+        cmocka_unit_test(requests_of_an_earlier_membership_are_not_executed_again),
+        cmocka_unit_test(a_new_member_without_records_votes_at_once),
+        cmocka_unit_test(a_member_added_without_records_does_not_vote_at_once),
         cmocka_unit_test(impossible_changes_change_nothing),
         cmocka_unit_test(changes_are_judged_always),
         cmocka_unit_test(epochs_survive_restarts_and_absence),

@@ -252,12 +252,117 @@ static void who_lost_everything_catches_up_and_votes_only_later(void **state)
     assert_in_range(executed, 109, 108 + 4 * 16);
     cluster_run(c, 6000);
     assert_int_equal(wiped->executed, executed);
-    assert_int_equal(node_status(wiped).state, PBFT_NORMAL);
     assert_true(pbft_number_next(wiped->core) > used);
-    uint64_t number = cluster_submit(c, 2, "back");
-    cluster_run(c, 1000);
-    assert_true(node_committed(wiped, number));
+    /* It may have wanted view 1, and another replica beyond that: so it wants view 2, and asks nobody to hurry. */
+    for (int again = 0; again < 2; again++) {
+        assert_int_equal(node_status(wiped).state, PBFT_VIEW_CHANGING);
+        assert_int_equal(node_status(wiped).view, 2);
+        for (int i = 0; i < 8; i++) {
+            uint64_t number = cluster_submit(c, 2, "back");
+            cluster_settle(c);
+            assert_true(node_committed(wiped, number));
+        }
+        assert_int_equal(node_status(&c->nodes[0]).view, 0);
+        node_kill(wiped);
+        node_restart(wiped);
+    }
+    assert_int_equal(wiped->sent[MESSAGE_PREPARE] + wiped->sent[MESSAGE_COMMIT], 0);
+    assert_true(wiped->sent[MESSAGE_CHECKPOINT] > 0);
+    /* Its VIEW_CHANGE counts, and its votes from then on: one more may stop. */
+    c->cut = 1 << 0;
+    uint64_t number = cluster_submit(c, 1, "with its vote");
+    cluster_run(c, 8000);
+    assert_true(node_committed(&c->nodes[1], number));
+    assert_int_equal(node_status(wiped).state, PBFT_NORMAL);
     assert_true(wiped->sent[MESSAGE_COMMIT] > 0);
+    c->cut = 0;
+    cluster_run(c, 3000);
+    assert_agreement(c);
+    cluster_free(c);
+}
+
+/* What node 2 wanted at last, nobody has heard but node 3. */
+static bool two_is_heard_by_three_only(struct cluster *c, uint8_t from, uint8_t to,
+                                       const struct message *m)
+{
+    (void)c;
+    return from != 2 || (to == 3 && m->kind == MESSAGE_VIEW_CHANGE);
+}
+
+static bool three_keeps_view_changes(struct cluster *c, uint8_t from, uint8_t to,
+                                     const struct message *m)
+{
+    (void)c, (void)to;
+    return from != 3 || m->kind != MESSAGE_VIEW_CHANGE;
+}
+
+static void who_lost_its_records_does_not_vote_in_a_view_that_it_left(void **state)
+{
+    (void)state;
+    struct cluster *c = cluster_new(4);
+    struct node *wiped = &c->nodes[2];
+    cluster_settle(c);
+    c->filter = two_is_heard_by_three_only;
+    cluster_submit(c, 2, "nobody hears it");
+    cluster_run(c, 1500);
+    assert_int_equal(node_status(wiped).view, 1);
+    assert_true(wiped->sent[MESSAGE_VIEW_CHANGE] > 0);
+    c->filter = three_keeps_view_changes;
+    node_kill(wiped);
+    records_free(wiped);
+    wiped->amnesia = true;
+    wiped->executed = 0;
+    memset(wiped->sent, 0, sizeof wiped->sent);
+    node_restart(wiped);
+    for (int i = 0; i < 40; i++) {
+        cluster_submit(c, (uint8_t)(i % 2), "x");
+        cluster_run(c, 300);
+    }
+    assert_int_equal(node_status(&c->nodes[0]).view, 0);
+    assert_true(node_status(wiped).state != PBFT_RECOVERING);
+    assert_true(node_status(wiped).view > 1);
+    assert_int_equal(wiped->sent[MESSAGE_PREPARE] + wiped->sent[MESSAGE_COMMIT], 0);
+    assert_agreement(c);
+    cluster_free(c);
+}
+
+/*
+ * Node 1 claims what nobody has, while 0 has much and 3, which gets nothing, little: the largest claim of all must not
+ * hide that there is something to fetch.
+ */
+static bool three_gets_no_entries(struct cluster *c, uint8_t from, uint8_t to,
+                                  const struct message *m)
+{
+    (void)c, (void)from;
+    return to != 3 || m->kind != MESSAGE_LOG_ENTRY;
+}
+
+static void an_endless_claim_hides_nothing(void **state)
+{
+    (void)state;
+    struct cluster *c = cluster_new(4);
+    cluster_settle(c);
+    c->cut = 1 << 2;
+    for (int i = 0; i < 60; i++) {
+        cluster_submit(c, 0, "x");
+        cluster_settle(c);
+    }
+    c->cut = 0;
+    c->filter = three_gets_no_entries;
+    node_kill(&c->nodes[1]);
+    node_kill(&c->nodes[3]);
+    records_free(&c->nodes[3]);
+    c->nodes[3].amnesia = true;
+    c->nodes[3].executed = 0;
+    node_restart(&c->nodes[3]);
+    struct message lie = {.kind = MESSAGE_STATUS, .sender = 1};
+    lie.status.executed = UINT64_MAX;
+    lie.status.window = (uint16_t)c->config.limits.window;
+    for (int i = 0; i < 100; i++) {
+        cluster_say(c, 1, 2, &lie);
+        cluster_run(c, 50);
+    }
+    assert_int_equal(node_requests(&c->nodes[2]), 60);
     assert_agreement(c);
     cluster_free(c);
 }
@@ -328,6 +433,8 @@ int main(void)
         cmocka_unit_test(numbers_are_not_used_twice),
         cmocka_unit_test(who_was_away_for_long_catches_up),
         cmocka_unit_test(who_lost_everything_catches_up_and_votes_only_later),
+        cmocka_unit_test(who_lost_its_records_does_not_vote_in_a_view_that_it_left),
+        cmocka_unit_test(an_endless_claim_hides_nothing),
         cmocka_unit_test(wrong_log_entries_cost_their_sender),
         cmocka_unit_test(a_damaged_log_is_refused),
         cmocka_unit_test(no_crash_makes_a_replica_contradict_itself),

@@ -3,6 +3,7 @@
  * Faulty primaries are replaced, and nothing that was committed anywhere is lost by it: silence, equivocation, invalid
  * proposals, ignored members; prepared batches carried over, content that some lack, null batches; joining, back-off.
  */
+#include "federation/message_private.h"
 #include "tests/pbft_fixture.h"
 
 static bool silent_primary(struct cluster *c, uint8_t from, uint8_t to, const struct message *m)
@@ -409,6 +410,227 @@ static void minorities_do_not_decide(void **state)
     cluster_free(c);
 }
 
+static bool no_commits_of_seven_and_eight_to_one(struct cluster *c, uint8_t from, uint8_t to,
+                                                 const struct message *m)
+{
+    (void)c, (void)from;
+    return to != 1 ||
+           (m->kind != MESSAGE_LOG_ENTRY && (m->kind != MESSAGE_COMMIT || m->sequence < 7));
+}
+
+/* Of everybody but node 1. */
+static void three_votes(struct cluster *c, enum message_kind kind, uint64_t sequence,
+                        const struct message_digest *digest, struct message_vote votes[3])
+{
+    static const uint8_t seats[3] = {0, 2, 3};
+    struct message_digest signs;
+    message_vote_digest(kind, &c->config.federation, 0, sequence, digest, &signs);
+    for (int i = 0; i < 3; i++) {
+        votes[i].seat = seats[i];
+        fixture_sign(seats[i], 0, &signs, votes[i].signature);
+    }
+}
+
+/* From checkpoint 8, with one batch prepared, the null one, a window above. */
+static void say_view_change(struct cluster *c, uint8_t sender)
+{
+    struct message_vote checkpoint[3], prepares[3];
+    uint8_t bytes[1024];
+    struct message m = {.kind = MESSAGE_VIEW_CHANGE, .sender = sender, .view = 1, .sequence = 8};
+    struct message_prepared prepared = {.sequence = 24, .certificate = {prepares, 3}};
+    m.digest = c->nodes[0].heads[8];
+    three_votes(c, MESSAGE_CHECKPOINT, 8, &m.digest, checkpoint);
+    m.certificate = (struct message_certificate){checkpoint, 3};
+    message_batch_digest(&c->config.federation, &(struct message_batch){0}, NULL, &prepared.digest);
+    three_votes(c, MESSAGE_PREPARE, 24, &prepared.digest, prepares);
+    m.prepared.bytes = bytes;
+    message_prepared_put(&prepared, bytes, &m.prepared.length);
+    m.prepared.count = 1;
+    message_view_change_digest(&c->config.federation, &m, &m.identity);
+    fixture_sign(sender, 0, &m.identity, m.signature);
+    cluster_say(c, sender, 1, &m);
+}
+
+/*
+ * The next primary gets to the checkpoint that its VIEW_CHANGEs begin at in the very step in which it executes what was
+ * in the slots of sequences between. It has to wait for another step, and not within this one.
+ */
+static void a_new_view_waits_for_slots_that_are_in_use(void **state)
+{
+    (void)state;
+    struct cluster *c = cluster_new(4);
+    cluster_settle(c);
+    c->filter = no_commits_of_seven_and_eight_to_one;
+    for (int i = 0; i < 8; i++) {
+        cluster_submit(c, 0, "x");
+        cluster_settle(c);
+    }
+    assert_int_equal(node_status(&c->nodes[0]).stable, 8);
+    assert_int_equal(c->nodes[1].executed, 6);
+    for (uint8_t i = 0; i < 4; i++) c->nodes[i].up = i == 1;
+    say_view_change(c, 2);
+    say_view_change(c, 3);
+    cluster_settle(c);
+    assert_int_equal(node_status(&c->nodes[1]).state, PBFT_VIEW_CHANGING);
+    c->filter = NULL;
+    for (uint64_t s = 8; s >= 7; s--) {
+        struct message_vote votes[3];
+        three_votes(c, MESSAGE_COMMIT, s, &c->nodes[0].batches[s], votes);
+        for (int i = 0; i < 3; i++) {
+            struct message m = {.kind = MESSAGE_COMMIT, .sender = votes[i].seat, .sequence = s};
+            m.digest = c->nodes[0].batches[s];
+            memcpy(m.signature, votes[i].signature, sizeof m.signature);
+            cluster_say(c, m.sender, 1, &m);
+        }
+    }
+    cluster_run(c, 200);
+    assert_int_equal(c->nodes[1].executed, 8);
+    assert_int_equal(node_status(&c->nodes[1]).view, 1);
+    assert_int_equal(node_status(&c->nodes[1]).state, PBFT_NORMAL);
+    assert_true(c->nodes[1].sent[MESSAGE_NEW_VIEW] > 0);
+    cluster_free(c);
+}
+
+/* A VIEW_CHANGE that has nothing to tell but, where there is one, what was prepared. */
+static struct message view_change(struct cluster *c, uint8_t sender, uint64_t view,
+                                  const struct message_prepared_list *prepared)
+{
+    struct message m = {.kind = MESSAGE_VIEW_CHANGE, .sender = sender, .view = view};
+    m.digest = c->config.federation;
+    if (prepared != NULL) m.prepared = *prepared;
+    message_view_change_digest(&c->config.federation, &m, &m.identity);
+    fixture_sign(sender, 0, &m.identity, m.signature);
+    return m;
+}
+
+/* The others than 2 want that view, and its primary makes it. */
+static void move_two_to(struct cluster *c, uint64_t view,
+                        const struct message_prepared_list *prepared)
+{
+    static const uint8_t others[3] = {0, 1, 3};
+    struct message_reference references[3];
+    struct message new_view = {.kind = MESSAGE_NEW_VIEW, .sender = (uint8_t)view, .view = view};
+    struct message_digest signs;
+    for (int i = 0; i < 3; i++) {
+        const struct message m = view_change(c, others[i], view, prepared);
+        cluster_say(c, others[i], 2, &m);
+        references[i].seat = others[i];
+        memcpy(references[i].identity, m.identity.bytes, sizeof m.identity.bytes);
+    }
+    new_view.new_view = (struct message_new_view){references, 3};
+    message_new_view_digest(&c->config.federation, view, &new_view.new_view, &signs);
+    fixture_sign(new_view.sender, 0, &signs, new_view.signature);
+    if (view != 2) cluster_say(c, new_view.sender, 2, &new_view);
+    cluster_settle(c);
+    assert_int_equal(node_status(&c->nodes[2]).view, view);
+}
+
+/* A batch of one request of 0, for sequence 1. */
+static struct message some_batch(struct cluster *c, uint64_t number, uint8_t bytes[4096])
+{
+    struct message m;
+    request_make(c, 0, number, "x", 1, bytes, &m);
+    m.sequence = 1;
+    message_batch_digest(&c->config.federation, &m.batch, NULL, &m.digest);
+    return m;
+}
+
+/* To 2: sequence 1, committed by the others in that view. */
+static void say_entry(struct cluster *c, uint64_t view)
+{
+    uint8_t bytes[4096];
+    struct message entry = some_batch(c, 3, bytes);
+    struct message_vote votes[3];
+    struct message_digest signs;
+    static const uint8_t others[3] = {0, 1, 3};
+    entry.kind = MESSAGE_LOG_ENTRY;
+    entry.sender = 0;
+    entry.view = view;
+    message_vote_digest(MESSAGE_COMMIT, &c->config.federation, view, 1, &entry.digest, &signs);
+    for (int i = 0; i < 3; i++) {
+        votes[i].seat = others[i];
+        fixture_sign(others[i], 0, &signs, votes[i].signature);
+    }
+    entry.certificate = (struct message_certificate){votes, 3};
+    cluster_say(c, 0, 2, &entry);
+    cluster_settle(c);
+    assert_int_equal(c->nodes[2].executed, 1);
+}
+
+/*
+ * The primary of view 1 has made two NEW_VIEWs, and what the other one led to is committed. Nothing is wrong with who
+ * gets the first one later. But what was committed in an earlier view, every NEW_VIEW must have.
+ */
+static void what_a_new_view_says_against_the_log(uint64_t committed, enum pbft_state state)
+{
+    struct cluster *c = cluster_new(4);
+    uint8_t bytes[1024];
+    struct message_vote votes[3];
+    struct message_prepared prepared = {.sequence = 1, .certificate = {votes, 3}};
+    struct message_prepared_list list = {.bytes = bytes, .count = 1};
+    cluster_settle(c);
+    for (uint8_t i = 0; i < 4; i++) c->nodes[i].up = i == 2;
+    say_entry(c, committed);
+    message_batch_digest(&c->config.federation, &(struct message_batch){0}, NULL, &prepared.digest);
+    three_votes(c, MESSAGE_PREPARE, 1, &prepared.digest, votes);
+    votes[1].seat = 1;
+    struct message_digest signs;
+    message_vote_digest(MESSAGE_PREPARE, &c->config.federation, 0, 1, &prepared.digest, &signs);
+    fixture_sign(1, 0, &signs, votes[1].signature);
+    message_prepared_put(&prepared, bytes, &list.length);
+    move_two_to(c, 1, &list);
+    assert_int_equal(node_status(&c->nodes[2]).state, state);
+    cluster_free(c);
+}
+
+static void a_primary_with_two_new_views_harms_only_itself(void **state)
+{
+    (void)state;
+    what_a_new_view_says_against_the_log(1, PBFT_NORMAL);
+    what_a_new_view_says_against_the_log(2, PBFT_NORMAL);
+    what_a_new_view_says_against_the_log(0, PBFT_DIVERGED);
+}
+
+/*
+ * A primary whose own proposal gave way to what was committed in its place does not have its content any more: who asks
+ * for it gets nothing.
+ */
+static void a_primary_may_lack_what_it_proposed(void **state)
+{
+    (void)state;
+    struct cluster *c = cluster_new(4);
+    struct node *two = &c->nodes[2];
+    uint8_t bytes[4096];
+    cluster_settle(c);
+    for (uint8_t i = 0; i < 4; i++) c->nodes[i].up = i == 2;
+    for (uint64_t view = 0; view < 2; view++) {
+        if (view > 0) move_two_to(c, view, NULL);
+        struct message m = some_batch(c, 1 + view, bytes);
+        struct message_digest signs;
+        m.kind = MESSAGE_PRE_PREPARE;
+        m.sender = (uint8_t)view;
+        m.view = view;
+        message_vote_digest(MESSAGE_PREPARE, &c->config.federation, view, 1, &m.digest, &signs);
+        fixture_sign(m.sender, 0, &signs, m.signature);
+        cluster_say(c, m.sender, 2, &m);
+        cluster_settle(c);
+        assert_int_equal(two->sent[MESSAGE_PREPARE], view + 1);
+    }
+    move_two_to(c, 2, NULL);
+    assert_int_equal(node_status(two).state, PBFT_NORMAL);
+    cluster_submit(c, 2, "its own");
+    cluster_settle(c);
+    assert_int_equal(two->sent[MESSAGE_PRE_PREPARE], 1);
+    say_entry(c, 3);
+    struct message status = {.kind = MESSAGE_STATUS, .sender = 0, .view = 2};
+    status.status.window = (uint16_t)c->config.limits.window;
+    cluster_say(c, 0, 2, &status);
+    cluster_settle(c);
+    assert_int_equal(two->executed, 1);
+    assert_int_equal(two->sent[MESSAGE_PRE_PREPARE], 1);
+    cluster_free(c);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -419,6 +641,9 @@ int main(void)
         cmocka_unit_test(a_primary_that_ignores_one_member_is_replaced),
         cmocka_unit_test(a_prepared_batch_survives_the_view_change),
         cmocka_unit_test(what_was_not_prepared_becomes_a_null_batch),
+        cmocka_unit_test(a_new_view_waits_for_slots_that_are_in_use),
+        cmocka_unit_test(a_primary_may_lack_what_it_proposed),
+        cmocka_unit_test(a_primary_with_two_new_views_harms_only_itself),
         cmocka_unit_test(content_that_the_new_primary_lacks_is_fetched),
         cmocka_unit_test(a_primary_that_tells_two_stories_is_replaced),
         cmocka_unit_test(a_primary_that_proposes_what_is_invalid_is_replaced),
