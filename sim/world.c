@@ -6,11 +6,11 @@
 #include <string.h>
 
 enum {
-    LOOK_US = 20 * 1000,      /* how often it is asked whether all is done */
-    RETRY_US = 10 * 1000,     /* a request that was not taken is offered again */
-    TRICKLE_US = 25 * 1000,   /* after healing: a request of somebody, this often */
-    INVENT_US = 15 * 1000,    /* what the Byzantine make up, beside what they twist */
-    EVENTS_MAX = 1000 * 1000, /* of one run: more is a storm that never ends */
+    LOOK_US = 20 * 1000,          /* how often it is asked whether all is done */
+    RETRY_US = 10 * 1000,         /* a request that was not taken is offered again */
+    TRICKLE_US = 25 * 1000,       /* after healing: a request of somebody, this often */
+    INVENT_US = 15 * 1000,        /* what the Byzantine make up, beside what they twist */
+    EVENTS_MAX = 4 * 1000 * 1000, /* of one run: more is a storm that never ends */
 };
 
 static struct sim_world *running; /* for who comes out of a failed assertion */
