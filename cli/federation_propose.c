@@ -82,8 +82,12 @@ static int call(struct propose *p)
     struct sov_errbuf err = {""};
     strbuf_clear(&p->answer);
     if (strbuf_failed(&p->request)) return cli_error("no memory for the proposal");
-    if (control_call(p->client, p->request.data, p->request.length, &p->answer, &err) != SOV_OK)
-        return cli_error("%s", err.message);
+    if (control_call(p->client, p->request.data, p->request.length, &p->answer, &err) != SOV_OK) {
+        cli_error("%s; the proposal may be committed, now or later ('sovereign federation log "
+                  "--data-dir %s')",
+                  err.message, p->data_dir);
+        return PROPOSE_UNDECIDED;
+    }
     return print_answer(p);
 }
 

@@ -34,6 +34,7 @@ enum {
     READS_PER_EVENT = 8,    /* then the others have their turn */
     SEND_BYTES = 256 << 10, /* encrypted ahead of the socket: cannot be dropped any more */
     KEEP_BYTES = 1 << 20,   /* buffers that grew beyond this are given back when empty */
+    PINGS_MAX = 256,        /* and pongs, between two pings of ours: no quota holds them up */
 };
 
 static int64_t now_ns(const struct conn *conn)
@@ -311,6 +312,7 @@ static void on_time(void *user)
         return;
     }
     bool waiting = conn->tx_done < conn->tx.length;
+    conn->pings = 0;
     if (!waiting) conn->progress_ns = now;
     if (!conn->holding && now - conn->received_ns > ms(times->silence_ms)) {
         conn_close(conn, "the peer was silent for too long");
@@ -401,6 +403,14 @@ static void deliver(struct conn *conn, unsigned char *bytes, size_t length)
     conn->held_length = length;
 }
 
+/* False: it came too often, and the link has ended. */
+static bool may_ping(struct conn *conn)
+{
+    if (++conn->pings <= PINGS_MAX) return true;
+    conn_close(conn, "the peer pings without end");
+    return false;
+}
+
 static void on_event(struct conn *conn, enum channel_event event,
                      const struct channel_message *message, const char *why)
 {
@@ -410,12 +420,15 @@ static void on_event(struct conn *conn, enum channel_event event,
     case CHANNEL_OPEN: on_open(conn); break;
     case CHANNEL_DATA: deliver(conn, (unsigned char *)message->bytes, message->length); break;
     case CHANNEL_PING:
+        if (!may_ping(conn)) return;
         /* Who pings and does not read gets no pong: nothing grows without a bound. */
         if (conn->tx.length - conn->tx_done < SEND_BYTES)
             (void)channel_send(conn->channel, FRAME_PONG, message->bytes, message->length,
                                &conn->tx, NULL);
         break;
-    case CHANNEL_PONG: on_pong(conn, message->bytes); break;
+    case CHANNEL_PONG:
+        if (may_ping(conn)) on_pong(conn, message->bytes);
+        break;
     case CHANNEL_CLOSED: conn_close(conn, why); break;
     }
 }

@@ -34,6 +34,7 @@ struct conn {
     struct strbuf rx, tx;
     size_t rx_done, tx_done; /* from the front */
     int64_t began_ns, opened_ns, received_ns, progress_ns;
+    int pings; /* and pongs that came since the timer fired last */
     /* A message that was not taken, inside rx. */
     bool holding;
     size_t held_at, held_length;

@@ -642,6 +642,27 @@ static void test_links_live_by_pings(void **state)
     assert_true(lived);
 }
 
+static void test_member_that_pings_without_end(void **state)
+{
+    (void)state;
+    struct puppet p;
+    struct strbuf out = {0};
+    const unsigned char stamp[CHANNEL_PING_BYTES] = {0};
+    nodes[0].times = (struct link_times){.ping_ms = 60000, .silence_ms = 120000};
+    node_start(0);
+    know(0, false, ONLY_ONE);
+    puppet_dial(&p, 1, 0, 1);
+    WAIT_FOR(stats(0, 1).up);
+    for (int i = 0; i < 300; i++)
+        assert_int_equal(channel_send(p.channel, FRAME_PING, stamp, sizeof stamp, &out, NULL),
+                         SOV_OK);
+    (void)!send(p.fd, out.data, out.length, MSG_NOSIGNAL);
+    WAIT_FOR(!stats(0, 1).up);
+    assert_non_null(strstr(stats(0, 1).trouble, "pings"));
+    strbuf_free(&out);
+    puppet_free(&p);
+}
+
 static void test_member_that_does_not_read(void **state)
 {
     (void)state;
@@ -812,6 +833,7 @@ int main(void)
         TEST(test_many_strangers_do_not_keep_a_member_out),
         TEST(test_silent_member_loses_its_link),
         TEST(test_links_live_by_pings),
+        TEST(test_member_that_pings_without_end),
         TEST(test_member_that_does_not_read),
         TEST(test_newer_instance_replaces_a_dead_link),
         TEST(test_tampered_stream_ends_the_link),

@@ -218,7 +218,7 @@ static void test_all_killed_at_once(void **state)
         if (round < 2) continue;
         char json[64];
         snprintf(json, sizeof json, "{\"round\": %d}", round);
-        assert_true(fed_propose(&fed, 1, json, NULL) > 0);
+        FED_WAIT_FOR(fed_propose(&fed, 1, json, NULL) > 0);
     }
     FED_WAIT_FOR(fed_settled(&fed));
 }

@@ -67,6 +67,7 @@ check 'with the same log' within 30 same_heads
 run kill -INT "$try"
 wait "$try"
 check 'try ends' test "$?" = 0
+pids=()
 check 'and no node is left' fails 1 'no node' "$SOVEREIGN" federation status --data-dir "$fed/node1"
 for i in 0 1 2 3; do
     "$SOVEREIGN" federation export --data-dir "$fed/node$i" -o "$TMPDIR/log$i"
@@ -109,4 +110,19 @@ metrics() { curl -s "http://127.0.0.1:$((port + 9))/metrics"; }
 counts_commit() { metrics | grep -q '^sovereign_federation_commit_seconds_count 1$'; }
 check 'its metrics' within 10 counts_commit
 check 'a second node on the same directory is refused' fails 1 'process' "$SOVEREIGN" federation start --data-dir "$fed/node0"
+
+# ---- a node that is killed while somebody waits for it ----
+
+kill -9 "${pids[@]}" 2>/dev/null
+"$SOVEREIGN" federation start --data-dir "$fed/node1" 2>"$TMPDIR/node1.err" &
+pids+=($!)
+check 'a node runs again, alone' within 30 "$SOVEREIGN" federation status --data-dir "$fed/node1"
+propose 1 '{"nobody": "knows"}' --timeout 0 2>"$TMPDIR/waits.err" &
+waits=$!
+under_way() { "$SOVEREIGN" federation status --json --data-dir "$fed/node1" | grep -q '"under_way":1'; }
+check 'it has a proposal under way' within 30 under_way
+kill -9 "${pids[-1]}"
+wait "$waits"
+check 'whoever waits is told that it is undecided' test "$?" = 4
+check 'and why' grep -q 'ended.*may be committed' "$TMPDIR/waits.err"
 finish
