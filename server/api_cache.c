@@ -38,10 +38,13 @@ static bool api_read_cache_object(const json_t *value, struct api_cache *out, st
             out->no_store = json_is_true(member);
             continue;
         }
-        json_int_t seconds = json_is_integer(member) ? json_integer_value(member) : -1;
+        if (!json_is_integer(member))
+            return api_fail(err, where, "'%s' must be an integer, not %s.", where,
+                            json_type_name(member));
+        json_int_t seconds = json_integer_value(member);
         if (seconds < 0 || seconds > API_CACHE_SECONDS_MAX)
-            return api_fail(err, where, "'%s' must be an integer from 0 to %lld.", where,
-                            API_CACHE_SECONDS_MAX);
+            return api_fail(err, where, "'%s' must be an integer from 0 to %lld, not %lld.", where,
+                            API_CACHE_SECONDS_MAX, (long long)seconds);
         api_cache_limit_age(out, seconds * 1000);
     }
     return true;

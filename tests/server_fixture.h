@@ -184,12 +184,37 @@ static UNUSED_OK void client_reset(struct client *c)
     client_close(c);
 }
 
+/*
+ * Whether something was waited for in vain, asked again and again: time in which this process did not
+ * run (a machine that is busy or stopped) counts as one slice at most. All zero: nobody has asked.
+ */
+struct patience {
+    int64_t asked_ns, spent_ns;
+};
+enum { PATIENCE_SLICE_MS = 1000 };
+static UNUSED_OK bool patience_is_over(struct patience *p)
+{
+    int64_t now = clock_monotonic_ns(), slice = (int64_t)PATIENCE_SLICE_MS * 1000000;
+    int64_t since = p->asked_ns != 0 ? now - p->asked_ns : 0;
+    p->spent_ns += since < slice ? since : slice;
+    p->asked_ns = now;
+    return p->spent_ns >= (int64_t)FIXTURE_WAIT_MS * 1000000;
+}
+
+static UNUSED_OK bool client_await(const struct client *c, short events)
+{
+    struct pollfd p = {.fd = c->fd, .events = events};
+    struct patience patience = {0};
+    while (!patience_is_over(&patience))
+        if (poll(&p, 1, PATIENCE_SLICE_MS) == 1) return true;
+    return false;
+}
+
 /* False when the server has closed. */
 static UNUSED_OK bool client_send(struct client *c, const char *bytes, size_t length)
 {
     while (length > 0) {
-        struct pollfd p = {.fd = c->fd, .events = POLLOUT};
-        if (poll(&p, 1, FIXTURE_WAIT_MS) != 1) fail_msg("the server does not read");
+        if (!client_await(c, POLLOUT)) fail_msg("the server does not read");
         ssize_t n = send(c->fd, bytes, length, MSG_NOSIGNAL | MSG_DONTWAIT);
         if (n < 0 && (errno == EAGAIN || errno == EINTR)) continue;
         if (n < 0) return false;
@@ -203,8 +228,7 @@ static UNUSED_OK bool client_send(struct client *c, const char *bytes, size_t le
 static UNUSED_OK bool client_more(struct client *c)
 {
     char buffer[65536];
-    struct pollfd p = {.fd = c->fd, .events = POLLIN};
-    if (poll(&p, 1, FIXTURE_WAIT_MS) != 1)
+    if (!client_await(c, POLLIN))
         fail_msg("the server does not answer; so far: %s", strbuf_text(&c->in));
     ssize_t n = recv(c->fd, buffer, sizeof buffer, 0);
     if (n <= 0) return false;
@@ -396,9 +420,9 @@ static UNUSED_OK double metric(int port, const char *name)
 /* Waits for a metric to have a value. */
 static UNUSED_OK void await_metric(int port, const char *name, double value)
 {
-    int64_t until = clock_monotonic_ns() + (int64_t)FIXTURE_WAIT_MS * 1000000;
+    struct patience patience = {0};
     while (metric(port, name) != value)
-        if (clock_monotonic_ns() > until)
+        if (patience_is_over(&patience))
             fail_msg("%s stays at %g, not %g", name, metric(port, name), value);
 }
 
