@@ -3,7 +3,8 @@
  * Dealing out the items of a phase to the workers of a pool so that all finish together. Every
  * worker has a share of neighbouring items, as pool_share cuts them, and takes pieces from its
  * front; when it is through, it takes pieces of the others' shares. An undisturbed worker reads its
- * memory in order, and one on a slower CPU is helped out. A worker that is not running at all keeps
+ * memory in order, and one on a slower CPU is helped out. Towards the end of a share pieces become
+ * smaller, so that nobody waits long for the last one. A worker that is not running at all keeps
  * the piece it has begun, and the others wait for that one.
  *
  * Whose hands an item falls into is not reproducible: only for work whose result does not depend on
@@ -23,7 +24,10 @@ struct deal {
 
 void deal_reset(struct deal *deals, int workers);
 
-/* The next piece [*begin, *end) of `count` items, at most `piece` (>= 1) of them; false when all are taken. */
+/*
+ * The next piece [*begin, *end) of `count` items: `piece` (>= 1) of them, but at most half of what is left of the
+ * share, rounded up; false when all are taken.
+ */
 bool deal_take(struct deal *deals, int count, int piece, int worker, int workers, int *begin,
                int *end);
 

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Packing activations, in portable C that each ISA's folder compiles with its own flags: only element-wise operations
- * and integer maxima and sums, so that every compiler's vectorization gives the same bits. docs/arithmetic.md,
- * "Activations", is the specification. Include once per ISA and use act_pack_group.
+ * and integer maxima and sums, so that every compiler's vectorization gives the same bits (AVX-512 has its own form of
+ * the elements' part). docs/arithmetic.md, "Activations", is the specification. Include once per ISA and use
+ * act_pack_group.
  */
 #include <string.h>
 
@@ -11,11 +12,12 @@
 /* Blocks whose largest magnitude is below 2^-100 count as zero; from the exponent of infinity on, as not a number. */
 enum { ACT_TINY_BITS = 27 << 23, ACT_INFINITE_BITS = 255 << 23 };
 
-/* x to n int8 at q; returns the scale d. Rounds to nearest even by adding 1.5 * 2^23. */
-static inline float act_quantize(const float *restrict x, int8_t *restrict q, int n)
+#if defined(__AVX512VNNI__)
+#include "kernels/avx512/act_quantize_avx512.h"
+#else
+/* The largest of n magnitudes, as bits. */
+static inline int32_t act_largest(const float *x, int n)
 {
-    const float magic = 12582912.0f;
-    const int32_t magic_bits = 0x4B400000;
     int32_t largest = 0;
     for (int i = 0; i < n; i++) {
         int32_t bits;
@@ -23,20 +25,20 @@ static inline float act_quantize(const float *restrict x, int8_t *restrict q, in
         bits &= 0x7FFFFFFF;
         largest = bits > largest ? bits : largest;
     }
-    float amax;
-    memcpy(&amax, &largest, sizeof amax);
-    if (largest < ACT_TINY_BITS || largest >= ACT_INFINITE_BITS) {
-        memset(q, 0, (size_t)n);
-        return largest < ACT_TINY_BITS ? 0.0f : __builtin_nanf("");
-    }
-    float inverse = 127.0f / amax;
+    return largest;
+}
+
+/* x times inverse to the nearest integers, ties to even, by adding 1.5 * 2^23. */
+static inline void act_round(const float *restrict x, float inverse, int8_t *restrict q, int n)
+{
+    const float magic = 12582912.0f;
+    const int32_t magic_bits = 0x4B400000;
     for (int i = 0; i < n; i++) {
         float shifted = x[i] * inverse + magic;
         int32_t bits;
         memcpy(&bits, &shifted, sizeof bits);
         q[i] = (int8_t)(bits - magic_bits);
     }
-    return amax / 127.0f;
 }
 
 static inline int act_sum(const int8_t *q, int n)
@@ -44,6 +46,21 @@ static inline int act_sum(const int8_t *q, int n)
     int sum = 0;
     for (int i = 0; i < n; i++) sum += q[i];
     return sum;
+}
+#endif
+
+/* x to n int8 at q; returns the scale d. */
+static inline float act_quantize(const float *x, int8_t *q, int n)
+{
+    int32_t largest = act_largest(x, n);
+    float amax;
+    memcpy(&amax, &largest, sizeof amax);
+    if (largest < ACT_TINY_BITS || largest >= ACT_INFINITE_BITS) {
+        memset(q, 0, (size_t)n);
+        return largest < ACT_TINY_BITS ? 0.0f : __builtin_nanf("");
+    }
+    act_round(x, 127.0f / amax, q, n);
+    return amax / 127.0f;
 }
 
 /* Row m's n quants to q, which holds pieces of `piece` bytes of all rows in turn. */

@@ -6,6 +6,7 @@
 #include <pthread.h>
 #include <stdbool.h>
 
+#include "base/pool.h"
 #include "kernels/matmul_layout.h"
 #include "kernels/matmul_plan.h"
 #include "kernels/tuning.h"
@@ -258,18 +259,33 @@ void matmul_act_group_rows(const struct matmul_act *a, int group, int *first, in
     *count = s.rows;
 }
 
+/* Columns [begin, end) of one group; begin is a multiple of the kind's block. */
+static void pack_columns(struct matmul_act *a, const float *x, size_t ldx,
+                         const struct act_split *s, int begin, int end)
+{
+    bool wide = s->group < a->wide_groups;
+    unsigned char *group = a->data + s->offset * layout_act_row_bytes(a->kind, a->k);
+    (wide ? matmul_wide_for(a->isa)->act_pack : matmul_table_for(a->isa)->act_pack)(
+        a->kind, x + (size_t)s->first * ldx + begin, ldx, s->rows, s->size, end - begin,
+        group + layout_act_row_bytes(a->kind, begin) * (size_t)s->size);
+}
+
 void matmul_act_pack(struct matmul_act *a, const float *x, size_t ldx, int group_begin,
                      int group_end)
 {
-    const struct matmul_isa_table *t = matmul_table_for(a->isa);
-    size_t row_bytes = layout_act_row_bytes(a->kind, a->k);
-    for (struct act_split s = act_split_first(a); s.group < group_end; act_split_next(a, &s)) {
-        if (s.group < group_begin) continue;
-        bool wide = s.group < a->wide_groups;
-        (wide ? matmul_wide_for(a->isa)->act_pack : t->act_pack)(a->kind, x + (size_t)s.first * ldx,
-                                                                 ldx, s.rows, s.size, a->k,
-                                                                 a->data + s.offset * row_bytes);
-    }
+    for (struct act_split s = act_split_first(a); s.group < group_end; act_split_next(a, &s))
+        if (s.group >= group_begin) pack_columns(a, x, ldx, &s, 0, a->k);
+}
+
+void matmul_act_pack_part(struct matmul_act *a, const float *x, size_t ldx, int group, int part,
+                          int parts)
+{
+    int block = a->kind == MATMUL_ACT_Q8_256 ? BLOCK_256 : BLOCK_32, begin, end;
+    struct act_split s = act_split_first(a);
+    while (s.group < group) act_split_next(a, &s);
+    pool_share((a->k + block - 1) / block, part, parts, &begin, &end);
+    end = end * block < a->k ? end * block : a->k;
+    if (begin * block < end) pack_columns(a, x, ldx, &s, begin * block, end);
 }
 
 /* The wide groups of a batch, which come first. */

@@ -78,6 +78,9 @@ void matmul_act_group_rows(const struct matmul_act *a, int group, int *first, in
 /* x: rows x k float32, row stride ldx. */
 void matmul_act_pack(struct matmul_act *a, const float *x, size_t ldx, int group_begin,
                      int group_end);
+/* Of one group, the share of the columns that falls to `part` of `parts`. */
+void matmul_act_pack_part(struct matmul_act *a, const float *x, size_t ldx, int group, int part,
+                          int parts);
 
 /*
  * out[m * ldo + i] for all rows m and outputs i of panels [begin, end). ldo is at least panels * MATMUL_PANEL: the

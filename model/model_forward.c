@@ -4,7 +4,7 @@
  * phase divides either the rows, or the panels of output rows of a matrix, the latter as the workers
  * come for them; a barrier follows where the next phase reads what another worker wrote:
  *
- *   rows      norm, pack activations (small batches: every worker for itself, no barrier)
+ *   rows      norm, pack activations (very small batches: every worker for itself, no barrier)
  *   panels    Q, K, V
  *   rows      rotary embedding, K and V into the pages
  *   rows      attention (a barrier before it: a prompt's later rows read what earlier rows wrote)
@@ -43,17 +43,31 @@ static void embed(struct pass *p)
     }
 }
 
+/* Rows [begin, end) of x, normed by weight, into h. */
+static void norm_rows(const struct pass *p, int begin, int end, const float *x, size_t ld,
+                      const float *weight, float *h)
+{
+    for (int i = begin; i < end; i++)
+        p->model->vec->rms_norm(x + (size_t)i * ld, weight, p->model->config.rms_eps,
+                                p->model->config.embedding, h + (size_t)i * ld);
+}
+
 /* Group g of the active rows of x, normed by weight into h first if that is given. */
 static void pack_group(struct pass *p, struct matmul_act *act, int g, const float *x, size_t ld,
                        const float *weight, float *h)
 {
     int first, count;
     matmul_act_group_rows(act, g, &first, &count);
-    for (int i = first; weight != NULL && i < first + count; i++)
-        p->model->vec->rms_norm(x + (size_t)i * ld, weight, p->model->config.rms_eps, act->k,
-                                h + (size_t)i * ld);
+    if (weight != NULL) norm_rows(p, first, first + count, x, ld, weight, h);
     matmul_act_pack(act, weight != NULL ? h : x, ld, g, g + 1);
 }
+
+/*
+ * Rows up to which packing takes no longer than waiting for another worker: then every worker does
+ * it for itself. A larger batch in one group is normed by every worker, since nobody knows a row's
+ * mean square before he has read it all, and its columns are shared out.
+ */
+enum { PRIVATE_ROWS = 3 };
 
 /*
  * Packs the active rows of x, normed by weight if that is given, in every kind of the mask; all
@@ -74,9 +88,15 @@ static void pack(struct pass *p, const float *x, size_t ld, int k, const float *
         struct matmul_act *act = &p->act[kind];
         int begin, end;
         if ((kinds >> kind & 1) == 0) continue;
-        if (single) {
+        if (single && p->active <= PRIVATE_ROWS) {
             act->data = p->own.act[kind];
             pack_group(p, act, 0, x, ld, weight, p->own.h);
+            continue;
+        }
+        if (single) {
+            if (weight != NULL) norm_rows(p, 0, p->active, x, ld, weight, p->own.h);
+            matmul_act_pack_part(act, weight != NULL ? p->own.h : x, ld, 0, p->worker, p->workers);
+            pool_barrier(p->ws->pool);
             continue;
         }
         pool_share(act->groups, p->worker, p->workers, &begin, &end);

@@ -30,11 +30,10 @@ struct model_workspace {
     int rows_max;
     int logits_max;
     size_t bytes;
-    unsigned char *slab; /* everything below lies in it */
-    size_t ld_embedding, ld_q, ld_kv,
-        ld_ffn; /* widths rounded up to whole panels: row strides in elements */
-    float *x;   /* the residual stream */
-    float *h;   /* normed rows, then the outputs that are added to x */
+    unsigned char *slab;                      /* everything below lies in it */
+    size_t ld_embedding, ld_q, ld_kv, ld_ffn; /* row strides in floats: whole panels, or more */
+    float *x;                                 /* the residual stream */
+    float *h; /* normed rows, then the outputs that are added to x */
     float *q, *k, *v;
     float *attention;
     float *gate, *up;
@@ -42,9 +41,8 @@ struct model_workspace {
     float *logits;
     void *act[MATMUL_ACT_KINDS]; /* packed activations */
     /*
-     * A batch so small that its rows make one group is normed and packed by every worker for
-     * itself: that takes no longer than waiting for one worker to do it, and saves a barrier.
-     * Worker w's memory begins at w * private_bytes.
+     * A batch so small that its rows make one group is normed, and if it is very small packed,
+     * by every worker for itself. Worker w's memory begins at w * private_bytes.
      */
     unsigned char *private_memory;
     size_t private_bytes;

@@ -28,9 +28,14 @@ static void *slab_take(struct slab *s, size_t count, size_t size)
     return at;
 }
 
-static size_t padded(int width)
+/*
+ * Floats from one row to the next: whole panels, and an odd number of cache lines. With a power of
+ * two the same columns of all rows would fall into one set of the first-level cache.
+ */
+static size_t row_stride(int width)
 {
-    return ((size_t)width + MATMUL_PANEL - 1) / MATMUL_PANEL * MATMUL_PANEL;
+    size_t panels = ((size_t)width + MATMUL_PANEL - 1) / MATMUL_PANEL;
+    return (panels | 1) * MATMUL_PANEL;
 }
 
 static void widen(int k_max[MATMUL_ACT_KINDS], const struct model_linear *linear)
@@ -115,10 +120,10 @@ enum sov_error model_workspace_create(const struct model *model, struct pool *po
     ws->pool = pool;
     ws->rows_max = rows_max;
     ws->logits_max = logits_max;
-    ws->ld_embedding = padded(c->embedding);
-    ws->ld_q = padded(model_q_width(c));
-    ws->ld_kv = padded(model_kv_width(c));
-    ws->ld_ffn = padded(c->ffn);
+    ws->ld_embedding = row_stride(c->embedding);
+    ws->ld_q = row_stride(model_q_width(c));
+    ws->ld_kv = row_stride(model_kv_width(c));
+    ws->ld_ffn = row_stride(c->ffn);
     struct pass_private unplaced;
     ws->private_bytes = pass_private_layout(ws, NULL, &unplaced);
     struct slab size = {0};

@@ -60,6 +60,9 @@ static void test_own_share_first_then_the_others(void **state)
     assert_int_equal(end, 8);
     assert_true(deal_take(deals, 10, 3, 1, 2, &begin, &end));
     assert_int_equal(begin, 8);
+    assert_int_equal(end, 9);
+    assert_true(deal_take(deals, 10, 3, 1, 2, &begin, &end));
+    assert_int_equal(begin, 9);
     assert_int_equal(end, 10);
     /* Worker 0 has not shown up: its share is taken from the front as well. */
     assert_true(deal_take(deals, 10, 3, 1, 2, &begin, &end));
@@ -67,6 +70,9 @@ static void test_own_share_first_then_the_others(void **state)
     assert_int_equal(end, 3);
     assert_true(deal_take(deals, 10, 3, 0, 2, &begin, &end));
     assert_int_equal(begin, 3);
+    assert_int_equal(end, 4);
+    assert_true(deal_take(deals, 10, 3, 1, 2, &begin, &end));
+    assert_int_equal(begin, 4);
     assert_int_equal(end, 5);
     assert_false(deal_take(deals, 10, 3, 0, 2, &begin, &end));
     assert_false(deal_take(deals, 10, 3, 1, 2, &begin, &end));

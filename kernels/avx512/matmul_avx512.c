@@ -25,14 +25,39 @@ INLINE void store_rows(const __m512 *acc, int size, int rows, float *out, size_t
         if (m < rows) _mm512_storeu_ps(out + (size_t)m * ldo, acc[m]);
 }
 
-/* Strips [from, to) of w against row m of a group's q[8][R][4]. */
-INLINE __m512i dot(__m512i sum, const struct strips *w, const unsigned char *q, int size, int m,
-                   int from, int to)
+/*
+ * Dot products with one four of bytes (or one pair of int16) in all lanes. Assembler, because the
+ * compiler broadcasts by an instruction of its own where the product can take its operand from memory:
+ * twice as many instructions, for which there is no room when another program runs on the core's
+ * other hardware thread.
+ */
+INLINE __m512i dot_four(__m512i sum, __m512i w, const unsigned char *four)
+{
+    __asm__("vpdpbusd %2%{1to16%}, %1, %0"
+            : "+v"(sum)
+            : "v"(w), "m"(*(const unsigned char(*)[4])four));
+    return sum;
+}
+INLINE __m512i dot_pair(__m512i sum, __m512i w, const unsigned char *pair)
+{
+    __asm__("vpdpwssd %2%{1to16%}, %1, %0"
+            : "+v"(sum)
+            : "v"(w), "m"(*(const unsigned char(*)[4])pair));
+    return sum;
+}
+
+/* Rows whose sums are formed side by side: each sum is a chain of products that wait for each other. */
+enum { ABREAST = 2 };
+
+/* Strips [from, to) of w against rows [m, m + ABREAST) of a group's q[8][size][4], as far as there are. */
+INLINE void dots(__m512i sums[ABREAST], const struct strips *w, const unsigned char *q, int size,
+                 int m, int from, int to)
 {
 #pragma GCC unroll 8
     for (int j = from; j < to; j++)
-        sum = _mm512_dpbusd_epi32(sum, w->v[j], broadcast(q + (j * size + m) * 4));
-    return sum;
+#pragma GCC unroll 2
+        for (int i = 0; i < ABREAST; i++)
+            if (m + i < size) sums[i] = dot_four(sums[i], w->v[j], q + (j * size + m + i) * 4);
 }
 
 /* Of weights that are read next: `bytes` at `at`. */
@@ -77,14 +102,26 @@ INLINE void micro_32(enum gguf_type type, bool offset, size_t quant_bytes, int v
         __m512 d = load_halves(scales);
         __m512 min = vectors == 2 ? load_halves(scales + 32) : _mm512_setzero_ps();
 #pragma GCC unroll 16
-        for (int m = 0; m < size; m++) {
-            __m512i start = broadcast(group + (size * 9 + m) * 4);
-            __m512 d_act = broadcast_f(group + (size * 8 + m) * 4);
-            __m512i isum = dot(offset ? start : _mm512_setzero_si512(), &w, group, size, m, 0, 8);
-            acc[m] = _mm512_fmadd_ps(_mm512_mul_ps(d, d_act), _mm512_cvtepi32_ps(isum), acc[m]);
-            if (vectors == 2) /* + min * d_act * sum, as -(min * d_act) * -sum */
-                acc[m] =
-                    _mm512_fnmadd_ps(_mm512_mul_ps(min, d_act), _mm512_cvtepi32_ps(start), acc[m]);
+        for (int m = 0; m < size; m += ABREAST) {
+            __m512i isums[ABREAST];
+#pragma GCC unroll 2
+            for (int i = 0; i < ABREAST; i++)
+                isums[i] = offset && m + i < size ? broadcast(group + (size * 9 + m + i) * 4)
+                                                  : _mm512_setzero_si512();
+            dots(isums, &w, group, size, m, 0, 8);
+#pragma GCC unroll 2
+            for (int r = 0; r < ABREAST; r++) {
+                int i = m + r;
+                if (i >= size) continue;
+                __m512 d_act = broadcast_f(group + (size * 8 + i) * 4);
+                acc[i] =
+                    _mm512_fmadd_ps(_mm512_mul_ps(d, d_act), _mm512_cvtepi32_ps(isums[r]), acc[i]);
+                if (vectors == 2) { /* + min * d_act * sum, as -(min * d_act) * -sum */
+                    __m512i start = broadcast(group + (size * 9 + i) * 4);
+                    acc[i] = _mm512_fnmadd_ps(_mm512_mul_ps(min, d_act), _mm512_cvtepi32_ps(start),
+                                              acc[i]);
+                }
+            }
         }
         group += size * 40;
     }
@@ -142,8 +179,7 @@ INLINE void start_totals(enum gguf_type type, int shift, int size, const unsigne
         __m512i scales = load_scales(type, panel, p);
 #pragma GCC unroll 16
         for (int m = 0; m < size; m++)
-            total[m] =
-                _mm512_dpwssd_epi32(total[m], scales, broadcast(sums16 + (p * size + m) * 4));
+            total[m] = dot_pair(total[m], scales, sums16 + (p * size + m) * 4);
     }
 #pragma GCC unroll 16
     for (int m = 0; m < size; m++)
@@ -156,24 +192,25 @@ INLINE void add_sub_block(enum gguf_type type, int width, int size, const unsign
 {
     struct strips w;
     unpack_256(type, panel, sub, &w);
-    if (width == 16) {
-        __m512i pairs = load_scales(type, panel, sub);
-        __m512i s0 = first_scale(pairs), s1 = second_scale(pairs);
+    /* With sub-blocks of 16 the second half has sums of its own. */
+    __m512i pairs = load_scales(type, panel, width == 16 ? sub : sub / 2);
+    __m512i s0 = width == 16 || sub % 2 == 0 ? first_scale(pairs) : second_scale(pairs);
+    __m512i s1 = second_scale(pairs);
 #pragma GCC unroll 16
-        for (int m = 0; m < size; m++) {
-            __m512i a = dot(_mm512_setzero_si512(), &w, q, size, m, 0, 4);
-            __m512i b = dot(_mm512_setzero_si512(), &w, q, size, m, 4, 8);
-            total[m] = _mm512_add_epi32(
-                total[m], _mm512_add_epi32(_mm512_mullo_epi32(a, s0), _mm512_mullo_epi32(b, s1)));
+    for (int m = 0; m < size; m += ABREAST) {
+        __m512i a[ABREAST], b[ABREAST];
+#pragma GCC unroll 2
+        for (int i = 0; i < ABREAST; i++) a[i] = b[i] = _mm512_setzero_si512();
+        dots(a, &w, q, size, m, 0, width == 16 ? 4 : 8);
+        if (width == 16) dots(b, &w, q, size, m, 4, 8);
+#pragma GCC unroll 2
+        for (int r = 0; r < ABREAST; r++) {
+            int i = m + r;
+            if (i >= size) continue;
+            __m512i product = _mm512_mullo_epi32(a[r], s0);
+            if (width == 16) product = _mm512_add_epi32(product, _mm512_mullo_epi32(b[r], s1));
+            total[i] = _mm512_add_epi32(total[i], product);
         }
-        return;
-    }
-    __m512i pairs = load_scales(type, panel, sub / 2);
-    __m512i s = sub % 2 == 0 ? first_scale(pairs) : second_scale(pairs);
-#pragma GCC unroll 16
-    for (int m = 0; m < size; m++) {
-        __m512i a = dot(_mm512_setzero_si512(), &w, q, size, m, 0, 8);
-        total[m] = _mm512_add_epi32(total[m], _mm512_mullo_epi32(a, s));
     }
 }
 
@@ -185,8 +222,7 @@ INLINE __m512i min_sum(enum gguf_type type, int width, int size, const unsigned 
     __m512i sum = _mm512_setzero_si512();
 #pragma GCC unroll 8
     for (int p = 0; p < pairs; p++)
-        sum = _mm512_dpwssd_epi32(sum, load_mins(type, panel, p),
-                                  broadcast(sums + (p * size + m) * 4));
+        sum = dot_pair(sum, load_mins(type, panel, p), sums + (p * size + m) * 4);
     return sum;
 }
 
