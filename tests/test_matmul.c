@@ -208,6 +208,15 @@ static void fixture_free(struct fixture *t)
     sov_free_aligned(t->w.data);
 }
 
+/* In one go, or every group's columns in several parts. */
+static void pack_activations(struct matmul_act *act, const struct fixture *t, int parts)
+{
+    if (parts == 1) matmul_act_pack(act, t->x, (size_t)t->k, 0, act->groups);
+    for (int group = 0; parts > 1 && group < act->groups; group++)
+        for (int part = parts - 1; part >= 0; part--)
+            matmul_act_pack_part(act, t->x, (size_t)t->k, group, part, parts);
+}
+
 static void fixture_run(struct fixture *t, enum kern_isa isa, int rows)
 {
     struct matmul_act act;
@@ -216,7 +225,7 @@ static void fixture_run(struct fixture *t, enum kern_isa isa, int rows)
     unsigned char *data = sov_alloc_aligned(bytes + 64);
     memset(data, 0xA5, bytes + 64);
     matmul_act_init(&act, kind, isa, rows, t->k, data);
-    matmul_act_pack(&act, t->x, (size_t)t->k, 0, act.groups);
+    pack_activations(&act, t, 1 + rows % 4);
     for (size_t i = bytes; i < bytes + 64; i++) assert_int_equal(data[i], 0xA5);
     size_t ldo = (size_t)t->w.panels * MATMUL_PANEL;
     matmul_run(&t->w, &act, t->got, ldo, t->w.panels / 2, t->w.panels);

@@ -48,6 +48,7 @@ static const struct tuning_isa *test_tuning_for(enum kern_isa isa)
 #define matmul_act_init emulated_act_init
 #define matmul_act_group_rows emulated_act_group_rows
 #define matmul_act_pack emulated_act_pack
+#define matmul_act_pack_part emulated_act_pack_part
 #define matmul_run emulated_run
 #include "kernels/amx/matmul_amx.c"
 #include "kernels/matmul.c"
@@ -57,6 +58,7 @@ static const struct tuning_isa *test_tuning_for(enum kern_isa isa)
 #undef matmul_act_bytes
 #undef matmul_act_init
 #undef matmul_act_pack
+#undef matmul_act_pack_part
 #undef matmul_run
 
 enum { ROWS = 70 };
