@@ -114,6 +114,7 @@ check 'a second node on the same directory is refused' fails 1 'process' "$SOVER
 # ---- a node that is killed while somebody waits for it ----
 
 kill -9 "${pids[@]}" 2>/dev/null
+wait "${pids[@]}" # until then the data directory is theirs
 "$SOVEREIGN" federation start --data-dir "$fed/node1" 2>"$TMPDIR/node1.err" &
 pids+=($!)
 check 'a node runs again, alone' within 30 "$SOVEREIGN" federation status --data-dir "$fed/node1"
