@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Who is next: the order of the queue by itself, and of requests in an engine with one slot. */
-#include <stdatomic.h>
+
+#include <errno.h>
+#include <semaphore.h>
 
 #include "engine/queue.h"
 #include "tests/engine_fixture.h"
@@ -144,11 +146,23 @@ static void some_are_taken_out_of_the_middle(void **state)
 
 /* ---- in the engine ---- */
 
-static atomic_int ended;
+static sem_t notes;
+static int ended; /* the engine's thread writes it, and who waited for as many notes reads */
 
 static void note_end(void *user)
 {
-    atomic_store((atomic_int *)user, atomic_fetch_add(&ended, 1) + 1);
+    *(int *)user = ++ended;
+    sem_post(&notes);
+}
+
+/* Before any of these jobs is read: who is read and released sooner than he is told of is not told any more. */
+static void await_notes(int count)
+{
+    struct timespec until;
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_sec += FIXTURE_WAIT_MS / 1000;
+    for (int i = 0; i < count; i++)
+        while (sem_timedwait(&notes, &until) != 0) assert_int_equal(errno, EINTR);
 }
 
 /* Beside one slot, which is taken: those that continue end before those that came before them. */
@@ -160,7 +174,7 @@ static void parts_of_what_has_begun_end_before_others_begin(void **state)
     options.parallel = 1;
     struct engine *engine = fixture_engine(&options);
     struct engine_job *handles[MANY];
-    atomic_int places[MANY] = {0};
+    int places[MANY] = {0};
     static struct fixture_result r, alone;
     int32_t prompt[40];
     struct fixture_gate gate;
@@ -169,19 +183,19 @@ static void parts_of_what_has_begun_end_before_others_begin(void **state)
     request.notify_at_end = true;
     fixture_run(engine, &request, &alone);
     fixture_gate_close(&gate, engine);
-    atomic_store(&ended, 0);
+    ended = 0;
     for (int i = 0; i < MANY; i++) {
         request.continues = i >= MANY / 2;
         assert_int_equal(engine_submit(engine, &request, note_end, &places[i], &handles[i], NULL),
                          SOV_OK);
     }
     fixture_gate_open(&gate);
+    await_notes(MANY);
     for (int i = 0; i < MANY; i++) {
         fixture_finish(handles[i], &r);
         fixture_expect_same(&r, &alone);
     }
-    for (int i = 0; i < MANY; i++)
-        assert_int_equal(atomic_load(&places[i]), 1 + (i + MANY / 2) % MANY);
+    for (int i = 0; i < MANY; i++) assert_int_equal(places[i], 1 + (i + MANY / 2) % MANY);
     engine_free(engine);
 }
 
@@ -194,7 +208,7 @@ static void a_request_gets_its_turn_beside_work_without_end(void **state)
     struct engine *engine = fixture_engine(&options);
     enum { WORK = 2 * QUEUE_PASSES_MAX };
     struct engine_job *work[WORK], *waits;
-    atomic_int place = 0;
+    int place = 0;
     static struct fixture_result r;
     int32_t prompt[4];
     struct fixture_gate gate;
@@ -202,23 +216,25 @@ static void a_request_gets_its_turn_beside_work_without_end(void **state)
     struct engine_request request = fixture_request(prompt, 4, 1);
     fixture_gate_close(&gate, engine);
     request.notify_at_end = true;
-    atomic_store(&ended, 0);
+    ended = 0;
     assert_int_equal(engine_submit(engine, &request, note_end, &place, &waits, NULL), SOV_OK);
     request.continues = true;
-    atomic_int others[WORK];
+    int others[WORK];
     for (int i = 0; i < WORK; i++)
         assert_int_equal(engine_submit(engine, &request, note_end, &others[i], &work[i], NULL),
                          SOV_OK);
     fixture_gate_open(&gate);
+    await_notes(WORK + 1);
     fixture_finish(waits, &r);
     assert_int_equal(r.finish, ENGINE_FINISH_LENGTH);
     for (int i = 0; i < WORK; i++) fixture_finish(work[i], &r);
-    assert_int_equal(atomic_load(&place), QUEUE_PASSES_MAX + 1);
+    assert_int_equal(place, QUEUE_PASSES_MAX + 1);
     engine_free(engine);
 }
 
 int main(void)
 {
+    sem_init(&notes, 0, 0);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(those_that_continue_go_first),
         cmocka_unit_test(who_was_preempted_goes_before_all),

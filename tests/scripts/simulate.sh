@@ -23,7 +23,7 @@ check "telling its story does not change it" equal "$(tail -n 1 "$TMPDIR/trace.t
 check "the story has messages" grep -q -- '-> .*  PRE-PREPARE by [0-9]* view 0\.0 sequence 1, ' "$TMPDIR/trace.txt"
 check "another seed is another run" test "$("$simulate" --seed 6)" != "$once"
 
-"$simulate" --extra 1 --seeds 1..200 >"$TMPDIR/extra.txt"
+"$simulate" --extra 1 --seeds 1..200 --all >"$TMPDIR/extra.txt"
 check "f + 1 Byzantine replicas break agreement" test $? = 1
 check "which is seen as such" has "$(cat "$TMPDIR/extra.txt")" 'VIOLATION of agreement'
 
