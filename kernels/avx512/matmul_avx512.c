@@ -28,8 +28,8 @@ INLINE void store_rows(const __m512 *acc, int size, int rows, float *out, size_t
 /*
  * Dot products with one four of bytes (or one pair of int16) in all lanes. Assembler, because the
  * compiler broadcasts by an instruction of its own where the product can take its operand from memory:
- * twice as many instructions, for which there is no room when another program runs on the core's
- * other hardware thread.
+ * twice as many instructions, for which there seems to be no room when another program runs on the
+ * core's other hardware thread.
  */
 INLINE __m512i dot_four(__m512i sum, __m512i w, const unsigned char *four)
 {
