@@ -11,6 +11,7 @@
 #include "benchmark/limits.h"
 #include "benchmark/workload.h"
 #include "engine/engine.h"
+#include "kernels/tuning_measure.h"
 
 enum { BENCH_FIRST_PROMPT = 64 }; /* long enough to submit the others meanwhile */
 
@@ -38,6 +39,10 @@ static struct bench_engine bench_open(const struct bench_options *o)
     if (pool_create(o->threads, &b.pool, &err) != SOV_OK) die("threads", &err);
     struct model_load_options load = {.pool = b.pool};
     if (kern_isa_parse(o->isa, &load.isa, &err) != SOV_OK) die("--isa", &err);
+    /* As `sovereign serve` does. */
+    if (!tuning_is_measured(load.isa) &&
+        tuning_measure_at_load(b.gguf, load.isa, b.pool, &err) != SOV_OK)
+        die("tuning", &err);
     if (model_load(b.gguf, &load, &b.model, &err) != SOV_OK) die("model", &err);
     b.vocab = model_config(b.model)->vocab;
     return b;

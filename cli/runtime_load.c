@@ -10,11 +10,13 @@
 #include "base/utf8.h"
 #include "cli/cli.h"
 #include "cli/guide.h"
+#include "kernels/tuning_measure.h"
 
 void cli_runtime_flags_init(struct cli_runtime_flags *flags, int parallel)
 {
     *flags = (struct cli_runtime_flags){
         .isa = "auto",
+        .tune = "auto",
         .kv_type = vec_kv_type_name(KV_TYPE_F16),
         .parallel = parallel,
         .queue = ENGINE_QUEUE_DEFAULT,
@@ -42,6 +44,10 @@ void cli_runtime_flags_add_cpu(struct args *args, struct cli_runtime_flags *flag
               "CPU has. "
               "The answers do not "
               "depend on it.");
+    args_text(args, "--tune", "WHEN", &flags->tune,
+              "When the kernels are measured at load, in less than a second, to choose among them: "
+              "auto, always, never. Default auto: on a CPU without a measured table, for models of "
+              "64 MiB or more. The answers do not depend on it.");
 }
 
 void cli_runtime_flags_add_engine(struct args *args, struct cli_runtime_flags *flags)
@@ -78,6 +84,19 @@ void cli_runtime_flags_add_template(struct args *args, struct cli_runtime_flags 
               "Default: as the file says.");
 }
 
+/* A model that small is loaded, and answers, sooner than its kernels are measured. */
+static const uint64_t TUNE_FILE_BYTES_MIN = (uint64_t)64 << 20;
+
+enum tune_when { TUNE_AUTO, TUNE_ALWAYS, TUNE_NEVER, TUNE_UNKNOWN };
+
+static enum tune_when runtime_tune_when(const struct cli_runtime_flags *flags)
+{
+    static const char *const NAMES[] = {"auto", "always", "never"};
+    int when = TUNE_AUTO;
+    while (when < TUNE_UNKNOWN && strcmp(flags->tune, NAMES[when]) != 0) when++;
+    return (enum tune_when)when;
+}
+
 int cli_runtime_prepare(struct cli_runtime *rt, const struct cli_runtime_flags *flags,
                         const char *command)
 {
@@ -85,6 +104,9 @@ int cli_runtime_prepare(struct cli_runtime *rt, const struct cli_runtime_flags *
     struct sov_errbuf err;
     if (kern_isa_parse(flags->isa, &rt->isa, &err) != SOV_OK) {
         return cli_usage_error(command, "--isa: %s", err.message);
+    }
+    if (runtime_tune_when(flags) == TUNE_UNKNOWN) {
+        return cli_usage_error(command, "--tune %s: must be auto, always or never", flags->tune);
     }
     if (!vec_kv_type_parse(flags->kv_type, &rt->kv_type)) {
         return cli_usage_error(command, "--kv-type %s: must be f16 or q8_0", flags->kv_type);
@@ -244,6 +266,25 @@ static enum sov_error runtime_load_model(struct cli_runtime *rt,
     return rc;
 }
 
+/* A choice of kernels that is not the best is no reason to fail. */
+static void runtime_tune(struct cli_runtime *rt, const struct cli_runtime_flags *flags)
+{
+    struct sov_errbuf err = {{0}};
+    enum tune_when when = runtime_tune_when(flags);
+    if (when == TUNE_NEVER) return;
+    if (when == TUNE_AUTO &&
+        (tuning_is_measured(rt->isa) || gguf_file_bytes(rt->gguf) < TUNE_FILE_BYTES_MIN))
+        return;
+    int64_t begin_ns = clock_monotonic_ns();
+    if (tuning_measure_at_load(rt->gguf, rt->isa, rt->pool, &err) != SOV_OK) {
+        log_warn("kernels were not measured: %s", err.message);
+        return;
+    }
+    if (!flags->quiet)
+        log_info("kernels of %s measured on this CPU in %.1f s", kern_isa_name(rt->isa),
+                 (double)(clock_monotonic_ns() - begin_ns) / 1e9);
+}
+
 static enum sov_error runtime_check_model(struct cli_runtime *rt,
                                           const struct cli_runtime_flags *flags,
                                           struct sov_errbuf *err)
@@ -292,6 +333,7 @@ int cli_runtime_load(struct cli_runtime *rt, const struct cli_runtime_flags *fla
     struct sov_errbuf err = {{0}};
     int threads = flags->threads > 0 ? flags->threads : pool_default_threads();
     enum sov_error rc = pool_create(threads, &rt->pool, &err);
+    if (rc == SOV_OK) runtime_tune(rt, flags);
     if (rc == SOV_OK) rc = runtime_load_model(rt, flags, &err);
     if (rc == SOV_OK) rc = runtime_check_model(rt, flags, &err);
     if (rc == SOV_OK) rc = runtime_start_engine(rt, flags, &err);

@@ -31,6 +31,7 @@ enum {
 struct cli_runtime_flags {
     const char *model; /* NULL: the built-in guide */
     const char *isa;
+    const char *tune;
     const char *kv_type;
     const char *chat_template; /* NULL: as the file says */
     int threads;               /* 0: what this process may use */
@@ -65,7 +66,7 @@ struct cli_runtime {
 
 void cli_runtime_flags_init(struct cli_runtime_flags *flags, int parallel);
 void cli_runtime_flags_add_model(struct args *args, struct cli_runtime_flags *flags);
-/* --threads, --isa. */
+/* --threads, --isa, --tune. */
 void cli_runtime_flags_add_cpu(struct args *args, struct cli_runtime_flags *flags);
 /* Those, and --ctx, --prefill-chunk, --kv-memory, --kv-type. */
 void cli_runtime_flags_add_engine(struct args *args, struct cli_runtime_flags *flags);

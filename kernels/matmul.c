@@ -34,11 +34,16 @@ static const struct slot_info SLOTS_INFO[SLOTS] = {
     [SLOT_Q6_K] = {GGUF_TYPE_Q6_K, MATMUL_ACT_Q8_256, 256, sizeof(struct q6_k_panel), 0},
 };
 
-static int slot_of(enum gguf_type type)
+int matmul_slot_of(enum gguf_type type)
 {
     for (int s = 0; s < SLOTS; s++)
         if (SLOTS_INFO[s].type == type) return s;
     return -1;
+}
+
+enum gguf_type matmul_slot_type(enum matmul_slot slot)
+{
+    return SLOTS_INFO[slot].type;
 }
 
 const struct matmul_isa_table *matmul_table_for(enum kern_isa isa)
@@ -114,9 +119,9 @@ static void add_cost(unsigned *sum, unsigned cost, uint64_t row, bool first)
         *sum += (unsigned)((uint64_t)cost * COST_UNIT * COST_UNIT / row) + 1; /* 0 is "unknown" */
 }
 
-static bool costs_for(enum kern_isa isa, enum matmul_act_kind kind, struct tuning_costs *out)
+static bool costs_for(const struct tuning_isa *table, enum matmul_act_kind kind,
+                      struct tuning_costs *out)
 {
-    const struct tuning_isa *table = tuning_for(isa);
     unsigned types = 0;
     *out = (struct tuning_costs){.wide_panel = 0};
     for (int slot = 0; table != NULL && slot < SLOTS; slot++) {
@@ -139,11 +144,23 @@ static void make_plans(void)
     for (int isa = 0; isa < KERN_ISAS; isa++)
         for (int kind = 0; kind < MATMUL_ACT_KINDS; kind++) {
             struct tuning_costs costs;
-            bool known = costs_for((enum kern_isa)isa, (enum matmul_act_kind)kind, &costs);
+            bool known =
+                costs_for(tuning_for((enum kern_isa)isa), (enum matmul_act_kind)kind, &costs);
             matmul_plan_make(&plans[isa][kind],
                              sizes_for((enum kern_isa)isa, (enum matmul_act_kind)kind),
                              known ? &costs : NULL);
         }
+}
+
+void matmul_plans_use(const struct tuning_isa *table)
+{
+    (void)pthread_once(&plans_once, make_plans);
+    for (int kind = 0; kind < MATMUL_ACT_KINDS; kind++) {
+        struct tuning_costs costs;
+        if (costs_for(table, (enum matmul_act_kind)kind, &costs))
+            matmul_plan_make(&plans[table->isa][kind],
+                             sizes_for(table->isa, (enum matmul_act_kind)kind), &costs);
+    }
 }
 
 static const struct matmul_plan *plan_for(enum kern_isa isa, enum matmul_act_kind kind)
@@ -156,7 +173,7 @@ enum sov_error matmul_weights_init(struct matmul_weights *w, enum gguf_type type
                                    int64_t k, struct sov_errbuf *err)
 {
     const struct gguf_type_info *info = gguf_type_info(type);
-    int slot = slot_of(type);
+    int slot = matmul_slot_of(type);
     if (slot < 0)
         return sov_fail(err, SOV_ERR_UNSUPPORTED,
                         "weight type %s has no kernels; supported: f32, f16, bf16, q8_0, q4_0, "
@@ -191,7 +208,7 @@ size_t matmul_weights_bytes(const struct matmul_weights *w)
 
 enum matmul_act_kind matmul_act_kind_for(enum gguf_type type)
 {
-    int slot = slot_of(type);
+    int slot = matmul_slot_of(type);
     return slot < 0 ? MATMUL_ACT_F32 : SLOTS_INFO[slot].act;
 }
 
@@ -294,7 +311,7 @@ static void run_wide(const struct matmul_weights *w, const struct matmul_act *ac
 {
     int rows = act->wide_groups * act->wide_size;
     size_t row_bytes = layout_act_row_bytes(act->kind, act->k);
-    matmul_wide_for(act->isa)->run[slot_of(w->type)][act->wide_size](
+    matmul_wide_for(act->isa)->run[matmul_slot_of(w->type)][act->wide_size](
         w->data + (size_t)panel * w->panel_bytes, w->k, act->data,
         row_bytes * (size_t)act->wide_size, act->wide_groups, rows < act->rows ? rows : act->rows,
         out + (size_t)panel * MATMUL_PANEL, ldo);
@@ -304,7 +321,7 @@ void matmul_run(const struct matmul_weights *w, const struct matmul_act *act, fl
                 size_t ldo, int panel_begin, int panel_end)
 {
     const struct matmul_isa_table *t = matmul_table_for(act->isa);
-    matmul_micro *const *micro = t->micro[slot_of(w->type)];
+    matmul_micro *const *micro = t->micro[matmul_slot_of(w->type)];
     size_t row_bytes = layout_act_row_bytes(act->kind, act->k);
     if (act->wide_groups > 0) matmul_wide_for(act->isa)->begin(act->kind, act->wide_size);
     for (int p = panel_begin; p < panel_end; p++) {

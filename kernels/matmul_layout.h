@@ -154,6 +154,9 @@ enum matmul_slot {
     SLOT_Q6_K,
     SLOTS
 };
+/* -1 for a type without kernels. */
+int matmul_slot_of(enum gguf_type type);
+enum gguf_type matmul_slot_type(enum matmul_slot slot);
 
 struct matmul_isa_table {
     int group_rows_max;

@@ -42,6 +42,15 @@ const struct tuning_isa *tuning_for_cpu(enum kern_isa isa, const char *vendor, i
     return other;
 }
 
+bool tuning_is_measured_for_cpu(enum kern_isa isa, const char *vendor, int family, int model)
+{
+    for (int i = 0; i < TUNING_CPU_COUNT; i++)
+        if (tuning_cpu_matches(TUNING_CPUS[i], vendor, family, model) &&
+            tuning_isa_of(TUNING_CPUS[i], isa) != NULL)
+            return !TUNING_CPUS[i]->derived;
+    return false;
+}
+
 bool tuning_identify(char vendor[13], int *family, int *model)
 {
     memset(vendor, 0, 13);
@@ -70,6 +79,14 @@ const struct tuning_isa *tuning_for(enum kern_isa isa)
     int family, model;
     (void)tuning_identify(vendor, &family, &model);
     return tuning_for_cpu(isa, vendor, family, model);
+}
+
+bool tuning_is_measured(enum kern_isa isa)
+{
+    char vendor[13];
+    int family, model;
+    return tuning_identify(vendor, &family, &model) &&
+           tuning_is_measured_for_cpu(isa, vendor, family, model);
 }
 
 const struct tuning_cpu *tuning_cpu_known(void)

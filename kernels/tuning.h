@@ -2,7 +2,8 @@
 /*
  * What micro-kernels cost, measured (docs/performance.md, "Tuning"): the choice of kernels for a number of rows is made
  * from these figures. They decide about speed only. The tables are in kernels/tuning/, one file per CPU, written by
- * `make tune`; a CPU without a table of its own gets one of a CPU with the same instructions, or none.
+ * `make tune`; a CPU without a table of its own gets one of a CPU with the same instructions, or none, until its kernels
+ * are measured when a large model is loaded (kernels/tuning_measure.h).
  */
 #ifndef SOV_KERNELS_TUNING_H
 #define SOV_KERNELS_TUNING_H
@@ -31,6 +32,7 @@ struct tuning_cpu {
     const char *name;
     const char *vendor; /* of CPUID; the models are a list of ranges, ended by {0, 0} */
     int family;
+    bool derived; /* from other figures, and not measured on such a CPU */
     struct {
         int first, last;
     } models[8];
@@ -45,6 +47,15 @@ const struct tuning_isa *tuning_for_cpu(enum kern_isa isa, const char *vendor, i
                                         int model);
 /* This CPU's; vendor has 13 bytes. False where there is no CPUID. */
 bool tuning_identify(char vendor[13], int *family, int *model);
+/* Whether this CPU has a table of its own for the ISA that was measured on such a CPU. */
+bool tuning_is_measured(enum kern_isa isa);
+/* The same for a CPU given by its CPUID, for tests. */
+bool tuning_is_measured_for_cpu(enum kern_isa isa, const char *vendor, int family, int model);
+/*
+ * Plans of the table's ISA are made from this table from now on, for the types it has. Before products of the ISA run in
+ * other threads: they read plans without a lock.
+ */
+void matmul_plans_use(const struct tuning_isa *table);
 /* This CPU's own table, or NULL. */
 const struct tuning_cpu *tuning_cpu_known(void);
 

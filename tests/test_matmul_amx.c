@@ -50,6 +50,9 @@ static const struct tuning_isa *test_tuning_for(enum kern_isa isa)
 #define matmul_act_pack emulated_act_pack
 #define matmul_act_pack_part emulated_act_pack_part
 #define matmul_run emulated_run
+#define matmul_slot_of emulated_slot_of
+#define matmul_slot_type emulated_slot_type
+#define matmul_plans_use emulated_plans_use
 #include "kernels/amx/matmul_amx.c"
 #include "kernels/matmul.c"
 #undef matmul_weights_init

@@ -67,6 +67,7 @@ static const struct tuning_cpu TUNING_SAPPHIRE_RAPIDS = {
     .name = "sapphire_rapids",
     .vendor = "GenuineIntel",
     .family = 6,
+    .derived = true,
     .models = {{0x8F, 0x8F}, {0xAD, 0xAE}, {0xCF, 0xCF}},
     .isas = TUNING_SAPPHIRE_RAPIDS_ISAS,
     .isa_count = 2,

@@ -45,6 +45,7 @@ for value in nan inf -0.5 1e99 '' 0x1; do
 done
 check 'top_p above 1' fails 2 '--top-p 1.5: must be a number, 0 to 1' "$SOVEREIGN" generate -p x --top-p 1.5
 check 'an unknown instruction set' fails 2 'scalar' "$SOVEREIGN" generate -p x --isa mmx
+check 'an unknown time to tune' fails 2 'must be auto, always or never' "$SOVEREIGN" generate -p x --tune sometimes
 check 'an unknown chat template' fails 2 'chatml' "$SOVEREIGN" serve --chat-template jinja
 check 'no prompt' fails 2 'give --prompt' "$SOVEREIGN" generate
 check 'an empty stop text' fails 2 '--stop: must be 1 to 1024 bytes' "$SOVEREIGN" generate -p x --stop ''
@@ -171,6 +172,7 @@ check 'same digest: one at a time' equal \
     "$(digest --parallel 1 --prompt 'Another' | head -n 1)" "$reference"
 different() { [ "$(digest --temperature 1 --seed 1)" != "$(digest --temperature 1 --seed 2)" ]; }
 check 'another seed gives another answer' different
+check 'same digest: kernels chosen by measuring them now' equal "$(digest --tune always)" "$reference"
 check 'the same seed gives the same answer' equal "$(digest --temperature 1 --seed 7 --isa scalar)" \
     "$(digest --temperature 1 --seed 7)"
 
