@@ -2,6 +2,7 @@
 /* Proposals through a node that runs here: patterns, and changes of the members. */
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -76,13 +77,28 @@ static int print_answer(const struct propose *p)
     return status == CLI_OK ? flushed : status;
 }
 
+/* --timeout in the protocol's milliseconds. */
+static long long timeout_ms(const struct propose *p)
+{
+    long long ms = llround((double)p->timeout_s * 1000);
+    return ms == 0 && p->timeout_s > 0 ? 1 : ms; /* 0 is another thing */
+}
+
+/* The node gives up first, and says what is known; this is for one that stands still. */
+static int wait_ms(const struct propose *p)
+{
+    long long ms = timeout_ms(p);
+    return ms == 0 ? 0 : ms > INT_MAX - CONTROL_ANSWER_MS ? INT_MAX : (int)ms + CONTROL_ANSWER_MS;
+}
+
 /* Sends what was gathered, waits, and prints the answer. */
 static int call(struct propose *p)
 {
     struct sov_errbuf err = {""};
     strbuf_clear(&p->answer);
     if (strbuf_failed(&p->request)) return cli_error("no memory for the proposal");
-    if (control_call(p->client, p->request.data, p->request.length, &p->answer, &err) != SOV_OK) {
+    if (control_call(p->client, p->request.data, p->request.length, wait_ms(p), &p->answer, &err) !=
+        SOV_OK) {
         cli_error("%s; the proposal may be committed, now or later ('sovereign federation log "
                   "--data-dir %s')",
                   err.message, p->data_dir);
@@ -93,9 +109,7 @@ static int call(struct propose *p)
 
 static void put_timeout(struct propose *p)
 {
-    long long ms = llround((double)p->timeout_s * 1000);
-    if (ms == 0 && p->timeout_s > 0) ms = 1; /* 0 is another thing */
-    strbuf_printf(&p->request, "timeout %lld\n", ms);
+    strbuf_printf(&p->request, "timeout %lld\n", timeout_ms(p));
 }
 
 static int propose_gathered(struct propose *p, struct strbuf *patterns)

@@ -75,7 +75,7 @@ int federation_status(int argc, char **argv)
     status = federation_data_dir(&data_dir, buffer);
     if (status != CLI_OK) return status;
     enum sov_error rc = control_connect(data_dir, &client, &err);
-    if (rc == SOV_OK) rc = control_call(client, "status\n", 7, &answer, &err);
+    if (rc == SOV_OK) rc = control_call(client, "status\n", 7, CONTROL_ANSWER_MS, &answer, &err);
     if (rc == SOV_OK) rc = json_strict_object(strbuf_text(&answer), answer.length, &object, &err);
     if (rc != SOV_OK) {
         status = cli_error("%s", err.message);

@@ -28,6 +28,8 @@
 enum {
     CONTROL_CLIENTS_MAX = 256,
     CONTROL_REQUEST_BYTES_MAX = 4 << 20,
+    /* A node that takes longer, beyond what was asked of it, stands still. */
+    CONTROL_ANSWER_MS = 10000,
 };
 #define CONTROL_FILE "federation.sock"
 
@@ -41,12 +43,15 @@ void control_close(struct control *control);
 
 struct control_client;
 
-/* SOV_ERR_NOT_FOUND: no node runs there; SOV_ERR_IO. */
+/* SOV_ERR_NOT_FOUND: no node runs there; SOV_ERR_TIMEOUT: it stands still; SOV_ERR_IO. */
 enum sov_error control_connect(const char *data_dir, struct control_client **out,
                                struct sov_errbuf *err);
 void control_disconnect(struct control_client *client);
-/* Sends the bytes and appends the line that comes back, without its newline. SOV_ERR_IO: the node ended. */
+/*
+ * Sends the bytes and appends the line that comes back, without its newline. SOV_ERR_IO: the node ended; SOV_ERR_TIMEOUT:
+ * no whole line came within wait_ms (0: it waits for as long as it takes), and the connection is of no more use.
+ */
 enum sov_error control_call(struct control_client *client, const void *request, size_t length,
-                            struct strbuf *answer, struct sov_errbuf *err);
+                            int wait_ms, struct strbuf *answer, struct sov_errbuf *err);
 
 #endif

@@ -168,7 +168,7 @@ static inline json_t *fed_call(const struct federation *f, int node, const char 
     json_t *out = NULL;
     fed_path(f, node, "", folder);
     if (control_connect(folder, &client, NULL) != SOV_OK) return NULL;
-    if (control_call(client, request, length, &answer, NULL) == SOV_OK)
+    if (control_call(client, request, length, 0, &answer, NULL) == SOV_OK)
         out = json_loadb(answer.data, answer.length, 0, NULL);
     control_disconnect(client);
     strbuf_free(&answer);
