@@ -11,7 +11,7 @@
 enum {
     CALLS_AT_ONCE = 8, /* between two looks at the clock */
     WIDE_MANY = 4,
-    AT_LOAD_PASSES = 2,
+    AT_LOAD_PASSES = 3,
     OUT_FLOATS = WIDE_MANY * ACT_GROUP_ROWS_MAX * MATMUL_PANEL,
     RANDOM_BYTES = 1 << 20,
     /* The longest row of activations of any kind is of floats. */

@@ -41,7 +41,7 @@ void tuning_run_measure(struct tuning_run *run, enum kern_isa isa, enum matmul_s
 void tuning_costs_merge(struct tuning_costs *best, const struct tuning_costs *costs);
 
 /*
- * Measures the weight types of a file's matrices with TUNING_AT_LOAD, twice, the lesser counts, and makes the ISA's plans
+ * Measures the weight types of a file's matrices with TUNING_AT_LOAD in three passes, of which the least counts, and makes the ISA's plans
  * from it (matmul_plans_use). Before products of this ISA run in other threads.
  */
 enum sov_error tuning_measure_at_load(const struct gguf *gguf, enum kern_isa isa, struct pool *pool,
