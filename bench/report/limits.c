@@ -104,7 +104,11 @@ static void figure_judge(const struct report *r, struct report_figure *f)
         if (strcmp(t->section, f->section) != 0 || strcmp(t->metric, f->metric) != 0) continue;
         if (t->size != 0 && t->size != f->size) continue;
         double value = t->absolute ? ours->median : f->ratio;
-        if (ours->count == 0 || (!t->absolute && f->ratio <= 0)) continue;
+        if (ours->count == 0) continue;
+        if (!t->absolute && f->ratio <= 0) {
+            f->unjudged = true;
+            continue;
+        }
         f->has_floor = true;
         f->lower_is_better = t->lower_is_better;
         f->absolute = t->absolute;

@@ -45,6 +45,7 @@ struct report_figure {
     double ratio;            /* Sovereign over its peer; 0: not both measured */
     double limit;            /* what the machine allows, in the figure's unit; 0: not known */
     enum report_bound bound; /* what sets it */
+    bool unjudged;           /* it has a floor that is a ratio, and the peer was not measured */
     bool has_floor;
     bool lower_is_better;
     bool absolute; /* the floor is of Sovereign's value, not of the ratio */
@@ -75,8 +76,8 @@ struct report_figure *report_figure_add(struct report *r, const char *section, c
 void report_judge(struct report *r);
 
 bool report_write_json(const struct report *r, const char *folder);
-/* How many figures are below their floor. */
-int report_print(const struct report *r);
+/* Whether there are figures with a floor, each of them was held against it, and none is below. */
+bool report_print(const struct report *r);
 bool report_write_plots(const struct report *r, const char *folder);
 
 #endif

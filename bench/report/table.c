@@ -158,11 +158,11 @@ static void print_sampling(const struct report *r)
     }
 }
 
-int report_print(const struct report *r)
+bool report_print(const struct report *r)
 {
     static const char *const sections[] = {"engine", "isa",      "server", "idle",
                                            "prefix", "overhead", "http",   "shapes"};
-    int below = 0, floors = 0;
+    int below = 0, floors = 0, unjudged = 0;
     print_machine(r);
     print_kernels(r);
     print_sampling(r);
@@ -170,7 +170,9 @@ int report_print(const struct report *r)
     for (int i = 0; i < r->count; i++) {
         floors += r->figures[i].has_floor;
         below += r->figures[i].has_floor && !r->figures[i].met;
+        unjudged += r->figures[i].unjudged;
     }
     printf("\n%d of %d floors met\n", floors - below, floors);
-    return below;
+    if (unjudged > 0) printf("%d could not be judged: the peer was not measured\n", unjudged);
+    return floors > 0 && below == 0 && unjudged == 0;
 }
