@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What the tests of the answer cache share: keys made of a number, and random numbers. */
+/* What the tests of the answer cache share: keys made of a number, and a cache. */
 #ifndef SOV_TESTS_CACHE_FIXTURE_H
 #define SOV_TESTS_CACHE_FIXTURE_H
 
@@ -13,6 +13,7 @@
 #include <cmocka.h>
 
 #include "cache/cache.h"
+#include "tests/random_fixture.h"
 
 enum { KEY_MATERIAL_MAX = 2048 };
 
@@ -37,19 +38,6 @@ static inline const struct cache_key *test_key_make(struct test_key *k, uint64_t
     k->key.length = length;
     k->key.hash = cache_hash_bytes(test_secret(), k->material, length);
     return &k->key;
-}
-
-static inline uint64_t test_random(uint64_t *state)
-{
-    *state ^= *state << 13;
-    *state ^= *state >> 7;
-    *state ^= *state << 17;
-    return *state;
-}
-
-static inline uint32_t test_below(uint64_t *state, uint32_t n)
-{
-    return (uint32_t)(test_random(state) >> 33) % n;
 }
 
 static inline struct cache *test_cache(const struct cache_config *config)

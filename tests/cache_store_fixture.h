@@ -90,6 +90,15 @@ static inline void put(struct fixture *f, uint64_t number, const char *answer)
                      SOV_OK);
 }
 
+/* A folder with a database in which one answer is: to key 1. */
+static inline void fixture_init_with(struct fixture *f, const char *answer)
+{
+    fixture_init(f);
+    start(f);
+    put(f, 1, answer);
+    stop(f);
+}
+
 /* The age in *age_ms, or false on a miss. */
 static inline bool get(struct fixture *f, uint64_t number, const char *expected, int64_t *age_ms)
 {

@@ -3,6 +3,7 @@
 #ifndef SOV_TESTS_FEDERATION_STORE_FIXTURE_H
 #define SOV_TESTS_FEDERATION_STORE_FIXTURE_H
 
+#include <pthread.h>
 #include <sodium.h>
 
 #include "base/clock.h"
@@ -136,6 +137,20 @@ static inline void fixture_free(struct store_fixture *f)
     test_folder_remove(f->path);
 }
 
+/* A new node's store, open. */
+static inline void fixture_begin(struct store_fixture *f)
+{
+    fixture_init(f);
+    fixture_create(f);
+}
+
+static inline struct fed_store_stats fixture_stats(struct store_fixture *f)
+{
+    struct fed_store_stats stats;
+    fed_store_stats_read(f->store, &stats);
+    return stats;
+}
+
 static inline void fixture_flush(struct store_fixture *f)
 {
     assert_true(fed_store_flush(f->store, FLUSH_MS));
@@ -163,6 +178,68 @@ static inline void fixture_vote(struct store_fixture *f, uint8_t kind, enum fed_
     struct sov_errbuf err;
     if (fixture_try_vote(f, kind, keep, view, sequence, text, &err) != SOV_OK)
         fail_msg("%s", err.message);
+}
+
+/* The store has ended for good and says why; of the tokens given, these are durable. */
+static inline void fixture_assert_ended(struct store_fixture *f, uint64_t durable, const char *says)
+{
+    struct sov_errbuf err = {""};
+    assert_false(fed_store_flush(f->store, FLUSH_MS));
+    assert_true(fixture_stats(f).failed);
+    assert_int_equal(fixture_stats(f).durable, durable);
+    assert_int_equal(fixture_try_vote(f, VOTE_PREPARED, FED_KEEP_WINDOW, 1, 99, "late", &err),
+                     SOV_ERR_IO);
+    if (strstr(err.message, says) == NULL || strstr(err.message, "start the node again") == NULL)
+        fail_msg("%s", err.message);
+}
+
+/* What a store said of itself. */
+struct durable {
+    pthread_mutex_t lock;
+    uint64_t token;
+    int calls, troubles, recoveries;
+    char problem[SOV_ERROR_MESSAGE_MAX];
+};
+
+static inline void fixture_on_durable(void *user, uint64_t token)
+{
+    struct durable *d = user;
+    pthread_mutex_lock(&d->lock);
+    if (token <= d->token) d->calls = -1000000; /* they must ascend */
+    d->token = token;
+    d->calls++;
+    pthread_mutex_unlock(&d->lock);
+}
+
+static inline void fixture_on_trouble(void *user, const char *problem)
+{
+    struct durable *d = user;
+    pthread_mutex_lock(&d->lock);
+    if (problem == NULL) d->recoveries++;
+    if (problem != NULL) d->troubles++;
+    if (problem != NULL) snprintf(d->problem, sizeof d->problem, "%s", problem);
+    pthread_mutex_unlock(&d->lock);
+}
+
+static inline void fixture_watch(struct store_fixture *f, struct durable *d)
+{
+    memset(d, 0, sizeof *d);
+    pthread_mutex_init(&d->lock, NULL);
+    f->options.durable = fixture_on_durable;
+    f->options.trouble = fixture_on_trouble;
+    f->options.user = d;
+}
+
+static inline void fixture_wait_trouble(struct durable *d)
+{
+    for (int64_t until = clock_monotonic_ns() + 60000000000; clock_monotonic_ns() < until;) {
+        pthread_mutex_lock(&d->lock);
+        bool troubled = d->troubles > 0;
+        pthread_mutex_unlock(&d->lock);
+        if (troubled) return;
+        usleep(1000);
+    }
+    fail_msg("no trouble was told of");
 }
 
 /* Until all up to this batch are in the index. */

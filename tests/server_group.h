@@ -37,6 +37,8 @@ static UNUSED_OK int plain_stop(void **state)
     return 0;
 }
 
+#define PLAIN_TEST(name) cmocka_unit_test_setup_teardown(name, plain_start, plain_stop)
+
 static UNUSED_OK int query_start(void **state)
 {
     (void)state;
@@ -56,6 +58,7 @@ static UNUSED_OK int query_stop(void **state)
     query_fixture_stop(&q, &f);
     return 0;
 }
+#define QUERY_TEST(name) cmocka_unit_test_setup_teardown(name, query_start, query_stop)
 
 /*
  * The body of a query that takes a good part of a second: those who come meanwhile find it in flight.

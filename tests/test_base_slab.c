@@ -12,6 +12,7 @@
 
 #include "base/mem.h"
 #include "base/slab.h"
+#include "tests/random_fixture.h"
 
 enum { OBJECTS = 20000, ROUNDS = 200000, SIZE_MAX_HERE = SLAB_BYTES_MAX + 200 };
 
@@ -20,14 +21,6 @@ struct held {
     size_t bytes;
     uint8_t fill;
 };
-
-static uint32_t next_random(uint64_t *state)
-{
-    *state ^= *state << 13;
-    *state ^= *state >> 7;
-    *state ^= *state << 17;
-    return (uint32_t)(*state >> 33);
-}
 
 static bool is_whole(const struct held *h)
 {
@@ -41,15 +34,15 @@ static bool churn(struct held *all, size_t count, size_t bytes_max, uint64_t see
 {
     bool whole = true;
     for (size_t i = 0; i < ROUNDS; i++) {
-        struct held *h = &all[next_random(&seed) % count];
+        struct held *h = &all[test_random(&seed) % count];
         if (h->at != NULL) {
             whole &= is_whole(h);
             slab_free(h->at, h->bytes);
             h->at = NULL;
             continue;
         }
-        h->bytes = next_random(&seed) % bytes_max;
-        h->fill = (uint8_t)next_random(&seed);
+        h->bytes = test_random(&seed) % bytes_max;
+        h->fill = (uint8_t)test_random(&seed);
         h->at = slab_alloc(h->bytes);
         if (h->at == NULL || (uintptr_t)h->at % 16 != 0) return false;
         memset(h->at, h->fill, h->bytes);

@@ -14,16 +14,14 @@
 
 #include "base/mem.h"
 #include "cache/key.h"
+#include "tests/random_fixture.h"
 
 enum { FIELDS_MAX = 12, FIELD_BYTES_MAX = 40 };
 
 static uint64_t random_state = 88172645463325252u;
 static uint32_t random_below(uint32_t n)
 {
-    random_state ^= random_state << 13;
-    random_state ^= random_state >> 7;
-    random_state ^= random_state << 17;
-    return (uint32_t)(random_state >> 33) % n;
+    return test_below(&random_state, n);
 }
 
 struct field {

@@ -87,20 +87,14 @@ static void assert_refused(struct fixture *f, enum sov_error expected, const cha
     if (error != expected || strstr(err.message, says) == NULL)
         fail_msg("error %s: %s", sov_error_name(error), error != SOV_OK ? err.message : "");
     assert_null(f->store);
-    cache_free(f->cache);
-    datadir_close(f->dir);
-    f->cache = NULL;
-    f->dir = NULL;
+    stop(f);
 }
 
 static void test_a_newer_database_is_refused_and_left_as_it_is(void **state)
 {
     (void)state;
     struct fixture f;
-    fixture_init(&f);
-    start(&f);
-    put(&f, 1, "x");
-    stop(&f);
+    fixture_init_with(&f, "x");
     sql(&f, "PRAGMA user_version=2; ALTER TABLE answer ADD COLUMN novelty");
     assert_refused(&f, SOV_ERR_UNSUPPORTED, "version 2, this program knows version 1");
     assert_int_equal(sql_number(&f, "PRAGMA user_version"), 2);
@@ -205,10 +199,7 @@ static void test_rows_of_another_secret_are_not_served(void **state)
     (void)state;
     struct fixture f;
     struct cache_secret other = {{9}};
-    fixture_init(&f);
-    start(&f);
-    put(&f, 1, "x");
-    stop(&f);
+    fixture_init_with(&f, "x");
     f.cache = test_cache(&f.cache_config);
     assert_int_equal(datadir_open(f.path, &f.dir, NULL), SOV_OK);
     assert_int_equal(cache_store_open(f.dir, &other, &f.config, f.cache, &f.store, NULL), SOV_OK);

@@ -8,10 +8,7 @@ static void test_each_model_finds_its_own_answers_again(void **state)
 {
     (void)state;
     struct fixture f;
-    fixture_init(&f);
-    start(&f);
-    put(&f, 1, "of model A");
-    stop(&f);
+    fixture_init_with(&f, "of model A");
     use_model(&f, "model B");
     start(&f);
     flush(&f);
@@ -37,10 +34,7 @@ static void test_a_database_in_the_place_of_another_is_not_served(void **state)
     (void)state;
     struct fixture f;
     char of_a[PATH_MAX_BYTES + 64];
-    fixture_init(&f);
-    start(&f);
-    put(&f, 1, "of model A");
-    stop(&f);
+    fixture_init_with(&f, "of model A");
     snprintf(of_a, sizeof of_a, "%s", f.database);
     use_model(&f, "model B");
     assert_int_equal(rename(of_a, f.database), 0);
@@ -144,10 +138,7 @@ static void test_an_older_database_is_begun_anew(void **state)
 {
     (void)state;
     struct fixture f;
-    fixture_init(&f);
-    start(&f);
-    put(&f, 1, "x");
-    stop(&f);
+    fixture_init_with(&f, "x");
     sql(&f, "PRAGMA user_version=0; ALTER TABLE answer RENAME TO reply");
     start(&f);
     flush(&f);

@@ -7,31 +7,14 @@
 #include <stdatomic.h>
 
 #include "engine/kv.h"
-#include "tests/engine_fixture.h"
+#include "tests/engine_group.h"
+#include "tests/random_fixture.h"
 
-static struct fixture_model model;
+static uint64_t random_state = 88172645463325252u;
 
-static int setup_model(void **state)
+static int below(int n)
 {
-    (void)state;
-    fixture_model_make(&model, 1);
-    return 0;
-}
-
-static int teardown_model(void **state)
-{
-    (void)state;
-    fixture_model_free(&model);
-    return 0;
-}
-
-static uint64_t test_state = 88172645463325252u;
-static int test_below(int n)
-{
-    test_state ^= test_state << 13;
-    test_state ^= test_state >> 7;
-    test_state ^= test_state << 17;
-    return (int)(test_state % (uint64_t)n);
+    return (int)test_below(&random_state, (uint32_t)n);
 }
 
 enum { JOBS = 32, PROMPT_MAX = 140 };
@@ -48,9 +31,9 @@ static void make_plans(void)
 {
     for (int i = 0; i < JOBS; i++) {
         struct plan *p = &plans[i];
-        int n = 1 + test_below(PROMPT_MAX);
+        int n = 1 + below(PROMPT_MAX);
         fixture_prompt(p->prompt, PROMPT_MAX, (uint32_t)(i % 3 == 0 ? 1 : i));
-        p->request = fixture_request(p->prompt, n, 1 + test_below(40));
+        p->request = fixture_request(p->prompt, n, 1 + below(40));
         p->request.sampling.temperature = i % 2 ? 0.8f : 0;
         p->request.sampling.seed = (uint64_t)i;
         p->request.sampling.frequency_penalty = i % 5 == 0 ? 0.5f : 0;
@@ -79,8 +62,7 @@ static void expect_alone(const struct plan *p, const struct fixture_result *r)
 
 static void expect_all_free(struct engine *engine)
 {
-    struct engine_stats stats;
-    engine_stats_read(engine, &stats);
+    struct engine_stats stats = read_stats(engine);
     assert_int_equal(stats.running, 0);
     assert_int_equal(stats.waiting, 0);
     assert_int_equal(stats.kv_pages_used, 0);
@@ -133,12 +115,12 @@ static void test_random_joins_and_cancels_change_no_other(void **state)
     int planned[AT_ONCE], cancel_at[AT_ONCE], seen[AT_ONCE], cancelled = 0, finished = 0;
     static struct fixture_result results[AT_ONCE];
     for (int started = 0; started < ROUNDS || finished < ROUNDS;) {
-        int slot = test_below(AT_ONCE);
+        int slot = below(AT_ONCE);
         if (jobs[slot] == NULL) {
             if (started == ROUNDS) continue;
             started++;
-            planned[slot] = test_below(JOBS);
-            cancel_at[slot] = test_below(3) == 0 ? test_below(20) : -1;
+            planned[slot] = below(JOBS);
+            cancel_at[slot] = below(3) == 0 ? below(20) : -1;
             seen[slot] = 0;
             memset(&results[slot], 0, sizeof results[slot]);
             jobs[slot] = fixture_submit(engine, &plans[planned[slot]].request);
@@ -164,8 +146,7 @@ static void test_random_joins_and_cancels_change_no_other(void **state)
         finished++;
     }
     assert_in_range(cancelled, 10, ROUNDS / 2);
-    struct engine_stats stats;
-    engine_stats_read(engine, &stats);
+    struct engine_stats stats = read_stats(engine);
     assert_int_equal(stats.requests_total, ROUNDS);
     assert_int_equal(stats.requests_cancelled_total, cancelled);
     assert_int_equal(stats.requests_failed_total, 0);
@@ -254,7 +235,7 @@ static void test_clients_on_many_threads_get_what_is_theirs(void **state)
     struct engine_stats stats;
     int finished = 0, left = 0, refused = 0;
     for (int i = 0; i < CLIENTS; i++) {
-        engine_stats_read(engine, &stats);
+        stats = read_stats(engine);
         assert_true(stats.running <= 2 && stats.kv_pages_used <= stats.kv_pages_total);
         pthread_join(clients[i].thread, NULL);
         assert_true(clients[i].right);
@@ -263,7 +244,7 @@ static void test_clients_on_many_threads_get_what_is_theirs(void **state)
         refused += clients[i].refused;
     }
     engine_shutdown(engine, -1);
-    engine_stats_read(engine, &stats);
+    stats = read_stats(engine);
     assert_int_equal(finished + left + refused, CLIENTS * CLIENT_REQUESTS);
     assert_int_equal(stats.requests_total, finished + left);
     assert_int_equal(stats.requests_rejected_total, refused);
@@ -287,8 +268,7 @@ static void test_few_pages_make_requests_wait_and_not_fail(void **state)
         fixture_finish(jobs[i], &r);
         expect_alone(&plans[i], &r);
     }
-    struct engine_stats stats;
-    engine_stats_read(engine, &stats);
+    struct engine_stats stats = read_stats(engine);
     assert_int_equal(stats.kv_pages_total, 6);
     assert_int_equal(stats.requests_total, JOBS);
     expect_all_free(engine);
@@ -325,8 +305,7 @@ static void test_the_prefix_cache_spares_work_and_changes_nothing(void **state)
     fixture_run(engine, &request, &again);
     assert_int_equal(again.usage.cached_tokens, 0);
     fixture_expect_same(&again, &hand);
-    struct engine_stats stats;
-    engine_stats_read(engine, &stats);
+    struct engine_stats stats = read_stats(engine);
     assert_int_equal(stats.cached_tokens_total, 128 + 127 + 168);
     assert_int_equal(stats.prefix_lookups_total, 4);
     assert_int_equal(stats.prefix_hits_total, 3);
@@ -345,8 +324,7 @@ static void test_a_request_that_opts_out_leaves_no_pages(void **state)
     struct engine_request request = fixture_request(prompt, 100, 5);
     request.no_prefix_reuse = true;
     fixture_run(engine, &request, &r);
-    struct engine_stats stats;
-    engine_stats_read(engine, &stats);
+    struct engine_stats stats = read_stats(engine);
     assert_int_equal(stats.kv_pages_cached, 0);
     request.no_prefix_reuse = false;
     fixture_run(engine, &request, &r);
@@ -440,8 +418,7 @@ static void test_the_next_turn_reads_only_what_is_new(void **state)
         known = count + r.count - 1; /* the last token of an answer was not run */
         count += r.count + 13;
     }
-    struct engine_stats stats;
-    engine_stats_read(engine, &stats);
+    struct engine_stats stats = read_stats(engine);
     assert_int_equal(stats.prefix_lookups_total, 6);
     assert_int_equal(stats.prefix_hits_total, 5);
     assert_int_equal(stats.prefix_evictions_total, 0);
@@ -473,8 +450,7 @@ static void test_old_prefixes_make_room_for_new_ones(void **state)
             fixture_expect_same(&r, &hand);
         }
     }
-    struct engine_stats stats;
-    engine_stats_read(engine, &stats);
+    struct engine_stats stats = read_stats(engine);
     assert_int_equal(stats.kv_pages_total, 10);
     assert_in_range(stats.kv_pages_cached, 6, 10);
     assert_true(stats.prefix_evictions_total > 30);

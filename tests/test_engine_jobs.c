@@ -9,23 +9,7 @@
 
 #include "base/clock.h"
 #include "base/mem.h"
-#include "tests/engine_fixture.h"
-
-static struct fixture_model model;
-
-static int setup_model(void **state)
-{
-    (void)state;
-    fixture_model_make(&model, 1);
-    return 0;
-}
-
-static int teardown_model(void **state)
-{
-    (void)state;
-    fixture_model_free(&model);
-    return 0;
-}
+#include "tests/engine_group.h"
 
 static struct engine *start_engine(int parallel, int queue_max)
 {
@@ -33,13 +17,6 @@ static struct engine *start_engine(int parallel, int queue_max)
     options.parallel = parallel;
     options.queue_max = queue_max;
     return fixture_engine(&options);
-}
-
-static struct engine_stats read_stats(struct engine *engine)
-{
-    struct engine_stats stats;
-    engine_stats_read(engine, &stats);
-    return stats;
 }
 
 /* A reader that sleeps on its own condition and looks for events only after a notification. */

@@ -5,11 +5,9 @@
  */
 #include <stdatomic.h>
 
-#include "tests/engine_fixture.h"
+#include "tests/engine_group.h"
 
 enum { JOBS = 40, PROMPT_MAX = 120, PAGES = 8, CONTEXT = PAGES * KV_PAGE_POSITIONS };
-
-static struct fixture_model model;
 
 struct plan {
     int32_t prompt[PROMPT_MAX];
@@ -35,8 +33,7 @@ static void plan_one(struct plan *p, int i)
 /* Alone, and for some again with a stop string that cuts what came out. */
 static int setup_plans(void **state)
 {
-    (void)state;
-    fixture_model_make(&model, 1);
+    setup_model(state);
     struct engine_options options = fixture_options(&model);
     options.prefix_reuse = false;
     struct engine *engine = fixture_engine(&options);
@@ -55,19 +52,15 @@ static int setup_plans(void **state)
         fixture_run(engine, &p->request, &p->alone);
         assert_int_equal(p->alone.finish, ENGINE_FINISH_STOP);
     }
-    struct engine_stats stats;
-    engine_stats_read(engine, &stats);
-    assert_int_equal(stats.preemptions_total, 0);
+    assert_int_equal(read_stats(engine).preemptions_total, 0);
     engine_free(engine);
     return 0;
 }
 
 static int teardown_plans(void **state)
 {
-    (void)state;
     for (int i = 0; i < JOBS; i++) free((char *)plans[i].stop);
-    fixture_model_free(&model);
-    return 0;
+    return teardown_model(state);
 }
 
 static struct engine_options tight_options(int parallel, int chunk)
@@ -78,13 +71,6 @@ static struct engine_options tight_options(int parallel, int chunk)
     options.prefill_chunk = chunk;
     options.kv_bytes_max = model_kv_page_bytes(model.model) * PAGES;
     return options;
-}
-
-static struct engine_stats read_stats(struct engine *engine)
-{
-    struct engine_stats stats;
-    engine_stats_read(engine, &stats);
-    return stats;
 }
 
 static void expect_alone(const struct plan *p, const struct fixture_result *r)

@@ -14,16 +14,15 @@
 
 #include "base/mem.h"
 #include "engine/prefix.h"
+#include "tests/random_fixture.h"
 
 enum { PAGE_BYTES = 256, P = KV_PAGE_POSITIONS };
 
-static uint64_t test_state = 88172645463325252u;
-static int test_below(int n)
+static uint64_t random_state = 88172645463325252u;
+
+static int below(int n)
 {
-    test_state ^= test_state << 13;
-    test_state ^= test_state >> 7;
-    test_state ^= test_state << 17;
-    return (int)(test_state % (uint64_t)n);
+    return (int)test_below(&random_state, (uint32_t)n);
 }
 
 struct fixture {
@@ -328,10 +327,10 @@ static void walker_extend(struct fixture *f, struct walker *w)
 {
     int depth = w->count;
     struct kv_page *parent = depth > 0 ? w->pages[depth - 1] : NULL;
-    w->tokens[depth] = 1 + test_below(3);
+    w->tokens[depth] = 1 + below(3);
     uint32_t mark = walker_mark(w, depth);
     struct kv_page *page = find(f, parent, w->tokens[depth]);
-    if (page != NULL && test_below(3) > 0) { /* sometimes computed although it is there */
+    if (page != NULL && below(3) > 0) { /* sometimes computed although it is there */
         prefix_hold(&f->cache, page);
     } else {
         page = prefix_take_page(&f->cache);
@@ -349,11 +348,11 @@ static void walker_extend(struct fixture *f, struct walker *w)
 static void walker_leave(struct fixture *f, struct walker *w)
 {
     struct kv_page *parent = w->count > 0 ? w->pages[w->count - 1] : NULL;
-    struct kv_page *part = test_below(2) == 0 ? prefix_take_page(&f->cache) : NULL;
+    struct kv_page *part = below(2) == 0 ? prefix_take_page(&f->cache) : NULL;
     if (part != NULL) {
         int32_t tokens[P];
-        page_tokens(tokens, 1 + test_below(3));
-        prefix_keep_part(&f->cache, parent, tokens, 1 + test_below(P - 1), part);
+        page_tokens(tokens, 1 + below(3));
+        prefix_keep_part(&f->cache, parent, tokens, 1 + below(P - 1), part);
         prefix_release(&f->cache, part);
     }
     while (w->count > 0) prefix_release(&f->cache, w->pages[--w->count]);
@@ -371,8 +370,8 @@ static void test_random_use_never_mixes_prefixes_up(void **state)
     static struct walker walkers[SEQUENCES];
     int full = 0;
     for (int round = 0; round < 200000; round++) {
-        struct walker *w = &walkers[test_below(SEQUENCES)];
-        if (w->count == DEPTH || test_below(12) == 0) {
+        struct walker *w = &walkers[below(SEQUENCES)];
+        if (w->count == DEPTH || below(12) == 0) {
             walker_leave(&f, w);
         } else {
             int before = w->count;

@@ -5,26 +5,11 @@
 #include <semaphore.h>
 
 #include "engine/queue.h"
-#include "tests/engine_fixture.h"
+#include "tests/engine_group.h"
 
 enum { JOBS = 300 };
 
-static struct fixture_model model;
 static struct engine_job jobs[JOBS];
-
-static int setup_model(void **state)
-{
-    (void)state;
-    fixture_model_make(&model, 1);
-    return 0;
-}
-
-static int teardown_model(void **state)
-{
-    (void)state;
-    fixture_model_free(&model);
-    return 0;
-}
 
 /* Jobs [begin, end) wait. */
 static void push(struct queue *q, int begin, int end, bool continues)

@@ -6,23 +6,7 @@
 #include <math.h>
 
 #include "base/utf8.h"
-#include "tests/engine_fixture.h"
-
-static struct fixture_model model;
-
-static int setup_model(void **state)
-{
-    (void)state;
-    fixture_model_make(&model, 1);
-    return 0;
-}
-
-static int teardown_model(void **state)
-{
-    (void)state;
-    fixture_model_free(&model);
-    return 0;
-}
+#include "tests/engine_group.h"
 
 static struct engine *start_engine(void)
 {

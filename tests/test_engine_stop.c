@@ -15,14 +15,13 @@
 #include "base/mem.h"
 #include "base/utf8.h"
 #include "engine/stop.h"
+#include "tests/random_fixture.h"
 
-static uint64_t test_state = 88172645463325252u;
-static int test_below(int n)
+static uint64_t random_state = 88172645463325252u;
+
+static int below(int n)
 {
-    test_state ^= test_state << 13;
-    test_state ^= test_state >> 7;
-    test_state ^= test_state << 17;
-    return (int)(test_state % (uint64_t)n);
+    return (int)test_below(&random_state, (uint32_t)n);
 }
 
 static void start(struct stop_matcher *m, const char *const *texts, int count)
@@ -183,22 +182,22 @@ static void test_random_pieces_against_a_search_of_the_whole(void **state)
     struct strbuf out = {0}, text = {0};
     int with_stop = 0;
     for (int round = 0; round < 20000; round++) {
-        int stop_count = test_below(4) == 0 ? ENGINE_STOPS_MAX : 1 + test_below(3);
-        int alphabet = 1 + test_below(5);
+        int stop_count = below(4) == 0 ? ENGINE_STOPS_MAX : 1 + below(3);
+        int alphabet = 1 + below(5);
         size_t stop_lengths[ENGINE_STOPS_MAX];
         const char *stop_texts[ENGINE_STOPS_MAX];
         for (int i = 0; i < stop_count; i++) {
             stop_lengths[i] = 0;
-            for (int n = 1 + test_below(7); n > 0; n--) {
-                const char *letter = letters[test_below(alphabet)];
+            for (int n = 1 + below(7); n > 0; n--) {
+                const char *letter = letters[below(alphabet)];
                 memcpy(stops[i] + stop_lengths[i], letter, strlen(letter));
                 stop_lengths[i] += strlen(letter);
             }
             stop_texts[i] = stops[i];
         }
         strbuf_clear(&text);
-        for (int n = test_below(40); n > 0; n--)
-            strbuf_puts(&text, letters[test_below(alphabet + 1) % alphabet]);
+        for (int n = below(40); n > 0; n--)
+            strbuf_puts(&text, letters[below(alphabet + 1) % alphabet]);
         long expected =
             search_whole(strbuf_text(&text), text.length, stops, stop_lengths, stop_count);
         struct stop_matcher m;
@@ -207,7 +206,7 @@ static void test_random_pieces_against_a_search_of_the_whole(void **state)
         bool found = false;
         size_t fed = 0;
         while (fed < text.length && !found) {
-            size_t piece = 1 + (size_t)test_below(6);
+            size_t piece = 1 + (size_t)below(6);
             if (piece > text.length - fed) piece = text.length - fed;
             /* Pieces are whole characters, as the detokenizer's are. */
             while (fed + piece < text.length &&

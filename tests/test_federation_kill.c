@@ -110,8 +110,7 @@ static void test_killed_50_times_what_was_durable_is_there(void **state)
     (void)state;
     struct store_fixture f;
     uint64_t random = 1, whole = 0;
-    fixture_init(&f);
-    fixture_create(&f);
+    fixture_begin(&f);
     fixture_close(&f);
     for (int round = 0; round < KILLS; round++) {
         struct sov_errbuf err;

@@ -5,7 +5,6 @@
  */
 #include "tests/federation_store_fixture.h"
 
-#include <pthread.h>
 #include <signal.h>
 #include <sys/resource.h>
 
@@ -19,8 +18,7 @@ static void test_votes_and_batches_come_back_after_a_restart(void **state)
 {
     (void)state;
     struct store_fixture f;
-    fixture_init(&f);
-    fixture_create(&f);
+    fixture_begin(&f);
     assert_false(f.found.amnesia);
     assert_int_equal(f.found.sequence, 0);
     assert_memory_equal(f.found.head, f.options.federation, FED_STORE_DIGEST_BYTES);
@@ -50,8 +48,7 @@ static void test_records_replace_one_another_as_their_kind_says(void **state)
 {
     (void)state;
     struct store_fixture f;
-    fixture_init(&f);
-    fixture_create(&f);
+    fixture_begin(&f);
     fixture_vote(&f, VOTE_PREPARED, FED_KEEP_WINDOW, 1, 5, "old");
     fixture_vote(&f, VOTE_PREPARED, FED_KEEP_WINDOW, 1, 5, "new");
     fixture_vote(&f, VOTE_PREPARED, FED_KEEP_WINDOW, 0, 5, "other");
@@ -78,8 +75,7 @@ static void test_votes_up_to_a_checkpoint_are_collected(void **state)
     struct store_fixture f;
     struct fed_store_stats stats;
     char text[32];
-    fixture_init(&f);
-    fixture_create(&f);
+    fixture_begin(&f);
     for (uint64_t s = 1; s <= 40; s++) {
         snprintf(text, sizeof text, "%llu", (unsigned long long)s);
         fixture_vote(&f, VOTE_PREPARED, FED_KEEP_WINDOW, 1, s, text);
@@ -104,8 +100,7 @@ static void test_a_content_is_stored_once_and_goes_when_it_was_not_committed(voi
     struct test_batch one, other;
     struct sov_errbuf err;
     unsigned char before[FED_STORE_DIGEST_BYTES];
-    fixture_init(&f);
-    fixture_create(&f);
+    fixture_begin(&f);
     memcpy(before, f.head, sizeof before);
     test_batch_make(&one, 1, f.head);
     test_batch_make(&other, 1, before);
@@ -142,8 +137,7 @@ static void test_what_is_given_in_one_call_is_one_token(void **state)
                                           {.kind = 3, .bytes = "y", .length = 1}};
     struct fed_store_batch batches[3];
     struct fed_store_stats stats;
-    fixture_init(&f);
-    fixture_create(&f);
+    fixture_begin(&f);
     for (int i = 0; i < 3; i++) {
         test_batch_make(&b[i], (uint64_t)i + 1, f.head);
         batches[i] = b[i].batch;
@@ -202,8 +196,7 @@ static void test_batches_come_in_order(void **state)
     struct store_fixture f;
     struct test_batch b;
     struct sov_errbuf err;
-    fixture_init(&f);
-    fixture_create(&f);
+    fixture_begin(&f);
     fixture_commit(&f, 3);
     test_batch_make(&b, 5, f.head);
     assert_int_equal(fed_store_append(f.store, 9, NULL, 0, &b.batch, 1, &err), SOV_ERR_INVALID);
@@ -227,42 +220,6 @@ static void test_batches_come_in_order(void **state)
 
 /* ---- durability ---- */
 
-struct durable {
-    pthread_mutex_t lock;
-    uint64_t token;
-    int calls, troubles, recoveries;
-    char problem[SOV_ERROR_MESSAGE_MAX];
-};
-
-static void on_durable(void *user, uint64_t token)
-{
-    struct durable *d = user;
-    pthread_mutex_lock(&d->lock);
-    if (token <= d->token) d->calls = -1000000; /* they must ascend */
-    d->token = token;
-    d->calls++;
-    pthread_mutex_unlock(&d->lock);
-}
-
-static void on_trouble(void *user, const char *problem)
-{
-    struct durable *d = user;
-    pthread_mutex_lock(&d->lock);
-    if (problem == NULL) d->recoveries++;
-    if (problem != NULL) d->troubles++;
-    if (problem != NULL) snprintf(d->problem, sizeof d->problem, "%s", problem);
-    pthread_mutex_unlock(&d->lock);
-}
-
-static void watch(struct store_fixture *f, struct durable *d)
-{
-    memset(d, 0, sizeof *d);
-    pthread_mutex_init(&d->lock, NULL);
-    f->options.durable = on_durable;
-    f->options.trouble = on_trouble;
-    f->options.user = d;
-}
-
 static void test_one_sync_is_for_many(void **state)
 {
     (void)state;
@@ -270,7 +227,7 @@ static void test_one_sync_is_for_many(void **state)
     struct durable d;
     struct fed_store_stats stats;
     fixture_init(&f);
-    watch(&f, &d);
+    fixture_watch(&f, &d);
     f.options.without_thread = true;
     fixture_create(&f);
     for (uint64_t s = 1; s <= 1000; s++)
@@ -291,7 +248,7 @@ static void test_the_thread_reports_tokens_in_order(void **state)
     struct store_fixture f;
     struct durable d;
     fixture_init(&f);
-    watch(&f, &d);
+    fixture_watch(&f, &d);
     fixture_create(&f);
     for (uint64_t s = 1; s <= 500; s++) {
         fixture_vote(&f, VOTE_PREPARED, FED_KEEP_WINDOW, 1, s, "x");
@@ -305,18 +262,6 @@ static void test_the_thread_reports_tokens_in_order(void **state)
     fixture_free(&f);
 }
 
-static void wait_for_trouble(struct durable *d)
-{
-    for (int64_t until = clock_monotonic_ns() + 60000000000; clock_monotonic_ns() < until;) {
-        pthread_mutex_lock(&d->lock);
-        bool troubled = d->troubles > 0;
-        pthread_mutex_unlock(&d->lock);
-        if (troubled) return;
-        usleep(1000);
-    }
-    fail_msg("no trouble was told of");
-}
-
 static void test_on_a_full_disk_nothing_is_durable_until_there_is_room(void **state)
 {
     (void)state;
@@ -328,7 +273,7 @@ static void test_on_a_full_disk_nothing_is_durable_until_there_is_room(void **st
     enum sov_error error = SOV_OK;
     memset(text, 'x', 4000);
     fixture_init(&f);
-    watch(&f, &d);
+    fixture_watch(&f, &d);
     f.options.file_bytes_max = 40 * 4096; /* SQLite's "disk is full" when it would be larger */
     f.options.queue_bytes_max = 200000;
     fixture_create(&f);
@@ -339,7 +284,7 @@ static void test_on_a_full_disk_nothing_is_durable_until_there_is_room(void **st
         error = fixture_try_vote(&f, VOTE_PREPARED, FED_KEEP_WINDOW, 1, ++sequence, text, &err);
     assert_int_equal(error, SOV_ERR_BUSY); /* the queue is full: nothing more is taken */
     assert_non_null(strstr(err.message, "wait to be written"));
-    wait_for_trouble(&d);
+    fixture_wait_trouble(&d);
     assert_non_null(strstr(d.problem, "full"));
     assert_non_null(strstr(d.problem, "free some space"));
     assert_non_null(strstr(d.problem, f.database));
@@ -375,7 +320,7 @@ static int short_writes_child(void *fixture)
     struct fed_store_stats stats;
     static char text[3001];
     memset(text, 'x', 3000);
-    watch(f, &d);
+    fixture_watch(f, &d);
     signal(SIGXFSZ, SIG_IGN);
     if (fixture_try_open(f, &err) != SOV_OK) return 1;
     none = limit;
@@ -400,8 +345,7 @@ static void test_short_writes_are_tried_again(void **state)
 {
     (void)state;
     struct store_fixture f;
-    fixture_init(&f);
-    fixture_create(&f);
+    fixture_begin(&f);
     fixture_close(&f);
     test_in_child(short_writes_child, &f);
     fixture_open(&f);
@@ -416,11 +360,11 @@ static void test_votes_wait_while_another_program_has_the_lock(void **state)
     struct store_fixture f;
     struct durable d;
     fixture_init(&f);
-    watch(&f, &d);
+    fixture_watch(&f, &d);
     fixture_create(&f);
     sqlite3 *other = test_database_lock(f.database, "BEGIN IMMEDIATE");
     fixture_vote(&f, VOTE_PREPARED, FED_KEEP_WINDOW, 1, 1, "x");
-    wait_for_trouble(&d);
+    fixture_wait_trouble(&d);
     assert_non_null(strstr(d.problem, "another program has locked it"));
     assert_int_equal(d.token, 0);
     test_database_unlock(other);
@@ -435,23 +379,15 @@ static void test_a_file_that_is_taken_away_is_noticed(void **state)
     (void)state;
     struct store_fixture f;
     struct durable d;
-    struct sov_errbuf err;
-    struct fed_store_stats stats;
     fixture_init(&f);
-    watch(&f, &d);
+    fixture_watch(&f, &d);
     fixture_create(&f);
     fixture_vote(&f, VOTE_PREPARED, FED_KEEP_WINDOW, 1, 1, "x");
     fixture_flush(&f);
     assert_int_equal(unlink(f.database), 0);
     fixture_vote(&f, VOTE_PREPARED, FED_KEEP_WINDOW, 1, 2, "y");
-    assert_false(fed_store_flush(f.store, FLUSH_MS));
-    fed_store_stats_read(f.store, &stats);
-    assert_true(stats.failed);
+    fixture_assert_ended(&f, 1, "moved, removed or replaced");
     assert_int_equal(d.token, 1);
-    assert_int_equal(fixture_try_vote(&f, VOTE_PREPARED, FED_KEEP_WINDOW, 1, 3, "z", &err),
-                     SOV_ERR_IO);
-    assert_non_null(strstr(err.message, "moved, removed or replaced"));
-    assert_non_null(strstr(err.message, "start the node again"));
     fixture_close(&f);
     fixture_open(&f);
     assert_true(f.found.amnesia); /* it knows that it does not know */
@@ -464,8 +400,7 @@ static void test_without_memory_nothing_is_half_open(void **state)
     struct store_fixture f;
     struct sov_errbuf err;
     int failures = 0;
-    fixture_init(&f);
-    fixture_create(&f);
+    fixture_begin(&f);
     fixture_commit(&f, 5);
     fixture_vote(&f, VOTE_PREPARED, FED_KEEP_WINDOW, 1, 1, "x");
     fixture_close(&f);

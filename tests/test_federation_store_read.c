@@ -10,8 +10,7 @@ static void test_the_shell_shows_requests_patterns_and_certificates(void **state
     struct store_fixture f;
     unsigned char id[FED_STORE_DIGEST_BYTES];
     char hex[65], sql[256];
-    fixture_init(&f);
-    fixture_create(&f);
+    fixture_begin(&f);
     fixture_commit(&f, 4);
     fixture_flush(&f);
     assert_int_equal(fixture_number(&f, "SELECT count(*) FROM pattern"), 4 * BATCH_PATTERNS);
@@ -39,8 +38,7 @@ static void test_requests_that_count_for_nothing_have_no_patterns(void **state)
     struct test_batch b;
     struct sov_errbuf err;
     uint8_t executed[2] = {0, 1};
-    fixture_init(&f);
-    fixture_create(&f);
+    fixture_begin(&f);
     fixture_commit(&f, 1);
     test_batch_make(&b, 2, f.head);
     b.batch.executed = executed;
@@ -67,8 +65,7 @@ static void test_a_pattern_is_found_by_its_id(void **state)
     unsigned char id[FED_STORE_DIGEST_BYTES];
     uint64_t sequence;
     size_t index;
-    fixture_init(&f);
-    fixture_create(&f);
+    fixture_begin(&f);
     fixture_commit(&f, 30);
     fixture_flush(&f);
     assert_int_equal(fed_log_open(f.path, &log, &err), SOV_OK); /* while the node runs */

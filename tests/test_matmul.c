@@ -19,6 +19,7 @@
 #include "base/mem.h"
 #include "gguf/quant.h"
 #include "kernels/matmul.h"
+#include "tests/random_fixture.h"
 
 struct format {
     enum gguf_type type;
@@ -38,10 +39,7 @@ enum { FORMAT_COUNT = sizeof FORMATS / sizeof FORMATS[0] };
 static uint64_t random_state = 88172645463325252u;
 static uint32_t random_u32(void)
 {
-    random_state ^= random_state << 13;
-    random_state ^= random_state >> 7;
-    random_state ^= random_state << 17;
-    return (uint32_t)(random_state >> 32);
+    return (uint32_t)(test_random(&random_state) >> 32);
 }
 static float random_float(void)
 {

@@ -336,15 +336,15 @@ static void test_out_of_memory(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(test_clients_leave, plain_start, plain_stop),
-        cmocka_unit_test_setup_teardown(test_client_leaves_during_prefill, plain_start, plain_stop),
+        PLAIN_TEST(test_clients_leave),
+        PLAIN_TEST(test_client_leaves_during_prefill),
         cmocka_unit_test(test_client_leaves_the_queue),
         cmocka_unit_test(test_full_queue),
-        cmocka_unit_test_setup_teardown(test_32_clients, plain_start, plain_stop),
-        cmocka_unit_test_setup_teardown(test_streams_that_are_not_read, plain_start, plain_stop),
+        PLAIN_TEST(test_32_clients),
+        PLAIN_TEST(test_streams_that_are_not_read),
         cmocka_unit_test(test_stop_with_grace),
         cmocka_unit_test(test_stop_without_grace),
-        cmocka_unit_test_setup_teardown(test_out_of_memory, plain_start, plain_stop),
+        PLAIN_TEST(test_out_of_memory),
     };
     return cmocka_run_group_tests(tests, load, unload);
 }

@@ -86,7 +86,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_teardown(the_page_keeps_the_rules_of_its_format, query_stop),
-        cmocka_unit_test_setup_teardown(every_query_is_counted_once, query_start, query_stop),
+        QUERY_TEST(every_query_is_counted_once),
     };
     return cmocka_run_group_tests(tests, load, unload);
 }

@@ -331,21 +331,16 @@ static void a_server_without_them_says_so(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(the_object_has_everything, query_start, query_stop),
-        cmocka_unit_test_setup_teardown(without_reasoning_it_answers_as_a_chat, query_start,
-                                        query_stop),
-        cmocka_unit_test_setup_teardown(the_sampling_is_that_of_a_chat, query_start, query_stop),
-        cmocka_unit_test_setup_teardown(wrong_bodies_name_the_field, query_start, query_stop),
-        cmocka_unit_test_setup_teardown(events_come_in_order_and_say_the_same, query_start,
-                                        query_stop),
-        cmocka_unit_test_setup_teardown(what_is_withheld_is_403_with_reasons, query_start,
-                                        query_stop),
-        cmocka_unit_test_setup_teardown(a_deadline_ends_it_with_what_there_is, query_start,
-                                        query_stop),
-        cmocka_unit_test_setup_teardown(a_client_that_leaves_frees_the_sequence, query_start,
-                                        query_stop),
-        cmocka_unit_test_setup_teardown(load_beside_changes_nothing, query_start, query_stop),
-        cmocka_unit_test_setup_teardown(a_server_that_stops_says_so, query_start, query_stop),
+        QUERY_TEST(the_object_has_everything),
+        QUERY_TEST(without_reasoning_it_answers_as_a_chat),
+        QUERY_TEST(the_sampling_is_that_of_a_chat),
+        QUERY_TEST(wrong_bodies_name_the_field),
+        QUERY_TEST(events_come_in_order_and_say_the_same),
+        QUERY_TEST(what_is_withheld_is_403_with_reasons),
+        QUERY_TEST(a_deadline_ends_it_with_what_there_is),
+        QUERY_TEST(a_client_that_leaves_frees_the_sequence),
+        QUERY_TEST(load_beside_changes_nothing),
+        QUERY_TEST(a_server_that_stops_says_so),
         cmocka_unit_test(a_server_without_them_says_so),
     };
     return cmocka_run_group_tests(tests, load, unload);

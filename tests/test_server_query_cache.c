@@ -413,23 +413,19 @@ static void a_server_that_stops_says_so_to_all(void **state)
 
 int main(void)
 {
+#define TEST(name) cmocka_unit_test_setup_teardown(name, query_start_cached, stop)
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(an_equal_query_is_a_hit, query_start_cached, stop),
-        cmocka_unit_test_setup_teardown(clients_say_what_they_want_of_the_cache, query_start_cached,
-                                        stop),
-        cmocka_unit_test_setup_teardown(those_who_ask_together_share_one_computation,
-                                        query_start_cached, stop),
-        cmocka_unit_test_setup_teardown(it_survives_the_first_client, query_start_cached, stop),
-        cmocka_unit_test_setup_teardown(the_last_to_leave_ends_it, query_start_cached, stop),
-        cmocka_unit_test_setup_teardown(each_has_its_own_deadline, query_start_cached, stop),
-        cmocka_unit_test_setup_teardown(a_deadline_frees_the_sequence, query_start_cached, stop),
-        cmocka_unit_test_setup_teardown(a_failure_is_told_to_all, query_start_cached, stop),
-        cmocka_unit_test_setup_teardown(a_query_that_has_begun_is_not_refused, query_start_cached,
-                                        stop),
-        cmocka_unit_test_setup_teardown(a_content_without_room_is_told_at_once, query_start_cached,
-                                        stop),
-        cmocka_unit_test_setup_teardown(a_server_that_stops_says_so_to_all, query_start_cached,
-                                        stop),
+        TEST(an_equal_query_is_a_hit),
+        TEST(clients_say_what_they_want_of_the_cache),
+        TEST(those_who_ask_together_share_one_computation),
+        TEST(it_survives_the_first_client),
+        TEST(the_last_to_leave_ends_it),
+        TEST(each_has_its_own_deadline),
+        TEST(a_deadline_frees_the_sequence),
+        TEST(a_failure_is_told_to_all),
+        TEST(a_query_that_has_begun_is_not_refused),
+        TEST(a_content_without_room_is_told_at_once),
+        TEST(a_server_that_stops_says_so_to_all),
     };
     return cmocka_run_group_tests(tests, load, unload);
 }

@@ -522,23 +522,21 @@ static void a_client_that_leaves_frees_all(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(scores_are_those_of_a_query, query_start, query_stop),
-        cmocka_unit_test_setup_teardown(who_does_not_ask_gets_openais_answer, query_start,
-                                        query_stop),
-        cmocka_unit_test_setup_teardown(each_choice_has_its_own_scores, query_start, query_stop),
-        cmocka_unit_test_setup_teardown(a_stop_string_ends_what_is_scored, query_start, query_stop),
-        cmocka_unit_test_setup_teardown(completions_are_scored_too, query_start, query_stop),
-        cmocka_unit_test_setup_teardown(a_stream_has_them_where_a_choice_ends, query_start,
-                                        query_stop),
-        cmocka_unit_test_setup_teardown(what_falls_short_is_withheld, query_start, query_stop),
-        cmocka_unit_test_setup_teardown(a_choice_is_withheld_alone, query_start, query_stop),
-        cmocka_unit_test_setup_teardown(sharing_asks_for_more, query_start, query_stop),
-        cmocka_unit_test_setup_teardown(all_answers_may_be_judged, query_start, query_stop),
-        cmocka_unit_test_setup_teardown(a_hit_is_the_same_and_judged_anew, query_start, query_stop),
-        cmocka_unit_test_setup_teardown(those_who_ask_together_share, query_start, query_stop),
-        cmocka_unit_test_setup_teardown(wrong_values_name_the_field, query_start, query_stop),
-        cmocka_unit_test_setup_teardown(scoring_has_its_room, query_start, query_stop),
-        cmocka_unit_test_setup_teardown(a_client_that_leaves_frees_all, query_start, query_stop),
+        QUERY_TEST(scores_are_those_of_a_query),
+        QUERY_TEST(who_does_not_ask_gets_openais_answer),
+        QUERY_TEST(each_choice_has_its_own_scores),
+        QUERY_TEST(a_stop_string_ends_what_is_scored),
+        QUERY_TEST(completions_are_scored_too),
+        QUERY_TEST(a_stream_has_them_where_a_choice_ends),
+        QUERY_TEST(what_falls_short_is_withheld),
+        QUERY_TEST(a_choice_is_withheld_alone),
+        QUERY_TEST(sharing_asks_for_more),
+        QUERY_TEST(all_answers_may_be_judged),
+        QUERY_TEST(a_hit_is_the_same_and_judged_anew),
+        QUERY_TEST(those_who_ask_together_share),
+        QUERY_TEST(wrong_values_name_the_field),
+        QUERY_TEST(scoring_has_its_room),
+        QUERY_TEST(a_client_that_leaves_frees_all),
     };
     return cmocka_run_group_tests(tests, load, unload);
 }
