@@ -128,18 +128,24 @@ enum MHD_Result respond_static(struct request *r, int status, const char *conten
     return respond_queue(r, status, content_type, response);
 }
 
-enum MHD_Result respond_error(struct request *r, const struct api_error *err)
+/* NULL without memory. */
+static struct MHD_Response *error_response(struct request *r, const struct api_error *err)
 {
     struct strbuf body = {0};
-    api_error_write(err, &body);
     struct MHD_Response *response = NULL;
+    api_error_write(err, &body);
+    r->bytes_sent = body.length;
     if (!strbuf_failed(&body))
         response =
             MHD_create_response_from_buffer_with_free_callback(body.length, body.data, sov_free);
-    if (response == NULL) {
-        strbuf_free(&body);
-        return MHD_NO;
-    }
+    if (response == NULL) strbuf_free(&body);
+    return response;
+}
+
+enum MHD_Result respond_error(struct request *r, const struct api_error *err)
+{
+    struct MHD_Response *response = error_response(r, err);
+    if (response == NULL) return MHD_NO;
     if (err->status == 401)
         MHD_add_response_header(response, MHD_HTTP_HEADER_WWW_AUTHENTICATE,
                                 "Bearer realm=\"sovereign\"");
@@ -148,27 +154,17 @@ enum MHD_Result respond_error(struct request *r, const struct api_error *err)
         snprintf(seconds, sizeof seconds, "%d", err->retry_after_s);
         MHD_add_response_header(response, MHD_HTTP_HEADER_RETRY_AFTER, seconds);
     }
-    r->bytes_sent = body.length;
     return respond_queue(r, err->status, RESPOND_JSON, response);
 }
 
 enum MHD_Result respond_method_not_allowed(struct request *r, const char *allow)
 {
     struct api_error err;
-    struct strbuf body = {0};
     api_fail_status(&err, 405, "method_not_allowed", NULL, "%s is not allowed for %s; allowed: %s.",
                     r->method, r->path, allow);
-    api_error_write(&err, &body);
-    struct MHD_Response *response = NULL;
-    if (!strbuf_failed(&body))
-        response =
-            MHD_create_response_from_buffer_with_free_callback(body.length, body.data, sov_free);
-    if (response == NULL) {
-        strbuf_free(&body);
-        return MHD_NO;
-    }
+    struct MHD_Response *response = error_response(r, &err);
+    if (response == NULL) return MHD_NO;
     MHD_add_response_header(response, MHD_HTTP_HEADER_ALLOW, allow);
-    r->bytes_sent = body.length;
     return respond_queue(r, err.status, RESPOND_JSON, response);
 }
 
