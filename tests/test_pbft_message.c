@@ -252,6 +252,34 @@ static void limits_hold(void **state)
     message_scratch_free(&small);
 }
 
+/* Of all the requests of a batch together, however they share them out. */
+static void the_patterns_of_a_batch_are_bounded(void **state)
+{
+    (void)state;
+    enum { FULL = PBFT_BATCH_PATTERNS_MAX / PBFT_REQUEST_PATTERNS_MAX };
+    struct message_text texts[PBFT_REQUEST_PATTERNS_MAX];
+    struct strbuf requests = {0};
+    struct sov_errbuf err = {""};
+    struct message m = {.kind = MESSAGE_BATCH, .sender = 2}, read;
+    for (int i = 0; i < PBFT_REQUEST_PATTERNS_MAX; i++)
+        texts[i] = (struct message_text){(const uint8_t *)"1", 1};
+    for (uint32_t i = 1; i <= FULL + 1; i++) {
+        uint32_t count = i <= FULL ? PBFT_REQUEST_PATTERNS_MAX : 1;
+        assert_int_equal(message_request_build(&scratch, 1, i, texts, count, &requests, NULL, &err),
+                         SOV_OK);
+        m.batch = (struct message_batch){.bytes = (const uint8_t *)requests.data,
+                                         .length = (uint32_t)requests.length,
+                                         .request_count = i};
+        size_t size = message_encode(&m, wire, sizeof wire);
+        assert_true(size > 0);
+        enum sov_error error = message_decode(wire, size, &scratch, &read, &err);
+        assert_int_equal(error, i <= FULL ? SOV_OK : SOV_ERR_LIMIT);
+        if (i == FULL) assert_int_equal(read.batch.pattern_count, PBFT_BATCH_PATTERNS_MAX);
+    }
+    assert_non_null(strstr(err.message, "too many patterns"));
+    strbuf_free(&requests);
+}
+
 static void only_canonical_patterns_pass(void **state)
 {
     (void)state;
@@ -366,6 +394,7 @@ int main(void)
         cmocka_unit_test(every_cut_and_every_surplus_is_refused),
         cmocka_unit_test(what_is_wrong_is_named),
         cmocka_unit_test(limits_hold),
+        cmocka_unit_test(the_patterns_of_a_batch_are_bounded),
         cmocka_unit_test(only_canonical_patterns_pass),
         cmocka_unit_test(what_is_known_is_not_digested_again),
         cmocka_unit_test(a_change_reads_back),

@@ -100,16 +100,26 @@ static void batches_grow_under_load(void **state)
 static void a_batch_stays_within_its_limits(void **state)
 {
     (void)state;
-    struct cluster *c = cluster_make(4);
-    c->config.limits.batch_requests_max = 3;
-    c->config.pipeline_max = 1;
-    cluster_start(c);
-    for (int i = 0; i < 30; i++) assert_true(cluster_submit(c, 0, "load") != 0);
-    cluster_settle(c);
-    for (uint64_t s = 1; s <= c->nodes[2].executed; s++)
-        assert_in_range(c->nodes[2].executed_requests[s], 1, 3);
-    assert_int_equal(node_requests(&c->nodes[2]), 30);
-    cluster_free(c);
+    /* Three requests by either: of two patterns each, a fourth has one too many. */
+    static const uint32_t LIMITS[][2] = {{3, 64}, {8, 7}};
+    for (int i = 0; i < 2; i++) {
+        struct cluster *c = cluster_make(4);
+        uint32_t largest = 0;
+        c->config.limits.batch_requests_max = LIMITS[i][0];
+        c->config.limits.batch_patterns_max = LIMITS[i][1];
+        c->config.pipeline_max = 1;
+        cluster_start(c);
+        for (int n = 0; n < 30; n++) assert_true(cluster_submit_many(c, 0, "load", 2) != 0);
+        cluster_settle(c);
+        for (uint64_t s = 1; s <= c->nodes[2].executed; s++) {
+            assert_in_range(c->nodes[2].executed_requests[s], 1, 3);
+            if (c->nodes[2].executed_requests[s] > largest)
+                largest = c->nodes[2].executed_requests[s];
+        }
+        assert_int_equal(largest, 3);
+        assert_int_equal(node_requests(&c->nodes[2]), 30);
+        cluster_free(c);
+    }
 }
 
 static uint32_t counted[NODES_MAX];
