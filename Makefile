@@ -243,7 +243,8 @@ $(BUILD)/mutants/%.o: %.c $(BUILD)/flags
 # So that the test sees who calls these, or holds them up (tests/engine_gate.h).
 $(BUILD)/tests/test_server_cache: TEST_LINK := -Wl,--wrap=tokenizer_encode,--wrap=tokenizer_encode_guarded,--wrap=engine_submit,--wrap=model_forward
 $(BUILD)/tests/test_server_cache_flight: TEST_LINK := -Wl,--wrap=model_forward,--wrap=cache_reader_close
-$(BUILD)/tests/test_server_query_cache: TEST_LINK := -Wl,--wrap=model_forward
+$(addprefix $(BUILD)/tests/test_server_,query query_cache metrics): TEST_LINK := -Wl,--wrap=model_forward
+$(BUILD)/tests/test_runtime_query_ends: TEST_LINK := -Wl,--wrap=model_forward,--wrap=clock_monotonic_ns
 $(BUILD)/tests/test_runtime_model_digest: TEST_LINK := -Wl,--wrap=clock_gettime
 $(BUILD)/tests/%: $(BUILD)/obj/tests/%.o $(LIB)
 	$(call link,$(CC),$(TEST_LINK),$(LIBS) $(TEST_LIBS))

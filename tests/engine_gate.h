@@ -11,6 +11,7 @@
 
 #include <pthread.h>
 
+#include "engine/engine.h"
 #include "model/model.h"
 
 static pthread_mutex_t gate_lock = PTHREAD_MUTEX_INITIALIZER;
@@ -34,6 +35,47 @@ static inline void engine_hold(long passes)
 static inline void engine_let_go(void)
 {
     gate_set(-1);
+}
+
+struct gate_shutdown {
+    struct engine *engine;
+    int grace_ms;
+};
+
+static inline void *gate_shut_down(void *user)
+{
+    const struct gate_shutdown *s = user;
+    engine_shutdown(s->engine, s->grace_ms);
+    return NULL;
+}
+
+/*
+ * engine_shutdown of an engine that is held: it goes on only after it has begun to stop. False when
+ * there is no thread for it.
+ */
+static inline bool engine_shutdown_held(struct engine *engine, int grace_ms)
+{
+    static const int32_t PROMPT[1] = {1};
+    struct gate_shutdown s = {engine, grace_ms};
+    struct engine_request request = {
+        .prompt = PROMPT,
+        .prompt_count = 1,
+        .max_tokens = 1,
+        .sampling = sampling_params_default(),
+        .top_logprobs = -1,
+    };
+    struct engine_job *job;
+    struct sov_errbuf err;
+    pthread_t thread;
+    enum sov_error rc = SOV_OK;
+    if (pthread_create(&thread, NULL, gate_shut_down, &s) != 0) return false;
+    while (rc != SOV_ERR_SHUTDOWN) {
+        rc = engine_submit(engine, &request, NULL, NULL, &job, &err);
+        if (rc == SOV_OK) engine_job_release(job);
+    }
+    engine_let_go();
+    pthread_join(thread, NULL);
+    return true;
 }
 
 enum sov_error __real_model_forward(const struct model *model, struct model_workspace *ws,

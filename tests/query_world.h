@@ -177,14 +177,6 @@ static QUERY_WORLD json_t *as_json(const struct query *q)
     return root;
 }
 
-static QUERY_WORLD void wait_until(int64_t ns)
-{
-    while (clock_monotonic_ns() < ns) {
-        struct timespec moment = {.tv_nsec = 1000000};
-        nanosleep(&moment, NULL);
-    }
-}
-
 static QUERY_WORLD int setup(void **state)
 {
     static struct world w;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* run-tests: seconds=300 */
 /* /v1/query on the wire: bodies, the object, the events, the gate, deadlines, clients that leave. */
-#include "tests/server_group.h"
+#include "tests/server_held.h"
 
 #include <math.h>
 
@@ -243,33 +243,51 @@ static void what_is_withheld_is_403_with_reasons(void **state)
     json_decref(r);
 }
 
+/* In the middle of an answer, and of a thought. */
 static void a_deadline_ends_it_with_what_there_is(void **state)
 {
     (void)state;
-    /* 8000 tokens take far longer than this. */
-    json_t *r = post(f.port, "/v1/query",
-                     "{\"content\":\"a\",\"max_depth\":0,\"max_tokens\":7000,\"temperature\":0,"
-                     "\"timeout_ms\":150}",
-                     200);
-    assert_string_equal(json_text_at(r, "status"), "timeout");
-    assert_true(json_is_null(json_object_get(r, "ihsan")));
-    assert_true(json_number_at(json_object_get(r, "usage"), "completion_tokens") < 7000);
-    json_decref(r);
-    await_idle(f.port);
-    assert_true(metric(f.port, "sovereign_queries_total{status=\"timeout\"}") == 1);
+    enum { TIMEOUT_MS = 150, PASSES = 50 };
+    for (int depth = 0; depth < 2; depth++) {
+        engine_hold(PASSES);
+        struct client c = client_open(f.port);
+        assert_true(
+            client_request(&c, "POST", "/v1/query", "", long_query(depth, ",\"timeout_ms\":150}")));
+        await_metric(f.port, "sovereign_requests_running", 1);
+        int64_t late = clock_monotonic_ns() + TIMEOUT_MS * 1000000ll;
+        while (clock_monotonic_ns() < late) (void)poll(NULL, 0, 1);
+        engine_hold(1); /* what is running ends with its step */
+        struct response r = client_read(&c, true);
+        assert_int_equal(r.status, 200);
+        json_t *object = parse_json(strbuf_text(&r.body), r.body.length);
+        assert_string_equal(json_text_at(object, "status"), "timeout");
+        assert_true(json_is_null(json_object_get(object, "ihsan")));
+        assert_true(json_is_null(json_object_get(object, "ntu")));
+        assert_true(json_number_at(json_object_get(object, "usage"), "completion_tokens") <=
+                    PASSES + 1);
+        if (depth > 0) assert_string_equal(json_text_at(object, "answer"), "");
+        json_decref(object);
+        response_free(&r);
+        client_close(&c);
+        await_idle(f.port);
+        assert_true(metric(f.port, "sovereign_queries_total{status=\"timeout\"}") == depth + 1);
+    }
 }
 
+/* While the engine is in the middle of a step: that one is the last. */
 static void a_client_that_leaves_frees_the_sequence(void **state)
 {
     (void)state;
     const char *const BODIES[] = {long_query(3, ",\"stream\":true}"), long_query(3, "}")};
     for (int i = 0; i < 2; i++) {
+        engine_hold(20);
         struct client c = client_open(f.port);
         assert_true(client_request(&c, "POST", "/v1/query", "", BODIES[i]));
         await_metric(f.port, "sovereign_requests_running", 1);
         client_close(&c);
-        await_idle(f.port);
         await_metric(f.port, "sovereign_queries_total{status=\"cancelled\"}", i + 1);
+        engine_hold(1);
+        await_idle(f.port);
     }
 }
 
@@ -308,9 +326,9 @@ static void load_beside_changes_nothing(void **state)
 static void a_server_that_stops_says_so(void **state)
 {
     (void)state;
+    engine_hold(8);
     struct client c = client_open(f.port);
-    assert_true(client_request(&c, "POST", "/v1/query", "",
-                               "{\"content\":\"a\",\"max_tokens\":7000,\"stream\":true}"));
+    assert_true(client_request(&c, "POST", "/v1/query", "", long_query(0, ",\"stream\":true}")));
     await_metric(f.port, "sovereign_requests_running", 1);
     server_stop(f.server, 0);
     struct response r = client_read(&c, true);
@@ -331,16 +349,16 @@ static void a_server_without_them_says_so(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        QUERY_TEST(the_object_has_everything),
-        QUERY_TEST(without_reasoning_it_answers_as_a_chat),
-        QUERY_TEST(the_sampling_is_that_of_a_chat),
-        QUERY_TEST(wrong_bodies_name_the_field),
-        QUERY_TEST(events_come_in_order_and_say_the_same),
-        QUERY_TEST(what_is_withheld_is_403_with_reasons),
-        QUERY_TEST(a_deadline_ends_it_with_what_there_is),
-        QUERY_TEST(a_client_that_leaves_frees_the_sequence),
-        QUERY_TEST(load_beside_changes_nothing),
-        QUERY_TEST(a_server_that_stops_says_so),
+        HELD_TEST(the_object_has_everything),
+        HELD_TEST(without_reasoning_it_answers_as_a_chat),
+        HELD_TEST(the_sampling_is_that_of_a_chat),
+        HELD_TEST(wrong_bodies_name_the_field),
+        HELD_TEST(events_come_in_order_and_say_the_same),
+        HELD_TEST(what_is_withheld_is_403_with_reasons),
+        HELD_TEST(a_deadline_ends_it_with_what_there_is),
+        HELD_TEST(a_client_that_leaves_frees_the_sequence),
+        HELD_TEST(load_beside_changes_nothing),
+        HELD_TEST(a_server_that_stops_says_so),
         cmocka_unit_test(a_server_without_them_says_so),
     };
     return cmocka_run_group_tests(tests, load, unload);
