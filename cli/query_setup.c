@@ -59,8 +59,10 @@ int cli_query_setup_prepare(struct cli_query_setup *setup, const char *command, 
         rc = projector_load(&c->projector, isa, setup->weights, &err);
     else
         projector_init(&c->projector, isa);
-    query_rubric_digest(setup->questions, c->rubric_digest);
-    return rc == SOV_OK ? CLI_OK : cli_error("--ihsan-weights: %s", err.message);
+    if (rc != SOV_OK) return cli_error("--ihsan-weights: %s", err.message);
+    if (!query_rubric_digest(setup->questions, c->rubric_digest))
+        return cli_error("no memory for the rubric");
+    return CLI_OK;
 }
 
 int cli_query_setup_open(struct cli_query_setup *setup, const struct cli_runtime *rt,

@@ -24,13 +24,6 @@ const char *query_status_name(enum query_status status)
 
 /* ---- making one ---- */
 
-bool query_is_blank(const char *text, size_t length)
-{
-    size_t i = 0;
-    while (i < length && text[i] != '\0' && strchr(" \t\r\n\v\f", text[i]) != NULL) i++;
-    return i == length;
-}
-
 static enum sov_error query_check(const struct query_request *r, struct sov_errbuf *err)
 {
     if (query_is_blank(r->content, r->length))
@@ -174,13 +167,15 @@ const char *query_cached_name(enum query_cached cached)
     return NAMES[cached];
 }
 
-void query_rubric_digest(const struct rubric *rubric, unsigned char out[MODEL_DIGEST_BYTES])
+bool query_rubric_digest(const struct rubric *rubric, unsigned char out[MODEL_DIGEST_BYTES])
 {
     struct strbuf text = {0};
     rubric_write(rubric, &text);
+    bool whole = !strbuf_failed(&text);
     crypto_generichash(out, MODEL_DIGEST_BYTES, (const unsigned char *)strbuf_text(&text),
                        text.length, NULL, 0);
     strbuf_free(&text);
+    return whole;
 }
 
 /* What the request points to becomes ours; false when out of memory. */

@@ -72,7 +72,8 @@ struct query_config {
     /* What query_rubric_digest says of the evaluator's rubric; for keys. */
     unsigned char rubric_digest[MODEL_DIGEST_BYTES];
 };
-void query_rubric_digest(const struct rubric *rubric, unsigned char out[MODEL_DIGEST_BYTES]);
+/* False when out of memory. */
+bool query_rubric_digest(const struct rubric *rubric, unsigned char out[MODEL_DIGEST_BYTES]);
 
 struct query_request {
     const char *content; /* UTF-8, at least one byte that is no white space; copied */
@@ -92,7 +93,7 @@ struct query_request {
     bool seed_given; /* the client's, so that the same query has the same answer */
 };
 
-/* Whether a content is refused as empty. */
+/* Whether a content is refused as empty: it has no character but white space of Unicode. */
 bool query_is_blank(const char *text, size_t length);
 
 struct query_scores {

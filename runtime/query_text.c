@@ -3,6 +3,7 @@
 
 #include <string.h>
 
+#include "base/utf8.h"
 #include "runtime/query.h"
 
 const char QUERY_TEXT_FIRST[] =
@@ -35,5 +36,23 @@ bool query_text_thought(const char *text, size_t *begin, size_t *end)
     if (last > *begin && !is_space(text[last - 1])) return false;
     *end = last;
     trim(text, begin, end);
+    return true;
+}
+
+/* White_Space of Unicode's PropList.txt. */
+static bool is_white(uint32_t c)
+{
+    return (c >= 0x09 && c <= 0x0D) || c == 0x20 || c == 0x85 || c == 0xA0 || c == 0x1680 ||
+           (c >= 0x2000 && c <= 0x200A) || c == 0x2028 || c == 0x2029 || c == 0x202F ||
+           c == 0x205F || c == 0x3000;
+}
+
+bool query_is_blank(const char *text, size_t length)
+{
+    uint32_t c;
+    for (size_t i = 0, n; i < length; i += n) {
+        n = utf8_decode(text + i, length - i, &c);
+        if (n == 0 || !is_white(c)) return false;
+    }
     return true;
 }

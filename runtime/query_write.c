@@ -152,7 +152,8 @@ void query_write(const struct query *q, const char *id, const char *model, struc
         strbuf_puts(out, "null");
     put_usage(&r, out);
     put_timings(&r, out);
-    strbuf_printf(out, ",\"seed\":%llu}", (unsigned long long)query_request_of(q)->sampling.seed);
+    /* As the field takes it: those above 2^63 - 1 are its negative ones. */
+    strbuf_printf(out, ",\"seed\":%lld}", (long long)query_request_of(q)->sampling.seed);
 }
 
 const char *query_event_name(enum query_event_kind kind)

@@ -44,10 +44,11 @@ static void respond_add_cors(struct request *r, struct MHD_Response *response)
     MHD_add_response_header(response, "Access-Control-Expose-Headers", RESPOND_EXPOSED);
 }
 
+/* As the field takes it: those above 2^63 - 1 are its negative ones. */
 static void respond_add_seed(uint64_t seed, struct MHD_Response *response)
 {
     char number[DECIMAL_TEXT_MAX];
-    (void)decimal_from_uint(seed, number);
+    snprintf(number, sizeof number, "%lld", (long long)seed);
     MHD_add_response_header(response, "x-sovereign-seed", number);
 }
 

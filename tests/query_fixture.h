@@ -40,7 +40,7 @@ static UNUSED_OK void query_fixture_make(struct query_fixture *q, struct fixture
                                       .evaluator = q->evaluator,
                                       .thresholds = gate_thresholds_default()};
     projector_init(&q->config.projector, kern_isa_best());
-    query_rubric_digest(&r, q->config.rubric_digest);
+    assert_true(query_rubric_digest(&r, q->config.rubric_digest));
     f->served.query = &q->config;
 }
 

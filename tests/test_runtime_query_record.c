@@ -40,7 +40,7 @@ static void whatever_decides_the_answer_is_in_the_key(void **state)
     open_world(w);
     assert_int_equal(model_digest_of_memory("a model", 7, &w->config.digest, &err), SOV_OK);
     rubric_default(&rubric);
-    query_rubric_digest(&rubric, w->config.rubric_digest);
+    assert_true(query_rubric_digest(&rubric, w->config.rubric_digest));
     for (int i = 0; i < ROWS; i++) {
         rows[i] = ask(0);
         tenants[i] = "";
@@ -420,6 +420,22 @@ static void a_lack_of_memory_is_told(void **state)
         query_free(f);
     }
     assert_true(failed > 4 && failed < 200);
+    /* Another rubric has another digest, or there is none. */
+    unsigned char want[MODEL_DIGEST_BYTES], got[MODEL_DIGEST_BYTES];
+    struct rubric rubric;
+    rubric_default(&rubric);
+    assert_true(query_rubric_digest(&rubric, want));
+    failed = 0;
+    for (long i = 0; i < 50; i++) {
+        (void)sov_mem_fail_after(i, false);
+        bool whole = query_rubric_digest(&rubric, got);
+        (void)sov_mem_fail_after(-1, false);
+        if (whole)
+            assert_memory_equal(got, want, sizeof want);
+        else
+            failed++;
+    }
+    assert_true(failed > 0 && failed < 50);
     close_world(w);
 }
 

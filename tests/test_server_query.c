@@ -103,6 +103,34 @@ static void the_sampling_is_that_of_a_chat(void **state)
     json_decref(chat);
 }
 
+/* The seed that is told is one to ask with again, below 0 as above. */
+static void the_seed_told_gives_the_answer_again(void **state)
+{
+    (void)state;
+    static const char *const SEEDS[] = {"-5", "-9223372036854775808", "9223372036854775807", "-1"};
+    for (size_t i = 0; i < sizeof SEEDS / sizeof SEEDS[0]; i++) {
+        char body[200];
+        snprintf(body, sizeof body, "{\"content\":\"Why?\",\"max_tokens\":8,\"seed\":%s}",
+                 SEEDS[i]);
+        struct response r = http(f.port, "POST", "/v1/query", "", body);
+        assert_int_equal(r.status, 200);
+        json_t *first = parse_json(strbuf_text(&r.body), r.body.length);
+        char told[32];
+        snprintf(told, sizeof told, "%lld",
+                 (long long)json_integer_value(json_object_get(first, "seed")));
+        assert_string_equal(response_header(&r, "x-sovereign-seed"), told);
+        if (strcmp(SEEDS[i], "-1") != 0) assert_string_equal(told, SEEDS[i]);
+        snprintf(body, sizeof body, "{\"content\":\"Why?\",\"max_tokens\":8,\"seed\":%s}", told);
+        json_t *again = post(f.port, "/v1/query", body, 200);
+        assert_true(
+            json_equal(json_object_get(first, "thoughts"), json_object_get(again, "thoughts")));
+        assert_string_equal(json_text_at(first, "answer"), json_text_at(again, "answer"));
+        json_decref(first);
+        json_decref(again);
+        response_free(&r);
+    }
+}
+
 static void wrong_bodies_name_the_field(void **state)
 {
     (void)state;
@@ -114,6 +142,7 @@ static void wrong_bodies_name_the_field(void **state)
         {"{\"content\":7}", "content", "string"},
         {"{\"content\":\"\"}", "content", "empty"},
         {"{\"content\":\" \\n\"}", "content", "empty"},
+        {"{\"content\":\"\\u00a0\\u3000 \\u2003\\t\"}", "content", "empty"},
         {"{\"content\":\"a\",\"depth\":1}", "depth", "depth"},
         {"{\"content\":\"a\",\"max_depth\":9}", "max_depth", "0 to 8"},
         {"{\"content\":\"a\",\"max_depth\":-1}", "max_depth", "0 to 8"},
@@ -352,6 +381,7 @@ int main(void)
         HELD_TEST(the_object_has_everything),
         HELD_TEST(without_reasoning_it_answers_as_a_chat),
         HELD_TEST(the_sampling_is_that_of_a_chat),
+        HELD_TEST(the_seed_told_gives_the_answer_again),
         HELD_TEST(wrong_bodies_name_the_field),
         HELD_TEST(events_come_in_order_and_say_the_same),
         HELD_TEST(what_is_withheld_is_403_with_reasons),

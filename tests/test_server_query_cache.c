@@ -4,10 +4,9 @@
  * Queries that were asked before, or are being computed: found again, shared by all who ask at the
  * same time, left by some of them, and what the headers and the metrics say of it.
  */
-#include "tests/server_group.h"
+#include "tests/server_held.h"
 
 #include "cache/flight.h"
-#include "tests/engine_gate.h"
 
 #define ASK "{\"content\":\"Why is the sky blue?\",\"max_tokens\":12,\"seed\":4"
 #define QUERY "/v1/query"
@@ -94,12 +93,6 @@ static void clients_say_what_they_want_of_the_cache(void **state)
 }
 
 /* ---- together ---- */
-
-static int stop(void **state)
-{
-    engine_let_go();
-    return query_stop(state);
-}
 
 /* Waits until so many have joined a flight. */
 static void await_joined(uint64_t joined)
@@ -412,19 +405,18 @@ static void a_server_that_stops_says_so_to_all(void **state)
 
 int main(void)
 {
-#define TEST(name) cmocka_unit_test_setup_teardown(name, query_start_cached, stop)
     const struct CMUnitTest tests[] = {
-        TEST(an_equal_query_is_a_hit),
-        TEST(clients_say_what_they_want_of_the_cache),
-        TEST(those_who_ask_together_share_one_computation),
-        TEST(it_survives_the_first_client),
-        TEST(the_last_to_leave_ends_it),
-        TEST(each_has_its_own_deadline),
-        TEST(a_deadline_frees_the_sequence),
-        TEST(a_failure_is_told_to_all),
-        TEST(a_query_that_has_begun_is_not_refused),
-        TEST(a_content_without_room_is_told_at_once),
-        TEST(a_server_that_stops_says_so_to_all),
+        HELD_CACHE_TEST(an_equal_query_is_a_hit),
+        HELD_CACHE_TEST(clients_say_what_they_want_of_the_cache),
+        HELD_CACHE_TEST(those_who_ask_together_share_one_computation),
+        HELD_CACHE_TEST(it_survives_the_first_client),
+        HELD_CACHE_TEST(the_last_to_leave_ends_it),
+        HELD_CACHE_TEST(each_has_its_own_deadline),
+        HELD_CACHE_TEST(a_deadline_frees_the_sequence),
+        HELD_CACHE_TEST(a_failure_is_told_to_all),
+        HELD_CACHE_TEST(a_query_that_has_begun_is_not_refused),
+        HELD_CACHE_TEST(a_content_without_room_is_told_at_once),
+        HELD_CACHE_TEST(a_server_that_stops_says_so_to_all),
     };
     return cmocka_run_group_tests(tests, load, unload);
 }
