@@ -327,8 +327,7 @@ static enum store_db_result transact(struct cache_store *store, struct written *
     int64_t clock = store->opened_ms + mono_ms() - store->opened_mono_ms;
     if (result == STORE_DB_OK) result = apply(store, w);
     if (result == STORE_DB_OK) result = store_db_commit(store->db, clock);
-    if (result == STORE_DB_OK) return store_db_trim(store->db);
-    store_db_rollback(store->db);
+    if (result != STORE_DB_OK) store_db_rollback(store->db);
     return result;
 }
 
@@ -362,9 +361,15 @@ static bool batch_write(struct cache_store *store)
     if (!has_batch(store)) return true;
     enum store_db_result result = store->db != NULL ? transact(store, &w) : STORE_DB_FAILED;
     if (result == STORE_DB_OK) {
-        note_success(store);
+        /* What was committed is, whether or not the file gets shorter. */
+        enum store_db_result trimmed = store_db_trim(store->db);
+        bool fine = trimmed == STORE_DB_OK || trimmed == STORE_DB_BUSY;
+        if (fine)
+            note_success(store);
+        else
+            note_failure(store, trimmed);
         batch_done(store, &w);
-        return true;
+        return fine;
     }
     if (store->db != NULL) note_failure(store, result);
     if (result != STORE_DB_BUSY) batch_done(store, NULL);

@@ -121,7 +121,13 @@ void fed_db_reset(sqlite3_stmt *s)
 enum fed_db_result fed_db_step(struct fed_db *db, sqlite3_stmt *s)
 {
     int rc = s != NULL ? sqlite3_step(s) : sqlite3_extended_errcode(db->sqlite);
-    return fed_db_result_of(rc);
+    enum fed_db_result result = fed_db_result_of(rc);
+    if (result != FED_DB_OK && result != FED_DB_NONE) {
+        /* As it is now: SQLite forgets it with the next call, such as the reset of another statement. */
+        db->problem[0] = '\0';
+        (void)fed_db_error(db);
+    }
+    return result;
 }
 
 /* Runs a statement that returns no rows. */
@@ -297,24 +303,33 @@ static int make_tables(struct fed_db *db, const struct fed_db_options *options)
     return rc == SQLITE_OK ? sql_execute(db->sqlite, "COMMIT") : rc;
 }
 
-/* A text or blob of `meta`; false when it is not there as such. */
-static bool meta_text(struct fed_db *db, const char *name, char *out, size_t size, size_t *length)
+/* A text or blob of `meta`. SQLITE_CORRUPT when it is not there as such. */
+static int meta_text(struct fed_db *db, const char *name, char *out, size_t size, size_t *length)
 {
     sqlite3_stmt *s = NULL;
-    bool good = false;
-    if (sqlite3_prepare_v2(db->sqlite, "SELECT value FROM meta WHERE name=?1", -1, &s, NULL) ==
-        SQLITE_OK) {
-        (void)sqlite3_bind_text(s, 1, name, -1, SQLITE_STATIC);
-        if (sqlite3_step(s) == SQLITE_ROW) {
-            *length = (size_t)sqlite3_column_bytes(s, 0);
-            const void *value = sqlite3_column_blob(s, 0);
-            good = *length < size && (*length == 0 || value != NULL);
-            if (good && *length > 0) memcpy(out, value, *length);
-            if (good) out[*length] = '\0';
-        }
+    int rc = sqlite3_prepare_v2(db->sqlite, "SELECT value FROM meta WHERE name=?1", -1, &s, NULL);
+    if (rc == SQLITE_OK) (void)sqlite3_bind_text(s, 1, name, -1, SQLITE_STATIC);
+    if (rc == SQLITE_OK) rc = sqlite3_step(s);
+    if (rc == SQLITE_ROW) {
+        *length = (size_t)sqlite3_column_bytes(s, 0);
+        const void *value = sqlite3_column_blob(s, 0);
+        bool good = *length < size && (*length == 0 || value != NULL);
+        if (good && *length > 0) memcpy(out, value, *length);
+        if (good) out[*length] = '\0';
+        rc = good ? SQLITE_OK : SQLITE_CORRUPT;
+    } else if (rc == SQLITE_DONE) {
+        rc = SQLITE_CORRUPT;
     }
     (void)sqlite3_finalize(s);
-    return good;
+    return rc;
+}
+
+static int meta_number(struct fed_db *db, const char *sql, uint64_t *out)
+{
+    int64_t value;
+    int rc = sql_number(db->sqlite, sql, -1, &value);
+    *out = (uint64_t)value;
+    return rc == SQLITE_OK && value < 0 ? SQLITE_CORRUPT : rc;
 }
 
 static enum sov_error read_meta(struct fed_db *db, unsigned char *federation, char *owner,
@@ -322,19 +337,17 @@ static enum sov_error read_meta(struct fed_db *db, unsigned char *federation, ch
 {
     char text[FED_STORE_DIGEST_BYTES + 1];
     size_t length = 0, owner_length;
-    int64_t collected, amnesia = -1;
-    if (!meta_text(db, "federation", text, sizeof text, &length) ||
-        length != FED_STORE_DIGEST_BYTES ||
-        !meta_text(db, "owner", owner, FED_STORE_OWNER_BYTES_MAX + 1, &owner_length) ||
-        sql_number(db->sqlite, "SELECT value FROM meta WHERE name='collected'", -1, &collected) !=
-            SQLITE_OK ||
-        collected < 0 ||
-        sql_number(db->sqlite, "SELECT value FROM meta WHERE name='amnesia'", -1, &amnesia) !=
-            SQLITE_OK ||
-        amnesia < 0)
-        return open_error(db, SQLITE_CORRUPT, err);
+    uint64_t amnesia = 0;
+    int rc = meta_text(db, "federation", text, sizeof text, &length);
+    if (rc == SQLITE_OK && length != FED_STORE_DIGEST_BYTES) rc = SQLITE_CORRUPT;
+    if (rc == SQLITE_OK)
+        rc = meta_text(db, "owner", owner, FED_STORE_OWNER_BYTES_MAX + 1, &owner_length);
+    if (rc == SQLITE_OK)
+        rc = meta_number(db, "SELECT value FROM meta WHERE name='collected'", &db->collected);
+    if (rc == SQLITE_OK)
+        rc = meta_number(db, "SELECT value FROM meta WHERE name='amnesia'", &amnesia);
+    if (rc != SQLITE_OK) return open_error(db, rc, err);
     memcpy(federation, text, FED_STORE_DIGEST_BYTES);
-    db->collected = (uint64_t)collected;
     db->amnesia = amnesia != 0;
     return SOV_OK;
 }
@@ -470,7 +483,9 @@ enum fed_db_result fed_db_commit(struct fed_db *db)
 {
     errno = 0;
     enum fed_db_result result = run(db, fed_db_statement(db, SQL_COMMIT));
-    if (result != FED_DB_OK) db->system_errno = errno;
+    if (result == FED_DB_OK) return result;
+    db->system_errno = errno;
+    db->problem[0] = '\0'; /* anew, with that */
     return result;
 }
 

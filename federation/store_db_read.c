@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "base/sql.h"
 #include "federation/store_db_internal.h"
 
 /* The bytes of a column and nothing when it has another type, so that the checksum fails. */
@@ -36,14 +37,25 @@ static enum fed_db_result no_memory(struct fed_db *db)
     return FED_DB_AGAIN;
 }
 
+/*
+ * quick_check gives a page that the disk did not read for one that is damaged, and damage is answered with
+ * the advice to move the file away. So all pages that it looks at are read before.
+ */
 enum fed_db_result fed_db_check_structure(struct fed_db *db)
 {
-    static const char *const CHECKS[] = {"PRAGMA quick_check('vote')",
-                                         "PRAGMA quick_check('meta')"};
-    for (size_t i = 0; i < sizeof CHECKS / sizeof CHECKS[0]; i++) {
+    static const struct {
+        const char *reads, *checks;
+    } TABLES[] = {
+        {"SELECT max(bytes),max(checksum) FROM vote", "PRAGMA quick_check('vote')"},
+        {"SELECT max(value) FROM meta", "PRAGMA quick_check('meta')"},
+    };
+    for (size_t i = 0; i < sizeof TABLES / sizeof TABLES[0]; i++) {
         sqlite3_stmt *s = NULL;
         size_t length = 0;
-        int rc = sqlite3_prepare_v2(db->sqlite, CHECKS[i], -1, &s, NULL);
+        int rc = sql_execute(db->sqlite, TABLES[i].reads);
+        enum fed_db_result read = fed_db_result_of(rc);
+        if (read != FED_DB_OK && read != FED_DB_DAMAGED) return read;
+        rc = sqlite3_prepare_v2(db->sqlite, TABLES[i].checks, -1, &s, NULL);
         if (rc == SQLITE_OK) rc = sqlite3_step(s);
         bool whole = rc == SQLITE_ROW && strcmp(column(s, 0, SQLITE_TEXT, &length), "ok") == 0;
         if (rc == SQLITE_ROW && !whole)

@@ -47,6 +47,20 @@ static inline void test_folder_remove(const char *path)
     assert_int_equal(rmdir(path), 0);
 }
 
+static inline void test_file_copy(const char *from, const char *to)
+{
+    char bytes[16384];
+    ssize_t length;
+    int in = open(from, O_RDONLY | O_CLOEXEC);
+    int out = open(to, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    assert_true(in >= 0 && out >= 0);
+    while ((length = read(in, bytes, sizeof bytes)) > 0)
+        assert_int_equal(write(out, bytes, (size_t)length), length);
+    assert_int_equal(length, 0);
+    close(in);
+    close(out);
+}
+
 /* Runs SQL, as the sqlite3 shell would. */
 static inline void test_database_run(const char *path, const char *text)
 {

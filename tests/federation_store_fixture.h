@@ -131,6 +131,38 @@ static inline void fixture_close(struct store_fixture *f)
     f->dir = NULL;
 }
 
+/* Copies the database and its WAL, as they are on disk at this moment; */
+static inline void fixture_keep(struct store_fixture *f)
+{
+    char from[FIXTURE_PATH_MAX + 64], to[FIXTURE_PATH_MAX + 64];
+    for (int i = 0; i < 2; i++) {
+        snprintf(from, sizeof from, "%s%s", f->database, i == 0 ? "" : "-wal");
+        snprintf(to, sizeof to, "%s/kept%s", f->path, i == 0 ? "" : "-wal");
+        test_file_copy(from, to);
+    }
+}
+
+/* and puts them back, in the place of what a closed store has left. */
+static inline void fixture_put_back(struct store_fixture *f)
+{
+    char from[FIXTURE_PATH_MAX + 64], to[FIXTURE_PATH_MAX + 64];
+    for (int i = 0; i < 2; i++) {
+        snprintf(from, sizeof from, "%s/kept%s", f->path, i == 0 ? "" : "-wal");
+        snprintf(to, sizeof to, "%s%s", f->database, i == 0 ? "" : "-wal");
+        test_file_copy(from, to);
+    }
+    snprintf(to, sizeof to, "%s-shm", f->database);
+    (void)unlink(to);
+}
+
+/* What a machine that loses power leaves. */
+static inline void fixture_crash(struct store_fixture *f)
+{
+    fixture_keep(f);
+    fixture_close(f);
+    fixture_put_back(f);
+}
+
 static inline void fixture_free(struct store_fixture *f)
 {
     fixture_close(f);

@@ -225,25 +225,6 @@ static void test_a_table_that_somebody_takes_away_ends_the_store_with_a_sentence
     fixture_free(&f);
 }
 
-/* What a machine that loses power leaves: the database and its WAL, copied while the store runs. */
-static void crash(struct store_fixture *f)
-{
-    static const char *const SUFFIXES[] = {"", "-wal"};
-    char from[FIXTURE_PATH_MAX + 64], to[FIXTURE_PATH_MAX + 64], command[2048];
-    for (int i = 0; i < 2; i++) {
-        snprintf(from, sizeof from, "%s%s", f->database, SUFFIXES[i]);
-        snprintf(to, sizeof to, "%s/kept%s", f->path, SUFFIXES[i]);
-        snprintf(command, sizeof command, "cp '%s' '%s'", from, to);
-        assert_int_equal(system(command), 0);
-    }
-    fixture_close(f);
-    for (int i = 0; i < 2; i++) {
-        snprintf(from, sizeof from, "%s/kept%s", f->path, SUFFIXES[i]);
-        snprintf(to, sizeof to, "%s%s", f->database, SUFFIXES[i]);
-        assert_int_equal(rename(from, to), 0);
-    }
-}
-
 enum { WAL_FRAME = 24 + 4096, WAL_VOTES = 60 };
 
 /* A store that stopped with its votes in the WAL, each in a transaction of its own. */
@@ -255,7 +236,7 @@ static off_t make_wal(struct store_fixture *f, char wal[FIXTURE_PATH_MAX + 64])
         fixture_vote(f, VOTE_PREPARED, FED_KEEP_WINDOW, 1, s, "x");
         fixture_flush(f);
     }
-    crash(f);
+    fixture_crash(f);
     snprintf(wal, FIXTURE_PATH_MAX + 64, "%s-wal", f->database);
     assert_int_equal(stat(wal, &st), 0);
     return st.st_size;
