@@ -25,6 +25,9 @@ void cli_query_setup_add(struct args *args, struct cli_query_setup *setup)
     args_float(args, "--gate-belief", "X", &t->belief, 0, 1, "The least belief. Default 0.6.");
     args_float(args, "--gate-federation-belief", "X", &t->federation_belief, 0, 1,
                "The least belief of an answer that is to be shared. Default 0.95.");
+    args_float(args, "--gate-entropy", "X", &t->entropy, 0, 5, "The most entropy. Default 5: any.");
+    args_float(args, "--gate-potential", "X", &t->potential, -1, 1,
+               "The least potential. Default -1: any.");
     args_float(args, "--stop-belief", "X", &setup->stop_belief, 0, 1,
                "A thought with this belief is the last one before the answer; 0: none is because "
                "of it. Default 0.9.");

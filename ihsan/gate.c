@@ -8,7 +8,8 @@
 
 static const char *const MODE_NAMES[GATE_MODES] = {"off", "observe", "enforce"};
 static const char *const VERDICT_NAMES[GATE_VERDICTS] = {"off", "pass", "observed", "withheld"};
-static const char *const TEST_NAMES[GATE_TESTS] = {"geometric_mean", "minimum", "belief", "scored"};
+static const char *const TEST_NAMES[GATE_TESTS] = {"geometric_mean", "minimum",   "belief",
+                                                   "entropy",        "potential", "scored"};
 
 const char *gate_mode_name(enum gate_mode mode)
 {
@@ -42,26 +43,9 @@ struct gate_thresholds gate_thresholds_default(void)
         .minimum = GATE_MINIMUM_DEFAULT,
         .belief = GATE_BELIEF_DEFAULT,
         .federation_belief = GATE_FEDERATION_BELIEF_DEFAULT,
+        .entropy = GATE_ENTROPY_DEFAULT,
+        .potential = GATE_POTENTIAL_DEFAULT,
     };
-}
-
-enum sov_error gate_thresholds_check(const struct gate_thresholds *t, struct sov_errbuf *err)
-{
-    const struct {
-        const char *name;
-        float value;
-    } all[] = {
-        {"geometric_mean", t->geometric_mean},
-        {"minimum", t->minimum},
-        {"belief", t->belief},
-        {"federation_belief", t->federation_belief},
-    };
-    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
-        if (!(all[i].value >= 0.0f && all[i].value <= 1.0f))
-            return sov_fail(err, SOV_ERR_INVALID,
-                            "the gate's threshold %s must be from 0 to 1, not %g", all[i].name,
-                            (double)all[i].value);
-    return SOV_OK;
 }
 
 float gate_geometric_mean(const float scores[IHSAN_DIMENSIONS])
@@ -78,9 +62,10 @@ static void gate_fail(struct gate_result *out, enum gate_test test, const char *
                       float threshold)
 {
     struct gate_reason *reason = &out->reasons[out->reason_count++];
+    const char *bound = test == GATE_TEST_ENTROPY ? "most" : "least";
     reason->test = test;
-    snprintf(reason->text, sizeof reason->text, "%s is %.4g; at least %.4g is asked for", what,
-             (double)value, (double)threshold);
+    snprintf(reason->text, sizeof reason->text, "%s is %.4g; at %s %.4g is asked for", what,
+             (double)value, bound, (double)threshold);
 }
 
 static void gate_begin(const struct gate_thresholds *thresholds, bool federated,
@@ -114,6 +99,10 @@ void gate_judge(enum gate_mode mode, const struct gate_thresholds *thresholds,
         gate_fail(out, GATE_TEST_BELIEF,
                   federated ? "the belief of an answer to be shared" : "the belief", ntu->belief,
                   out->belief_threshold);
+    if (ntu->entropy > thresholds->entropy)
+        gate_fail(out, GATE_TEST_ENTROPY, "the entropy", ntu->entropy, thresholds->entropy);
+    if (ntu->potential < thresholds->potential)
+        gate_fail(out, GATE_TEST_POTENTIAL, "the potential", ntu->potential, thresholds->potential);
     if (out->reason_count == 0)
         out->verdict = GATE_PASSED;
     else

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The gate: whether an answer with these scores may leave. It compares the geometric mean of the
- * eight scores, the smallest of them and the belief of their NTU state with thresholds, and says in
- * words what fell short. `observe` only says so; `enforce` withholds the answer. Sharing an answer
+ * eight scores, the smallest of them and their NTU state with thresholds, and says in words what fell
+ * short. `observe` only says so; `enforce` withholds the answer. Sharing an answer
  * with a federation asks for more belief.
  *
  * Judging is a pure function; only the counters change, and they may be changed and read by any
@@ -23,20 +23,23 @@ enum gate_mode { GATE_OFF, GATE_OBSERVE, GATE_ENFORCE, GATE_MODES };
 const char *gate_mode_name(enum gate_mode mode);
 bool gate_mode_parse(const char *name, enum gate_mode *out);
 
-/* A value below its threshold fails; 0 asks for nothing. */
+/* A value below its threshold fails (for entropy: above); the end of its range asks for nothing. */
 struct gate_thresholds {
     float geometric_mean;
     float minimum;           /* of each dimension */
     float belief;            /* of an answer that stays here */
     float federation_belief; /* of one that is to be shared; the larger of the two counts */
+    float entropy;           /* at most, 0 to 5 */
+    float potential;         /* -1 to 1 */
 };
 #define GATE_MINIMUM_DEFAULT 0.5f /* where the projector begins to doubt */
 #define GATE_GEOMETRIC_MEAN_DEFAULT 0.6f
 #define GATE_BELIEF_DEFAULT 0.6f
 #define GATE_FEDERATION_BELIEF_DEFAULT 0.95f
+/* The ends of the projector's ranges: nothing is asked. */
+#define GATE_ENTROPY_DEFAULT 5.0f
+#define GATE_POTENTIAL_DEFAULT (-1.0f)
 struct gate_thresholds gate_thresholds_default(void);
-/* SOV_ERR_INVALID naming the threshold that is not from 0 to 1. */
-enum sov_error gate_thresholds_check(const struct gate_thresholds *t, struct sov_errbuf *err);
 
 enum gate_verdict {
     GATE_UNJUDGED, /* the gate is off */
@@ -52,15 +55,17 @@ enum gate_test {
     GATE_TEST_GEOMETRIC_MEAN,
     GATE_TEST_MINIMUM,
     GATE_TEST_BELIEF,
+    GATE_TEST_ENTROPY,
+    GATE_TEST_POTENTIAL,
     GATE_TEST_SCORED, /* that there are scores at all */
     GATE_TESTS
 };
-/* "geometric_mean", "minimum", "belief", "scored" */
+/* "geometric_mean", "minimum", "belief", "entropy", "potential", "scored" */
 const char *gate_test_name(enum gate_test test);
 
 enum {
     GATE_REASON_BYTES = 128,
-    GATE_REASONS_MAX = IHSAN_DIMENSIONS + 2, /* each dimension, the mean, the belief */
+    GATE_REASONS_MAX = IHSAN_DIMENSIONS + 4, /* each dimension, the mean, the state's three */
 };
 struct gate_reason {
     enum gate_test test;

@@ -54,6 +54,10 @@ void query_write_gate(const struct query_config *config, const struct gate_resul
     put_float(out, "minimum", config->thresholds.minimum);
     strbuf_putc(out, ',');
     put_float(out, "belief", gate->belief_threshold);
+    strbuf_putc(out, ',');
+    put_float(out, "entropy", config->thresholds.entropy);
+    strbuf_putc(out, ',');
+    put_float(out, "potential", config->thresholds.potential);
     strbuf_puts(out, "},\"reasons\":[");
     for (int i = 0; i < gate->reason_count; i++) {
         if (i > 0) strbuf_putc(out, ',');

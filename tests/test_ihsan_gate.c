@@ -11,17 +11,25 @@
 
 #include "ihsan/gate.h"
 
-static struct gate_result judge(enum gate_mode mode, const float *scores, bool federated)
+static struct gate_result judge_state(enum gate_mode mode, const float *scores, bool federated,
+                                      float entropy, float potential)
 {
     struct projector p;
     struct ntu n;
     struct sov_errbuf err;
     struct gate_result result;
     struct gate_thresholds t = gate_thresholds_default();
+    t.entropy = entropy;
+    t.potential = potential;
     projector_init(&p, kern_isa_best());
     if (projector_project(&p, scores, &n, &err) != SOV_OK) fail_msg("%s", err.message);
     gate_judge(mode, &t, scores, &n, federated, &result);
     return result;
+}
+
+static struct gate_result judge(enum gate_mode mode, const float *scores, bool federated)
+{
+    return judge_state(mode, scores, federated, GATE_ENTROPY_DEFAULT, GATE_POTENTIAL_DEFAULT);
 }
 
 static const float good[IHSAN_DIMENSIONS] = {.8f, .8f, .8f, .8f, .8f, .8f, .8f, .8f};
@@ -64,7 +72,7 @@ static void every_failure_fits(void **state)
 {
     (void)state;
     static const float none[IHSAN_DIMENSIONS] = {0};
-    struct gate_result r = judge(GATE_ENFORCE, none, true);
+    struct gate_result r = judge_state(GATE_ENFORCE, none, true, 0.5f, 0);
     assert_int_equal(r.reason_count, GATE_REASONS_MAX);
     assert_true(r.geometric_mean == 0.0f);
     for (int d = 0; d < IHSAN_DIMENSIONS; d++) {
@@ -92,8 +100,9 @@ static void sharing_asks_for_more_belief(void **state)
 static void a_value_at_its_threshold_passes(void **state)
 {
     (void)state;
-    struct gate_thresholds t = {.minimum = 0.5f, .belief = 0.625f};
-    struct ntu n = {.belief = 0.625f};
+    struct gate_thresholds t = {
+        .minimum = 0.5f, .belief = 0.625f, .entropy = 0.25f, .potential = -0.5f};
+    struct ntu n = {.belief = 0.625f, .entropy = 0.25f, .potential = -0.5f};
     float scores[IHSAN_DIMENSIONS] = {.5f, .5f, .5f, .5f, .5f, .5f, .5f, .5f};
     struct gate_result r;
     t.geometric_mean = gate_geometric_mean(scores);
@@ -106,6 +115,36 @@ static void a_value_at_its_threshold_passes(void **state)
     scores[3] = 0x1.fffffep-2f;
     gate_judge(GATE_ENFORCE, &t, scores, &n, false, &r);
     assert_int_equal(r.verdict, GATE_WITHHELD);
+}
+
+/* Of the NTU state all three may be asked for; unless said otherwise the belief alone is. */
+static void entropy_and_potential_may_be_asked_for(void **state)
+{
+    (void)state;
+    struct gate_thresholds t = gate_thresholds_default();
+    struct ntu n = {.belief = 1, .entropy = 5, .potential = -1};
+    struct gate_counters c = {0};
+    struct gate_result r;
+    gate_judge(GATE_ENFORCE, &t, good, &n, false, &r);
+    assert_int_equal(r.verdict, GATE_PASSED);
+    t.entropy = 0.5f;
+    gate_judge(GATE_ENFORCE, &t, good, &n, false, &r);
+    gate_count(&c, &r);
+    assert_int_equal(r.verdict, GATE_WITHHELD);
+    assert_int_equal(r.reason_count, 1);
+    assert_string_equal(r.reasons[0].text, "the entropy is 5; at most 0.5 is asked for");
+    t.potential = 0.25f;
+    n.potential = 0.125f;
+    n.entropy = 0.5f;
+    gate_judge(GATE_OBSERVE, &t, good, &n, false, &r);
+    gate_count(&c, &r);
+    assert_int_equal(r.verdict, GATE_OBSERVED);
+    assert_int_equal(r.reason_count, 1);
+    assert_string_equal(r.reasons[0].text, "the potential is 0.125; at least 0.25 is asked for");
+    assert_int_equal(atomic_load(&c.failures[GATE_TEST_ENTROPY]), 1);
+    assert_int_equal(atomic_load(&c.failures[GATE_TEST_POTENTIAL]), 1);
+    assert_string_equal(gate_test_name(GATE_TEST_ENTROPY), "entropy");
+    assert_string_equal(gate_test_name(GATE_TEST_POTENTIAL), "potential");
 }
 
 static void the_geometric_mean_is_right(void **state)
@@ -124,21 +163,6 @@ static void the_geometric_mean_is_right(void **state)
         double want = exp(sum / IHSAN_DIMENSIONS), got = (double)gate_geometric_mean(scores);
         assert_true(fabs(got - want) <= 1e-6 * want + 0x1p-149);
     }
-}
-
-static void thresholds_are_checked(void **state)
-{
-    (void)state;
-    struct sov_errbuf err;
-    struct gate_thresholds t = gate_thresholds_default();
-    assert_int_equal(gate_thresholds_check(&t, &err), SOV_OK);
-    t.federation_belief = 1.5f;
-    assert_int_equal(gate_thresholds_check(&t, &err), SOV_ERR_INVALID);
-    assert_non_null(strstr(err.message, "federation_belief"));
-    t = gate_thresholds_default();
-    t.minimum = NAN;
-    assert_int_equal(gate_thresholds_check(&t, &err), SOV_ERR_INVALID);
-    assert_non_null(strstr(err.message, "minimum"));
 }
 
 static void names_are_those_of_the_flag(void **state)
@@ -199,8 +223,8 @@ int main(void)
         cmocka_unit_test(every_failure_fits),
         cmocka_unit_test(sharing_asks_for_more_belief),
         cmocka_unit_test(a_value_at_its_threshold_passes),
+        cmocka_unit_test(entropy_and_potential_may_be_asked_for),
         cmocka_unit_test(the_geometric_mean_is_right),
-        cmocka_unit_test(thresholds_are_checked),
         cmocka_unit_test(names_are_those_of_the_flag),
         cmocka_unit_test(without_scores_nothing_passes),
         cmocka_unit_test(verdicts_are_counted),

@@ -324,7 +324,7 @@ static void what_the_gate_withholds_never_comes_out(void **state)
     struct query_request request = ask(2);
     open_world(w);
     w->config.gate = GATE_ENFORCE;
-    w->config.thresholds = (struct gate_thresholds){1, 1, 1, 1};
+    w->config.thresholds = (struct gate_thresholds){1, 1, 1, 1, 0, 1};
     struct query *q = begin(&w->config, &request);
     struct query_event event;
     await(q, &event);
@@ -358,7 +358,8 @@ static void what_the_gate_withholds_never_comes_out(void **state)
     struct sov_errbuf err;
     assert_int_equal(
         projector_init_weights(&w->config.projector, kern_isa_best(), none, half, &err), SOV_OK);
-    w->config.thresholds = (struct gate_thresholds){.belief = 0.5f, .federation_belief = 0.6f};
+    w->config.thresholds = (struct gate_thresholds){
+        .belief = 0.5f, .federation_belief = 0.6f, .entropy = 5, .potential = -1};
     q = run(&w->config, &request, &r);
     assert_int_equal(r.gate.verdict, GATE_PASSED);
     query_free(q);
@@ -377,7 +378,7 @@ static void events_come_in_order(void **state)
     open_world(w);
     for (int enforce = 0; enforce < 2; enforce++) {
         w->config.gate = enforce ? GATE_ENFORCE : GATE_OFF;
-        w->config.thresholds = (struct gate_thresholds){0};
+        w->config.thresholds = (struct gate_thresholds){.entropy = 5, .potential = -1};
         request.stream = true;
         struct query *q = begin(&w->config, &request);
         struct query_event event;

@@ -275,7 +275,7 @@ static void who_follows_shows_the_same(void **state)
         assert_int_equal(told.status, computed.status);
         query_free(f);
     }
-    w->config.thresholds = (struct gate_thresholds){1, 1, 1, 1};
+    w->config.thresholds = (struct gate_thresholds){1, 1, 1, 1, 0, 1};
     struct query *withheld = follow(w, &request);
     struct query_origin origin = {.cached = QUERY_CACHE_HIT, .age_ms = 7, .ns = 1000};
     query_set_origin(withheld, &origin);

@@ -40,6 +40,8 @@ static void the_object_has_everything(void **state)
     const json_t *gate = json_object_get(r, "gate");
     assert_string_equal(json_text_at(gate, "verdict"), "off");
     assert_true(fabs(json_number_at(json_object_get(gate, "threshold"), "belief") - 0.6) < 1e-9);
+    assert_true(json_number_at(json_object_get(gate, "threshold"), "entropy") == 5);
+    assert_true(json_number_at(json_object_get(gate, "threshold"), "potential") == -1);
     assert_int_equal(json_array_size(json_object_get(gate, "reasons")), 0);
     assert_string_equal(json_text_at(json_object_get(r, "cache"), "status"), "bypass");
     assert_true(json_is_null(json_object_get(r, "receipt")));
@@ -243,7 +245,7 @@ static void what_is_withheld_is_403_with_reasons(void **state)
 {
     (void)state;
     q.config.gate = GATE_ENFORCE;
-    q.config.thresholds = (struct gate_thresholds){1, 1, 1, 1};
+    q.config.thresholds = (struct gate_thresholds){1, 1, 1, 1, 0, 1};
     json_t *r = post(f.port, "/v1/query", ASK "}", 403);
     const json_t *error = json_object_get(r, "error");
     assert_string_equal(json_text_at(error, "code"), "answer_withheld");

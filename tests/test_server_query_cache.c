@@ -61,7 +61,7 @@ static void an_equal_query_is_a_hit(void **state)
     response_free(&r);
     /* The gate judges what is found. */
     q.config.gate = GATE_ENFORCE;
-    q.config.thresholds = (struct gate_thresholds){1, 1, 1, 1};
+    q.config.thresholds = (struct gate_thresholds){1, 1, 1, 1, 0, 1};
     json_t *withheld = ask(ASK "}", 403, "hit");
     assert_true(json_is_null(json_object_get(withheld, "answer")));
     assert_true(metric(f.port, "sovereign_gate_verdicts_total{verdict=\"withheld\"}") == 1);

@@ -233,7 +233,7 @@ static void what_falls_short_is_withheld(void **state)
 {
     (void)state;
     q.config.gate = GATE_ENFORCE;
-    q.config.thresholds = (struct gate_thresholds){1, 1, 1, 1};
+    q.config.thresholds = (struct gate_thresholds){1, 1, 1, 1, 0, 1};
     json_t *r = post(f.port, CHATS, CHAT ",\"n\":2,\"ihsan\":true,\"logprobs\":true}", 403);
     const json_t *error = json_object_get(r, "error");
     assert_string_equal(json_text_at(error, "code"), "answer_withheld");
@@ -287,7 +287,8 @@ static void a_choice_is_withheld_alone(void **state)
     }
     assert_true(most > least);
     q.config.gate = GATE_ENFORCE;
-    q.config.thresholds = (struct gate_thresholds){.geometric_mean = (float)((least + most) / 2)};
+    q.config.thresholds = (struct gate_thresholds){
+        .geometric_mean = (float)((least + most) / 2), .entropy = 5, .potential = -1};
     json_t *r = post(f.port, CHATS, CHAT ",\"n\":4,\"ihsan\":true}", 200);
     struct streamed s = read_stream(CHAT ",\"n\":4,\"ihsan\":true,\"stream\":true}", 200);
     assert_null(json_object_get(r, "error"));
@@ -320,7 +321,8 @@ static void sharing_asks_for_more(void **state)
 {
     (void)state;
     q.config.gate = GATE_OBSERVE;
-    q.config.thresholds = (struct gate_thresholds){.federation_belief = 1};
+    q.config.thresholds =
+        (struct gate_thresholds){.federation_belief = 1, .entropy = 5, .potential = -1};
     static const char *const ASKED[] = {",\"ihsan\":true}", ",\"ihsan\":{\"federated\":true}}"};
     for (int i = 0; i < 2; i++) {
         char body[300];
@@ -340,13 +342,13 @@ static void all_answers_may_be_judged(void **state)
     json_t *before = post(f.port, CHATS, CHAT "}", 200);
     q.config.gate_all = true;
     q.config.gate = GATE_ENFORCE;
-    q.config.thresholds = (struct gate_thresholds){0};
+    q.config.thresholds = (struct gate_thresholds){.entropy = 5, .potential = -1};
     json_t *r = post(f.port, CHATS, CHAT "}", 200);
     expect_same(choice_at(r, 0), "message", choice_at(before, 0), "message");
     assert_null(json_object_get(choice_at(r, 0), "ihsan"));
     json_decref(r);
     assert_true(metric(f.port, "sovereign_gate_verdicts_total{verdict=\"pass\"}") == 1);
-    q.config.thresholds = (struct gate_thresholds){1, 1, 1, 1};
+    q.config.thresholds = (struct gate_thresholds){1, 1, 1, 1, 0, 1};
     static const char *const BODIES[] = {CHAT "}", CHAT ",\"ihsan\":false}"};
     for (size_t i = 0; i < 2; i++) {
         r = post(f.port, CHATS, BODIES[i], 403);
@@ -395,7 +397,7 @@ static void a_hit_is_the_same_and_judged_anew(void **state)
     streamed_free(&s);
     json_decref(root);
     q.config.gate = GATE_ENFORCE;
-    q.config.thresholds = (struct gate_thresholds){1, 1, 1, 1};
+    q.config.thresholds = (struct gate_thresholds){1, 1, 1, 1, 0, 1};
     struct response kept_back = ask(CHAT ",\"ihsan\":true}", 403, "hit");
     assert_non_null(strstr(strbuf_text(&kept_back.body), "answer_withheld"));
     response_free(&kept_back);

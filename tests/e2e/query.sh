@@ -82,6 +82,14 @@ withheld() {
         err_has 'the gate withholds the answer: the score of truthfulness'
 }
 check 'what falls short is withheld, with status 1' withheld
+withheld_by_state() {
+    query "$question" --json --gate enforce --gate-potential 1
+    exits 1 && equal "$(js 'o.status + " " + o.gate.reasons.length + " " + o.gate.threshold.potential')" 'withheld 1 1' &&
+        err_has 'the gate withholds the answer: the potential is' || return 1
+    query "$question" --json --gate enforce --gate-entropy 0.5 --gate-potential -0.5
+    exits 0 && equal "$(js 'o.gate.verdict + " " + o.gate.threshold.entropy')" 'pass 0.5'
+}
+check 'entropy and potential may be asked for, too' withheld_by_state
 stopped() {
     query "$question" --no-reasoning --json || return 1
     local whole
@@ -106,6 +114,8 @@ check 'depth beyond 8' fails 2 '--max-depth 9: must be' "$SOVEREIGN" query x --m
 check 'an unknown mode of the gate' fails 2 'off, observe or enforce' "$SOVEREIGN" query x --gate on
 check 'a gate for all that is off' fails 2 '--gate observe or enforce' "$SOVEREIGN" serve --gate-all
 check 'a threshold above 1' fails 2 '--gate-mean 2: must be' "$SOVEREIGN" query x --gate-mean 2
+check 'an entropy above 5' fails 2 '--gate-entropy 6: must be' "$SOVEREIGN" query x --gate-entropy 6
+check 'a potential below -1' fails 2 '--gate-potential -2: must be' "$SOVEREIGN" query x --gate-potential -2
 check 'two forms at once' fails 2 'not both' "$SOVEREIGN" query x --json --stream
 echo '{"weights": [[1]], "bias": [0, 0, 0]}' >"$TMPDIR/weights.json"
 check 'weights that are not 3 x 8' fails 1 "$TMPDIR/weights.json" "$SOVEREIGN" query x --ihsan-weights "$TMPDIR/weights.json"
