@@ -3,7 +3,8 @@
 
 #include <stdio.h>
 
-enum sov_error sov_fail(struct sov_errbuf *err, enum sov_error code, const char *format, ...)
+/* In parentheses: for the analyzer it is a macro, too. */
+enum sov_error(sov_fail)(struct sov_errbuf *err, enum sov_error code, const char *format, ...)
 {
     if (err != NULL) {
         va_list args;

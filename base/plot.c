@@ -132,7 +132,7 @@ static void draw_logarithmic_ticks(struct strbuf *out, const struct frame *f)
     for (int i = 0; i <= (int)decades; i++) {
         double value = f->min * pow(10, i);
         draw_tick(out, f, value);
-        if (decades > TICKS / 2 || i == (int)decades) continue;
+        if (2 * decades >= TICKS || i == (int)decades) continue;
         draw_tick(out, f, 2 * value);
         draw_tick(out, f, 5 * value);
     }

@@ -210,8 +210,8 @@ static int connect_node(struct propose *p)
 
 static void timeout_add(struct args *args, struct propose *p)
 {
-    p->timeout_s = FED_TIMEOUT_MS_DEFAULT / 1000;
-    args_float(args, "--timeout", "SECONDS", &p->timeout_s, 0, FED_TIMEOUT_MS_MAX / 1000,
+    p->timeout_s = FED_TIMEOUT_MS_DEFAULT / 1000.0F;
+    args_float(args, "--timeout", "SECONDS", &p->timeout_s, 0, FED_TIMEOUT_MS_MAX / 1000.0F,
                "How long to wait for the commit; 0: for as long as it takes. Default 60.");
 }
 

@@ -326,6 +326,8 @@ enum sov_error fed_node_run(struct fed_node *node, struct sov_errbuf *err)
     while (!atomic_load(&node->stop) && !atomic_load(&node->failed)) loop_turn(node->loop, -1);
     node_publish(node, true);
     if (!atomic_load(&node->failed)) return SOV_OK;
+    /* Who waits is told now, also by a program that goes on without its node. */
+    node_proposals_end(node);
     return sov_fail(err, SOV_ERR_IO, "%s", node->failure.message);
 }
 

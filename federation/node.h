@@ -9,8 +9,8 @@
  * all that came meanwhile by one sync, and what depended on them goes out then. Another hand-off
  * between threads there is not: it costs as much as a verification.
  *
- * What peers can make a node do is bounded: each has a quota of messages per turn, after which its link is
- * not read for a moment (TCP makes it wait); who sends what a correct member cannot have sent is not
+ * What peers can make a node do is bounded: each has a quota of messages and of signatures to be verified per
+ * turn, after which its link is not read for a moment (TCP makes it wait); who sends what a correct member cannot have sent is not
  * listened to for a while, longer each time.
  *
  * Proposals come from any thread. Those that wait go together into one request of this member, under one
@@ -180,6 +180,7 @@ struct fed_node_status {
     int64_t phase_ns[FED_PHASES];
     uint64_t turns, messages_in, messages_unwanted, messages_bad, held;
     uint64_t signatures_verified, signatures_remembered, signatures_bad;
+    uint64_t signatures_turn; /* the most that were verified in one turn */
     uint64_t digests_pattern, digests_request, digests_batch, canonical;
     uint64_t syncs;
     uint64_t batches, requests, patterns;   /* delivered since the start */

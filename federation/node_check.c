@@ -105,6 +105,11 @@ bool checker_add(struct checker *c, uint32_t owner, const uint8_t key[MESSAGE_KE
     return true;
 }
 
+size_t checker_count(const struct checker *c)
+{
+    return c->count;
+}
+
 static void verify(struct check *check)
 {
     check->good = crypto_sign_verify_detached(check->signature, check->digest.bytes,

@@ -47,6 +47,8 @@ void checker_begin(struct checker *checker);
 bool checker_add(struct checker *checker, uint32_t owner, const uint8_t key[MESSAGE_KEY_BYTES],
                  const struct message_digest *digest,
                  const uint8_t signature[MESSAGE_SIGNATURE_BYTES]);
+/* How many of this list are to be verified: those that are not remembered. */
+size_t checker_count(const struct checker *checker);
 /* Verifies all; good[owner] becomes false for each owner with a signature that is not genuine. */
 void checker_run(struct checker *checker, bool *good);
 

@@ -24,6 +24,26 @@ bool node_effects_store(struct fed_node *node)
     return rc == SOV_OK;
 }
 
+/*
+ * What a member does wrong it can do thousands of times a second, and the log's disk may be the store's: a line now
+ * and then, which tells how often.
+ */
+static bool may_tell(struct fed_node *node, uint8_t seat)
+{
+    struct node_peer *peer = &node->peers[seat];
+    const int64_t now = clock_monotonic_ns();
+    if (peer->told_ns != 0 && now - peer->told_ns < NODE_TELL_MS * 1000000ll) {
+        peer->untold++;
+        return false;
+    }
+    if (peer->untold > 0)
+        log_warn("federation: %llu more lines on member %u were left out",
+                 (unsigned long long)peer->untold, seat);
+    peer->told_ns = now;
+    peer->untold = 0;
+    return true;
+}
+
 static void do_send(struct fed_node *node, const struct pbft_effect *effect)
 {
     int64_t begin = clock_monotonic_ns();
@@ -61,8 +81,9 @@ static void do_judge(struct fed_node *node, const struct pbft_effect *effect)
     struct message_change change;
     message_request_change(batch, request, &change);
     verdict->valid = node_change_approved(node, &change);
-    log_warn("federation: member %u wants to change member %u: %s here", request->seat, change.seat,
-             verdict->valid ? "approved" : "not approved");
+    if (may_tell(node, request->seat))
+        log_warn("federation: member %u wants to change member %u: %s here", request->seat,
+                 change.seat, verdict->valid ? "approved" : "not approved");
 }
 
 bool node_take_verdicts(struct fed_node *node)
@@ -118,8 +139,10 @@ static void do_effect(struct fed_node *node, const struct pbft_effect *effect)
                  (unsigned)effect->view);
         break;
     case PBFT_EFFECT_MISBEHAVIOUR:
-        log_warn("federation: member %u misbehaves: %s", effect->to,
-                 pbft_fault_name(effect->fault));
+        /* The last one is of this node, and comes once. */
+        if (effect->fault == PBFT_FAULT_DIVERGED || may_tell(node, effect->to))
+            log_warn("federation: member %u misbehaves: %s", effect->to,
+                     pbft_fault_name(effect->fault));
         break;
     }
 }

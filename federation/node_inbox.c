@@ -20,6 +20,16 @@
 
 /* ---- quotas and penalties ---- */
 
+static void append(struct node_message **first, struct node_message **last,
+                   struct node_message *message)
+{
+    if (*last != NULL)
+        (*last)->next = message;
+    else
+        *first = message;
+    *last = message;
+}
+
 bool node_receive(void *user, int from, unsigned char *bytes, size_t length)
 {
     struct fed_node *node = user;
@@ -34,26 +44,50 @@ bool node_receive(void *user, int from, unsigned char *bytes, size_t length)
     if (message == NULL) return true; /* lost: the peer repeats what matters */
     *message = (struct node_message){.from = (uint8_t)from, .length = length};
     memcpy(message->bytes, bytes, length);
-    if (node->last != NULL)
-        node->last->next = message;
-    else
-        node->first = message;
-    node->last = message;
+    append(&node->first, &node->last, message);
     peer->taken++;
     peer->taken_bytes += length;
     node->now.messages_in++;
     return true;
 }
 
+/* What was put off comes first in the next turn, and counts for it. */
+static void take_up_later(struct fed_node *node)
+{
+    for (const struct node_message *m = node->later_first; m != NULL; m = m->next) {
+        node->peers[m->from].taken++;
+        node->peers[m->from].taken_bytes += m->length;
+    }
+    if (node->later_first == NULL) return;
+    node->later_last->next = node->first;
+    if (node->first == NULL) node->last = node->later_last;
+    node->first = node->later_first;
+    node->later_first = node->later_last = NULL;
+}
+
+static void count_checks(struct fed_node *node)
+{
+    struct checker_stats stats;
+    checker_stats_read(node->checker, &stats);
+    const uint64_t count = stats.verified - node->checks_before;
+    if (count > node->now.signatures_turn) node->now.signatures_turn = count;
+    node->checks_before = stats.verified;
+}
+
 /* A new turn: quotas are new, and who was held is read on. */
 void node_inbox_turn_end(struct fed_node *node)
 {
     int64_t now = clock_monotonic_ns(), next = INT64_MAX;
+    count_checks(node);
     if (node->unput) return;
     for (int i = 0; i < MESSAGE_SEATS_MAX; i++) {
         struct node_peer *peer = &node->peers[i];
-        peer->taken = 0;
+        peer->taken = peer->checks = 0;
         peer->taken_bytes = 0;
+    }
+    take_up_later(node);
+    for (int i = 0; i < MESSAGE_SEATS_MAX; i++) {
+        struct node_peer *peer = &node->peers[i];
         if (!peer->held) continue;
         if (penalty_runs(&peer->penalty, now)) {
             if (peer->penalty.until_ns < next) next = peer->penalty.until_ns;
@@ -221,7 +255,9 @@ static void decode(struct fed_node *node, struct decoded *d, struct message_scra
     }
     d->epoch =
         d->m.kind == MESSAGE_REQUEST || !is_signed(&d->m) ? node->epoch : message_epoch(d->m.view);
+    const size_t before = checker_count(node->checker);
     d->judgement = add_checks(node, &d->m, owner);
+    node->peers[d->message->from].checks += (uint32_t)(checker_count(node->checker) - before);
     d->why = REASONS[d->judgement];
     if (d->judgement != GOOD) return;
     if (d->m.kind != MESSAGE_REQUEST && d->m.kind != MESSAGE_PRE_PREPARE) return;
@@ -237,7 +273,9 @@ static void give(struct fed_node *node, const struct decoded *d)
 {
     struct pbft_event event = {
         .kind = PBFT_EVENT_MESSAGE, .from = d->message->from, .epoch = d->epoch, .message = &d->m};
-    if (d->m.kind == MESSAGE_REQUEST || d->m.kind == MESSAGE_PRE_PREPARE)
+    /* Not what was verified with the keys of an epoch that has ended since. */
+    if ((d->m.kind == MESSAGE_REQUEST || d->m.kind == MESSAGE_PRE_PREPARE) &&
+        d->epoch == node->epoch)
         known_add(&node->known, &d->m);
     node_step(node, &event);
 }
@@ -247,38 +285,53 @@ static struct node_message *take_first(struct fed_node *node)
     struct node_message *message = node->first;
     node->first = message->next;
     if (node->first == NULL) node->last = NULL;
+    message->next = NULL;
     return message;
 }
 
-/* Of an encoded message: whether it has requests that may not have been met yet. */
-static bool brings_requests(const struct node_message *m)
+static enum message_kind kind_of(const struct node_message *m)
 {
     enum { AT_KIND = 1 };
-    return m->length > AT_KIND &&
-           (m->bytes[AT_KIND] == MESSAGE_REQUEST || m->bytes[AT_KIND] == MESSAGE_PRE_PREPARE);
+    return m->length > AT_KIND ? (enum message_kind)m->bytes[AT_KIND] : 0;
+}
+
+static bool has_had_its_time(const struct fed_node *node, uint8_t from)
+{
+    return node->peers[from].checks >= NODE_QUOTA_CHECKS;
 }
 
 /*
  * As many messages as are verified together: one by one when there are few, so that the first does not
  * wait for the last; else so many that it pays to ask other threads. What brings requests ends a
- * group: they are known then, should the next message have them, too.
+ * group: they are known then, should the next message have them, too. What may have many signatures stands alone:
+ * whether it is wanted, and whether its sender still has time, is known when all before it is done.
  */
 static int group_size(const struct fed_node *node)
 {
     int count = 0;
-    bool more = true;
-    for (const struct node_message *m = node->first; more && m != NULL && count < NODE_GROUP;
-         m = m->next, count++)
-        more = !brings_requests(m);
+    for (const struct node_message *m = node->first; m != NULL && count < NODE_GROUP; m = m->next) {
+        const enum message_kind kind = kind_of(m);
+        const bool alone = kind == MESSAGE_PRE_PREPARE || kind == MESSAGE_VIEW_CHANGE;
+        if (count > 0 && (alone || has_had_its_time(node, m->from))) break;
+        count++;
+        if (alone || kind == MESSAGE_REQUEST) break;
+    }
     return count > CHECK_ALONE_MAX ? count : 1;
 }
 
-/* What a peer sent before it was silenced goes unread, too. */
-static void drop_silenced(struct fed_node *node)
+/* What a peer sent before it was silenced goes unread, too; and who has had its time waits for the next turn. */
+static void pass_over(struct fed_node *node)
 {
     int64_t now = loop_now_ns(node->loop);
-    while (node->first != NULL && penalty_runs(&node->peers[node->first->from].penalty, now))
-        sov_free(take_first(node));
+    while (node->first != NULL) {
+        const uint8_t from = node->first->from;
+        if (penalty_runs(&node->peers[from].penalty, now))
+            sov_free(take_first(node));
+        else if (has_had_its_time(node, from))
+            append(&node->later_first, &node->later_last, take_first(node));
+        else
+            return;
+    }
 }
 
 static void take_group(struct fed_node *node, int count)
@@ -310,13 +363,14 @@ static void take_group(struct fed_node *node, int count)
 bool node_take_inbox(struct fed_node *node)
 {
     bool worked = node->first != NULL;
-    for (drop_silenced(node); node->first != NULL && node_ready(node); drop_silenced(node))
+    for (pass_over(node); node->first != NULL && node_ready(node); pass_over(node))
         take_group(node, group_size(node));
     return worked;
 }
 
 void node_inbox_free(struct fed_node *node)
 {
+    take_up_later(node);
     while (node->first != NULL) sov_free(take_first(node));
     sov_free(node->revoked);
     strbuf_free(&node->work);

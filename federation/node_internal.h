@@ -27,6 +27,8 @@
 enum {
     NODE_QUOTA_MESSAGES = 64,   /* of one peer in one turn */
     NODE_QUOTA_BYTES = 1 << 20, /* the last one may go beyond */
+    NODE_QUOTA_CHECKS = 256,    /* signatures of its messages, likewise */
+    NODE_TELL_MS = 1000,        /* between two lines of the log on what one member does wrong */
     NODE_GROUP = 16,            /* messages decoded at a time */
     NODE_EPOCHS = 4,            /* whose keys are remembered */
     NODE_SERVE_ENTRIES = 8,     /* log entries read for others in one turn */
@@ -45,9 +47,12 @@ struct node_message {
 struct node_peer {
     uint32_t taken; /* in this turn */
     size_t taken_bytes;
+    uint32_t checks; /* signatures, in this turn */
     bool held;
     struct node_penalty penalty;
     uint64_t bad;
+    int64_t told_ns; /* when the log told of it last */
+    uint64_t untold; /* times since */
     /* Log entries it asked for: serve_next .. serve_last. */
     uint64_t serve_next, serve_last;
 };
@@ -104,6 +109,8 @@ struct fed_node {
 
     /* Inbox. */
     struct node_message *first, *last;
+    struct node_message *later_first, *later_last; /* whose senders have had their time */
+    uint64_t checks_before;                        /* signatures verified up to the turn before */
     struct node_peer peers[MESSAGE_SEATS_MAX];
     struct node_epoch epochs[NODE_EPOCHS]; /* by epoch modulo */
     uint32_t epoch;

@@ -10,9 +10,9 @@ enum { SERVE_QUEUED_BYTES = 4 << 20 }; /* what waits for a peer before more is r
 
 void node_serve_ask(struct fed_node *node, uint8_t to, uint64_t sequence, uint32_t count)
 {
+    if (to >= MESSAGE_SEATS_MAX || count == 0) return;
     struct node_peer *peer = &node->peers[to];
     uint64_t last = sequence + count - 1;
-    if (to >= MESSAGE_SEATS_MAX || count == 0) return;
     if (peer->serve_next == 0 || sequence != peer->serve_last + 1) {
         peer->serve_next = sequence;
         peer->serve_last = last;

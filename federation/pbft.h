@@ -206,8 +206,9 @@ struct pbft_effect {
 };
 
 /*
- * Whether anything can come of a PREPARE or COMMIT: a look that costs nothing, for before its signature is
- * verified. Of the votes that come, one in four or so is beyond a quorum. Always true of other kinds.
+ * Whether anything can come of a message of a peer: a look that costs nothing, for before its signatures are
+ * verified. Of the votes that come, one in four or so is beyond a quorum; and proposals of who is not the primary,
+ * requests that were executed and log entries that nobody asked for have many signatures. True when in doubt.
  */
 bool pbft_wants(const struct pbft *core, const struct message *message);
 

@@ -136,33 +136,22 @@ static bool matches(const struct pbft *core, const struct pbft_vote *votes, uint
            message_digest_equal(&votes[seat].digest, digest);
 }
 
-/* Who wants a later view may wait for it for long, and meanwhile commits what the others agree on without it. */
-static void keep_content(struct pbft *core, const struct message *message)
-{
-    struct pbft_slot *slot = pbft_slot_get(core, message->sequence);
-    if (slot == NULL || (slot->bodies[0].present && slot->bodies[1].present)) return;
-    (void)pbft_slot_place(core, slot, &message->batch, &message->digest);
-}
-
 void pbft_on_pre_prepare(struct pbft *core, const struct message *message)
 {
-    if (core->diverged) return;
-    if (core->changing && message->view < core->view &&
-        message->sender == pbft_primary(core, message->view))
-        keep_content(core, message);
-    if (core->changing || message->view != core->view) return;
-    if (message->sender != pbft_primary(core, core->view) || message->sender == core->self) return;
+    if (core->diverged || !pbft_wants(core, message)) return;
     struct pbft_slot *slot = pbft_slot_get(core, message->sequence);
-    /* Sequences that the NEW_VIEW decides have their proposal from it. */
-    if (slot == NULL || (core->new_view.present && message->sequence <= core->selection.high))
+    if (slot == NULL) return;
+    if (core->changing) {
+        /* It may wait long for its view, and meanwhile commits what the others agree on without it. */
+        (void)pbft_slot_place(core, slot, &message->batch, &message->digest);
         return;
+    }
     if (!requests_are_members(core, &message->batch)) {
         pbft_blame(core, message->sender, PBFT_FAULT_MALFORMED);
         pbft_view_change_start(core, core->view + 1);
         return;
     }
     if (pbft_slot_current(core, slot) && !PBFT_MUTATION(second_pre_prepare)) {
-        if (message_digest_equal(&slot->proposal, &message->digest)) return;
         /* Two proposals under one signature: no need to wait for the time-out. */
         pbft_blame(core, message->sender, PBFT_FAULT_EQUIVOCATION);
         pbft_view_change_start(core, core->view + 1);

@@ -15,6 +15,7 @@ enum {
     OUT_FLOATS = WIDE_MANY * ACT_GROUP_ROWS_MAX * MATMUL_PANEL,
     RANDOM_BYTES = 1 << 20,
     /* The longest row of activations of any kind is of floats. */
+    TUNING_BLOCKS = TUNING_K / 32, /* what a time is of */
     ACT_BYTES = (int)sizeof(float) * TUNING_K * ACT_GROUP_ROWS_MAX * WIDE_MANY,
 };
 
@@ -138,7 +139,7 @@ static double tune_call(struct tuning_run *run, const struct tune_kernel *kernel
     } while (clock_monotonic_ns() - start < run->effort.sample_ns);
     int64_t spent = thread_ns() - cpu_start;
     if (tiles) wide->end();
-    return (double)spent * 1000.0 / (double)calls / (TUNING_K / 32);
+    return (double)spent * 1000.0 / ((double)calls * TUNING_BLOCKS);
 }
 
 static void stream_job(void *arg, int worker, int workers)
@@ -234,7 +235,7 @@ enum sov_error tuning_measure_at_load(const struct gguf *gguf, enum kern_isa isa
                                       struct sov_errbuf *err)
 {
     struct tuning_isa measured = {.isa = isa};
-    struct tuning_run *run;
+    struct tuning_run *run = NULL;
     bool used[SLOTS] = {false};
     for (size_t i = 0; i < gguf_tensor_count(gguf); i++) {
         const struct gguf_tensor *tensor = gguf_tensor_at(gguf, i);

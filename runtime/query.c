@@ -442,9 +442,8 @@ static enum sov_error query_end(struct query *q, struct sov_errbuf *err)
 static enum sov_error query_end_late(struct query *q, const struct engine_usage *usage,
                                      struct sov_errbuf *err)
 {
-    enum sov_error rc = SOV_OK;
     q->timed_out = true;
-    if (q->phase != QUERY_PHASE_SCORING) rc = query_flush_text(q, err);
+    enum sov_error rc = query_flush_text(q, err);
     if (rc == SOV_OK && q->phase == QUERY_PHASE_THINKING)
         (void)query_keep_thought(q, usage, &rc, err);
     return rc == SOV_OK ? query_end(q, err) : rc;
@@ -522,7 +521,10 @@ static enum sov_error query_read_scoring(struct query *q, bool *moved, struct so
     evaluation_release(q->evaluation);
     q->evaluation = NULL;
     *moved = true;
-    if (rc == SOV_ERR_TIMEOUT) return query_end_late(q, NULL, err);
+    if (rc == SOV_ERR_TIMEOUT) {
+        q->timed_out = true;
+        return query_end(q, err);
+    }
     if (rc != SOV_OK) return rc;
     q->counts.scoring_rows_computed += scored.rows_computed;
     q->counts.scoring_rows_reused += scored.rows_reused;

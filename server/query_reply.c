@@ -203,8 +203,10 @@ bool query_reply_create(const struct generation_setup *setup, const char *body, 
     if (model->guide && !parsed.temperature_given) request->sampling.temperature = 0;
     if (!request->seed_given) request->sampling.seed = generation_draw_seed();
     struct query_reply *r = sov_calloc(1, sizeof *r);
-    bool ok = r != NULL || api_fail_from(err, SOV_ERR_NOMEM, NULL, "Out of memory for the query.");
-    if (ok) {
+    bool ok;
+    if (r == NULL) {
+        ok = api_fail_from(err, SOV_ERR_NOMEM, NULL, "Out of memory for the query.");
+    } else {
         r->model = model->name;
         r->stream = request->stream;
         r->notify = setup->notify;

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What the production shell does around the core, with the same codec: decode, check canonical form, verify every
- * signature, step, do the effects in their order. Sends go out at once; the core holds back what must be durable first.
+ * signature, drop what the core does not want (production does that first), step, do the effects in their order. Sends
+ * go out at once; the core holds back what must be durable first.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -145,6 +146,7 @@ void sim_node_arrive(struct sim_node *node, uint8_t from, struct sim_bytes *byte
                  node->face ? "'" : "", text);
     }
     if (!node->correct) sim_adversary_hear(world, bytes);
+    if (!pbft_wants(node->core, &message)) return;
     sim_node_step(node, &(struct pbft_event){.kind = PBFT_EVENT_MESSAGE,
                                              .from = sender->seat,
                                              .epoch = node->epoch,

@@ -456,7 +456,7 @@ static inline void packet_deliver(struct cluster *c, const struct packet *packet
         fail_msg("undecodable from %u: %s", packet->from, err.message);
     if ((c->cut >> packet->from & 1) != (c->cut >> packet->to & 1)) return;
     if (c->filter != NULL && !c->filter(c, packet->from, packet->to, &m)) return;
-    if (!signatures_good(c, &m, to->epoch)) return;
+    if (!pbft_wants(to->core, &m) || !signatures_good(c, &m, to->epoch)) return;
     const struct pbft_event event = {
         .kind = PBFT_EVENT_MESSAGE, .from = packet->from, .epoch = to->epoch, .message = &m};
     node_step(to, &event);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The node: its checker and its memory of requests by themselves; then four of them in this process, with
- * everything that is counted inside; and a member that sends what no correct one sends.
+ * Four nodes in this process, with everything that is counted inside; and a member that sends what no correct one
+ * sends.
  */
 #include <malloc.h>
 #include <pthread.h>
@@ -15,266 +15,13 @@
 
 #include "base/identity.h"
 #include "base/mem.h"
-#include "federation/node_check.h"
-#include "federation/node_known.h"
-#include "federation/node_penalty.h"
+#include "federation/message_private.h"
+#include "federation/node_internal.h"
 #include "tests/federation_inside_fixture.h"
 
-/* ---- the checker ---- */
-
-enum { SIGNED = 200 };
-
-struct signed_digest {
-    struct message_digest digest;
-    uint8_t signature[MESSAGE_SIGNATURE_BYTES];
-};
-
-static uint8_t public_key[MESSAGE_KEY_BYTES];
-
-static void sign_many(struct signed_digest *out, int count)
-{
-    uint8_t secret[crypto_sign_SECRETKEYBYTES];
-    assert_true(sodium_init() >= 0);
-    crypto_sign_keypair(public_key, secret);
-    for (int i = 0; i < count; i++) {
-        randombytes_buf(out[i].digest.bytes, sizeof out[i].digest.bytes);
-        crypto_sign_detached(out[i].signature, NULL, out[i].digest.bytes,
-                             sizeof out[i].digest.bytes, secret);
-    }
-}
-
-static void check_all(struct checker *checker, const struct signed_digest *list, bool *good)
-{
-    checker_begin(checker);
-    for (int i = 0; i < SIGNED; i++) {
-        good[i] = true;
-        assert_true(
-            checker_add(checker, (uint32_t)i, public_key, &list[i].digest, list[i].signature));
-    }
-    checker_run(checker, good);
-}
-
-static void check_with(int threads)
-{
-    static struct signed_digest list[SIGNED];
-    struct checker *checker;
-    struct checker_stats stats;
-    bool good[SIGNED];
-    sign_many(list, SIGNED);
-    for (int i = 0; i < SIGNED; i += 7) list[i].signature[i % MESSAGE_SIGNATURE_BYTES] ^= 1;
-    assert_int_equal(checker_create(threads, &checker, NULL), SOV_OK);
-    check_all(checker, list, good);
-    for (int i = 0; i < SIGNED; i++) assert_int_equal(good[i], i % 7 != 0);
-    checker_stats_read(checker, &stats);
-    assert_int_equal(stats.verified, SIGNED);
-    assert_int_equal(stats.bad, (SIGNED + 6) / 7);
-    /* Good ones are remembered; bad ones are looked at again, and stay bad. */
-    check_all(checker, list, good);
-    for (int i = 0; i < SIGNED; i++) assert_int_equal(good[i], i % 7 != 0);
-    checker_stats_read(checker, &stats);
-    assert_true(stats.remembered > (uint64_t)SIGNED / 2);
-    assert_true(stats.verified >= SIGNED + stats.bad / 2);
-    checker_free(checker);
-}
-
-static void test_signatures_alone(void **state)
-{
-    (void)state;
-    check_with(1);
-}
-
-static void test_signatures_across_threads(void **state)
-{
-    (void)state;
-    check_with(3);
-}
-
-static void test_a_remembered_signature_is_of_that_key(void **state)
-{
-    (void)state;
-    struct signed_digest one;
-    struct checker *checker;
-    uint8_t other[MESSAGE_KEY_BYTES];
-    bool good = true;
-    sign_many(&one, 1);
-    assert_int_equal(checker_create(1, &checker, NULL), SOV_OK);
-    checker_begin(checker);
-    assert_true(checker_add(checker, 0, public_key, &one.digest, one.signature));
-    checker_run(checker, &good);
-    assert_true(good);
-    memcpy(other, public_key, sizeof other);
-    sign_many(&(struct signed_digest){{{0}}, {0}}, 1); /* another key */
-    checker_begin(checker);
-    assert_true(checker_add(checker, 0, public_key, &one.digest, one.signature));
-    checker_run(checker, &good);
-    assert_false(good);
-    checker_free(checker);
-}
-
-/* ---- the memory of requests ---- */
-
-static void make_request(const struct message_scratch *scratch, uint64_t number, size_t length,
-                         struct strbuf *encoded)
-{
-    struct strbuf request = {0};
-    struct message wrapped;
-    char *text = calloc(1, length + 3);
-    assert_non_null(text);
-    memset(text, 'x', length);
-    text[0] = text[length - 1] = '"';
-    struct message_text pattern = {(const uint8_t *)text, (uint32_t)length};
-    assert_int_equal(message_request_build(scratch, 1, number, &pattern, 1, &request, NULL, NULL),
-                     SOV_OK);
-    message_request_wrap((uint8_t *)request.data, (uint32_t)request.length, &wrapped);
-    size_t size = message_encoded_bytes(&wrapped);
-    strbuf_clear(encoded);
-    uint8_t *at = (uint8_t *)strbuf_extend(encoded, size);
-    assert_int_equal(message_encode(&wrapped, at, size), size);
-    strbuf_free(&request);
-    free(text);
-}
-
-static void test_a_request_is_digested_once(void **state)
-{
-    (void)state;
-    struct known known;
-    struct message_scratch scratch;
-    struct message_counts counts = {0};
-    struct message_digest federation = {{1}}, first;
-    struct strbuf bytes = {0};
-    struct message m;
-    known_init(&known);
-    assert_int_equal(message_scratch_init(&scratch, &message_limits_default, &federation, NULL),
-                     SOV_OK);
-    scratch.known = &known.hook;
-    scratch.counts = &counts;
-    make_request(&scratch, 7, 100, &bytes);
-    for (int i = 0; i < 5; i++) {
-        assert_int_equal(message_decode((uint8_t *)bytes.data, bytes.length, &scratch, &m, NULL),
-                         SOV_OK);
-        if (i == 0) first = m.batch.patterns[0];
-        assert_memory_equal(&first, &m.batch.patterns[0], sizeof first);
-        known_add(&known, &m);
-    }
-    assert_int_equal(counts.pattern, 1);
-    assert_int_equal(known.found, 4);
-    /* One other byte, and it is another request. */
-    bytes.data[bytes.length - 1] ^= 1;
-    assert_int_equal(message_decode((uint8_t *)bytes.data, bytes.length, &scratch, &m, NULL),
-                     SOV_OK);
-    assert_false(m.batch.requests[0].known);
-    assert_int_equal(counts.pattern, 2);
-    message_scratch_free(&scratch);
-    known_free(&known);
-    strbuf_free(&bytes);
-}
-
-static void test_memory_of_requests_is_bounded(void **state)
-{
-    (void)state;
-    struct known known;
-    struct message_scratch scratch;
-    struct message_digest federation = {{1}};
-    struct strbuf bytes = {0};
-    struct message m;
-    known_init(&known);
-    assert_int_equal(message_scratch_init(&scratch, &message_limits_default, &federation, NULL),
-                     SOV_OK);
-    scratch.known = &known.hook;
-    for (uint64_t n = 1; n <= 600; n++) {
-        make_request(&scratch, n, 60000, &bytes);
-        assert_int_equal(message_decode((uint8_t *)bytes.data, bytes.length, &scratch, &m, NULL),
-                         SOV_OK);
-        known_add(&known, &m);
-        assert_true(known.bytes <= KNOWN_BYTES_MAX);
-    }
-    assert_int_equal(message_decode((uint8_t *)bytes.data, bytes.length, &scratch, &m, NULL),
-                     SOV_OK);
-    assert_true(m.batch.requests[0].known);
-    make_request(&scratch, 1, 60000, &bytes);
-    assert_int_equal(message_decode((uint8_t *)bytes.data, bytes.length, &scratch, &m, NULL),
-                     SOV_OK);
-    assert_false(m.batch.requests[0].known);
-    /* Without memory nothing is remembered, and nothing breaks. */
-    sov_mem_fail_after(0, true);
-    known_add(&known, &m);
-    sov_mem_fail_after(-1, false);
-    message_scratch_free(&scratch);
-    known_free(&known);
-    strbuf_free(&bytes);
-}
-
-/* ---- penalties ---- */
+/* ---- four nodes ---- */
 
 static const int64_t MS = 1000000;
-
-static void test_penalties_double(void **state)
-{
-    (void)state;
-    struct node_penalty penalty = {0};
-    int64_t now = 1000 * MS, length = PENALTY_MS * MS;
-    assert_false(penalty_runs(&penalty, now));
-    for (int i = 0; i < PENALTY_DOUBLINGS + 5; i++) {
-        assert_true(penalty_add(&penalty, now));
-        assert_false(penalty_add(&penalty, now)); /* of the same time */
-        assert_true(penalty_runs(&penalty, now + length - 1));
-        assert_false(penalty_runs(&penalty, now + length));
-        now += length; /* bad again as soon as it is heard */
-        if (i < PENALTY_DOUBLINGS) length *= 2;
-    }
-    assert_int_equal(length, PENALTY_MS * MS << PENALTY_DOUBLINGS);
-}
-
-static void test_penalties_are_forgiven(void **state)
-{
-    (void)state;
-    struct node_penalty penalty = {0};
-    int64_t now = 1000 * MS;
-    for (int i = 0; i < 4; i++, now = penalty.until_ns) assert_true(penalty_add(&penalty, now));
-    assert_int_equal(penalty.doublings, 4);
-    now += 2 * PENALTY_FORGIVE_MS * MS;
-    assert_true(penalty_add(&penalty, now));
-    assert_int_equal(penalty.until_ns - now, PENALTY_MS * MS << 2);
-    now += 1000 * PENALTY_FORGIVE_MS * MS;
-    assert_true(penalty_add(&penalty, now));
-    assert_int_equal(penalty.until_ns - now, PENALTY_MS * MS);
-    assert_int_equal(penalty.doublings, 1);
-}
-
-/* ---- changes of the members, in words ---- */
-
-#define KEY_TEXT "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff"
-
-static void test_changes_in_words(void **state)
-{
-    (void)state;
-    static const char *const GOOD[] = {"add 4 " KEY_TEXT " 10.0.0.5:7100", "remove 2 " KEY_TEXT,
-                                       "rekey 0 " KEY_TEXT " [::1]:7100"};
-    static const char *const BAD[] = {"",
-                                      "add",
-                                      "drop 4 " KEY_TEXT,
-                                      "add 64 " KEY_TEXT " h:1",
-                                      "add -1 " KEY_TEXT " h:1",
-                                      "add 4 0011 h:1",
-                                      "add 4 " KEY_TEXT,
-                                      "add 4 " KEY_TEXT " nowhere",
-                                      "remove 2 " KEY_TEXT " h:1",
-                                      "add 4x " KEY_TEXT " h:1"};
-    struct message_change change;
-    struct sov_errbuf err;
-    for (size_t i = 0; i < sizeof GOOD / sizeof GOOD[0]; i++) {
-        struct strbuf out = {0};
-        if (fed_change_read(GOOD[i], &change, &err) != SOV_OK) fail_msg("%s", err.message);
-        assert_true(fed_change_write(&change, &out));
-        assert_string_equal(out.data, GOOD[i]);
-        strbuf_free(&out);
-    }
-    for (size_t i = 0; i < sizeof BAD / sizeof BAD[0]; i++)
-        if (fed_change_read(BAD[i], &change, &err) != SOV_ERR_INVALID)
-            fail_msg("was taken: %s", BAD[i]);
-}
-
-/* ---- four nodes ---- */
 
 static struct inside in;
 
@@ -559,6 +306,9 @@ struct villain {
     struct loop *loop;
     struct links *links;
     struct identity *identity;
+    /* What it sends to node 0, again and again; count: how often it did. */
+    void (*speak)(struct villain *villain, uint64_t count);
+    struct identity *others[FED_NODES]; /* whose votes it may have gathered */
     atomic_bool stop;
     pthread_t thread;
     _Atomic uint64_t sent;
@@ -586,35 +336,127 @@ enum {
         8 << 20, /* that a flood may cost in all, the buffers of the one who makes it included */
 };
 
+static void villain_send(struct villain *v, const void *bytes, size_t length)
+{
+    struct link_message *out = link_message_create(bytes, length);
+    if (out == NULL) return;
+    links_send(v->links, 0, out);
+    link_message_release(out);
+    atomic_fetch_add(&v->sent, 1);
+}
+
+static void villain_say(struct villain *v, const struct message *m)
+{
+    static uint8_t bytes[1 << 20];
+    villain_send(v, bytes, message_encode(m, bytes, sizeof bytes));
+}
+
 /* COMMITs with signatures that are not, and some that end too early. */
+static void say_rubbish(struct villain *v, uint64_t count)
+{
+    struct message m = {.kind = MESSAGE_COMMIT, .sender = 3};
+    uint8_t bytes[512];
+    (void)count;
+    for (int i = 0; i < 50; i++) {
+        m.sequence = 1 + randombytes_uniform(40);
+        randombytes_buf(m.signature, sizeof m.signature);
+        randombytes_buf(m.digest.bytes, sizeof m.digest.bytes);
+        size_t length = message_encode(&m, bytes, sizeof bytes);
+        villain_send(v, bytes, i == 49 ? length - 1 : length);
+    }
+}
+
+/* Two different checkpoints, and more of them, each well signed. */
+static void say_checkpoints(struct villain *v, uint64_t count)
+{
+    struct message m = {.kind = MESSAGE_CHECKPOINT, .sender = 3, .sequence = 32};
+    struct message_digest signs;
+    (void)count;
+    for (int i = 0; i < 50; i++) {
+        randombytes_buf(m.digest.bytes, sizeof m.digest.bytes);
+        message_vote_digest(m.kind, &in.fed.config.federation, 0, m.sequence, &m.digest, &signs);
+        identity_sign_digest(v->identity, signs.bytes, m.signature);
+        villain_say(v, &m);
+    }
+}
+
+/* Proposals, though it is not the primary, of requests in its own name; nothing in them is signed. */
+static void say_proposals(struct villain *v, uint64_t count)
+{
+    enum { REQUESTS = 200 };
+    struct message m = {.kind = MESSAGE_PRE_PREPARE, .sender = 3, .sequence = 1 + count % 60};
+    const struct message_text text = {(const uint8_t *)"1", 1};
+    struct message_scratch scratch;
+    struct strbuf requests = {0};
+    assert_int_equal(
+        message_scratch_init(&scratch, &in.fed.config.core.limits, &in.fed.config.federation, NULL),
+        SOV_OK);
+    for (uint64_t i = 1; i <= REQUESTS; i++)
+        assert_int_equal(message_request_build(&scratch, 3, count * REQUESTS + i, &text, 1,
+                                               &requests, NULL, NULL),
+                         SOV_OK);
+    m.batch = (struct message_batch){.bytes = (const uint8_t *)requests.data,
+                                     .length = (uint32_t)requests.length,
+                                     .request_count = REQUESTS};
+    villain_say(v, &m);
+    strbuf_free(&requests);
+    message_scratch_free(&scratch);
+}
+
+enum {
+    PROVEN = 64,
+    PROOF = 3
+}; /* batches that a VIEW_CHANGE says were prepared, and votes for each */
+
+/* It wants views, later and later ones, each time with other batches that were prepared. All of it is well signed. */
+static void say_view_changes(struct villain *v, uint64_t count)
+{
+    static uint8_t bytes[PROVEN * 512];
+    const struct message_digest *federation = &in.fed.config.federation;
+    struct message m = {.kind = MESSAGE_VIEW_CHANGE,
+                        .sender = 3,
+                        .view = count + 1,
+                        .digest = *federation,
+                        .prepared = {.bytes = bytes, .count = PROVEN}};
+    struct message_digest signs;
+    for (uint64_t s = 1; s <= PROVEN; s++) {
+        struct message_vote votes[PROOF];
+        struct message_prepared prepared = {.sequence = s, .certificate = {votes, PROOF}};
+        randombytes_buf(prepared.digest.bytes, sizeof prepared.digest.bytes);
+        message_vote_digest(MESSAGE_PREPARE, federation, 0, s, &prepared.digest, &signs);
+        for (uint8_t i = 0; i < PROOF; i++) {
+            votes[i].seat = i;
+            identity_sign_digest(v->others[i], signs.bytes, votes[i].signature);
+        }
+        message_prepared_put(&prepared, bytes, &m.prepared.length);
+    }
+    message_view_change_digest(federation, &m, &m.identity);
+    identity_sign_digest(v->identity, m.identity.bytes, m.signature);
+    villain_say(v, &m);
+}
+
 static void *villain_run(void *arg)
 {
     struct villain *v = arg;
-    struct message m = {.kind = MESSAGE_COMMIT, .sender = 3};
-    uint8_t bytes[512];
-    while (!atomic_load(&v->stop)) {
-        for (int i = 0; i < 50; i++) {
-            m.sequence = 1 + randombytes_uniform(40);
-            randombytes_buf(m.signature, sizeof m.signature);
-            randombytes_buf(m.digest.bytes, sizeof m.digest.bytes);
-            size_t length = message_encode(&m, bytes, sizeof bytes);
-            if (i == 49) length--;
-            struct link_message *out = link_message_create(bytes, length);
-            if (out == NULL) continue;
-            links_send(v->links, 0, out);
-            link_message_release(out);
-            atomic_fetch_add(&v->sent, 1);
-        }
+    for (uint64_t count = 0; !atomic_load(&v->stop); count++) {
+        v->speak(v, count);
         loop_turn(v->loop, 1);
     }
     return NULL;
 }
 
-static void villain_start(struct villain *v, const char *folder)
+/* In the place of node 3. */
+static void villain_start(struct villain *v, void (*speak)(struct villain *, uint64_t))
 {
     struct link_peer victim = {.id = 0, .host = "127.0.0.1", .port = in.fed.port};
-    *v = (struct villain){.loop = NULL};
-    assert_int_equal(identity_open(folder, &v->identity, NULL), SOV_OK);
+    char folder[PATH_MAX];
+    *v = (struct villain){.speak = speak};
+    inside_stop(&in, 3);
+    for (int i = 0; i < FED_NODES; i++) {
+        fed_path(&in.fed, i, "", folder);
+        assert_int_equal(identity_open(folder, &v->others[i], NULL), SOV_OK);
+    }
+    v->identity = v->others[3];
     assert_int_equal(loop_create(&v->loop, NULL), SOV_OK);
     struct link_options options = {
         .loop = v->loop, .sign = villain_sign, .receive = villain_receive, .user = v};
@@ -632,7 +474,7 @@ static void villain_end(struct villain *v)
     pthread_join(v->thread, NULL);
     links_free(v->links);
     loop_free(v->loop);
-    identity_close(v->identity);
+    for (int i = 0; i < FED_NODES; i++) identity_close(v->others[i]);
 }
 
 /* How many penalties of one peer, each longer than the one before, begin within that time. */
@@ -653,13 +495,11 @@ static void test_flood_of_one_member(void **state)
     enum { COUNT = 60 };
     static struct waited waited;
     struct villain villain;
-    char folder[PATH_MAX], json[64];
-    inside_stop(&in, 3);
-    fed_path(&in.fed, 3, "", folder);
+    char json[64];
     propose(0, &waited, "{}");
     await(&waited);
     int64_t begin = clock_monotonic_ns();
-    villain_start(&villain, folder);
+    villain_start(&villain, say_rubbish);
     FED_WAIT_FOR(inside_see(&in, 0).messages_bad > 0);
     size_t memory = inside_see(&in, 0).core.memory_bytes, heap = mallinfo2().uordblks;
     /* The others go on, also by way of the node that is flooded. */
@@ -683,19 +523,110 @@ static void test_flood_of_one_member(void **state)
     assert_int_equal(s.peers[3].bad_messages, s.messages_bad);
 }
 
+/* The others go on, also by way of the node that is flooded. */
+static void propose_some(int count)
+{
+    struct waited waited;
+    char json[64];
+    for (int i = 0; i < count; i++) {
+        snprintf(json, sizeof json, "{\"some\": %d}", i);
+        propose(i % 3, &waited, json);
+        await(&waited);
+    }
+}
+
+static void test_proposals_of_who_is_not_the_primary_are_not_verified(void **state)
+{
+    (void)state;
+    enum { COUNT = 100 };
+    struct villain villain;
+    villain_start(&villain, say_proposals);
+    FED_WAIT_FOR(inside_see(&in, 0).messages_unwanted >= COUNT);
+    propose_some(3);
+    villain_end(&villain);
+    struct fed_node_status s = inside_see(&in, 0);
+    /* Had one signature been looked at, it would have been bad. */
+    assert_int_equal(s.signatures_bad + s.messages_bad, 0);
+}
+
+static void test_signatures_of_one_member_do_not_fill_a_turn(void **state)
+{
+    (void)state;
+    enum { COUNT = 40, EACH = PROVEN * PROOF + 1 };
+    struct villain villain;
+    villain_start(&villain, say_view_changes);
+    FED_WAIT_FOR(inside_see(&in, 0).signatures_verified >= COUNT * EACH);
+    propose_some(3);
+    villain_end(&villain);
+    struct fed_node_status s = inside_see(&in, 0);
+    assert_int_equal(s.signatures_bad + s.messages_bad, 0);
+    print_message("at most %llu of %llu signatures in one turn\n",
+                  (unsigned long long)s.signatures_turn, (unsigned long long)s.signatures_verified);
+    assert_true(s.signatures_turn >= EACH);
+    assert_true(s.signatures_turn <= FED_NODES * (NODE_QUOTA_CHECKS + EACH));
+}
+
+/* The log's disk may be the store's. */
+static void test_the_log_does_not_grow_with_what_a_member_does_wrong(void **state)
+{
+    (void)state;
+    enum { COUNT = 2000 };
+    struct villain villain;
+    char path[PATH_MAX];
+    struct strbuf text = {0};
+    fed_path(&in.fed, 0, "log.txt", path);
+    int file = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600), before = dup(STDERR_FILENO);
+    assert_true(file >= 0 && before >= 0);
+    assert_true(dup2(file, STDERR_FILENO) >= 0);
+    int64_t begin = clock_monotonic_ns();
+    villain_start(&villain, say_checkpoints);
+    bool all = false;
+    for (int looks = FED_WAIT_S * 1000 / FED_LOOK_MS; looks > 0 && !all; looks--) {
+        fed_pause(FED_LOOK_MS);
+        all = inside_see(&in, 0).core.faults >= COUNT;
+    }
+    villain_end(&villain);
+    int64_t seconds = (clock_monotonic_ns() - begin) / (1000 * MS);
+    assert_true(dup2(before, STDERR_FILENO) >= 0);
+    close(before);
+    close(file);
+    assert_true(all);
+    assert_int_equal(file_read(path, 64 << 20, &text, NULL), SOV_OK);
+    int lines = 0;
+    for (const char *at = strbuf_text(&text); (at = strstr(at, "misbehaves")) != NULL; at++)
+        lines++;
+    strbuf_free(&text);
+    assert_in_range(lines, 1, seconds + 1);
+}
+
+/* A program may go on without its node; who waits for a proposal must not wait for ever. */
+static void test_a_node_whose_store_fails_ends_what_waits(void **state)
+{
+    (void)state;
+    enum { COUNT = 3 };
+    struct waited waited[COUNT];
+    char path[PATH_MAX];
+    inside_stop(&in, 2);
+    inside_stop(&in, 3);
+    propose(0, &waited[0], "{\"n\": 0}");
+    FED_WAIT_FOR(inside_see(&in, 0).under_way == 1);
+    fed_path(&in.fed, 0, "federation.sqlite", path);
+    assert_int_equal(unlink(path), 0);
+    for (int i = 1; i < COUNT; i++) propose(0, &waited[i], "{\"n\": 1}");
+    for (int i = 0; i < COUNT; i++) {
+        FED_WAIT_FOR(atomic_load(&waited[i].done));
+        assert_int_not_equal(waited[i].proposal->fate, FED_DECIDED);
+        assert_false(waited[i].proposal->timed_out);
+        fed_proposal_free(waited[i].proposal);
+    }
+    assert_string_not_equal(fed_node_failure(in.nodes[0]), "");
+}
+
 int main(int argc, char **argv)
 {
     if (argc > 1) cmocka_set_test_filter(argv[1]);
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_signatures_alone),
-        cmocka_unit_test(test_signatures_across_threads),
-        cmocka_unit_test(test_a_remembered_signature_is_of_that_key),
-        cmocka_unit_test(test_a_request_is_digested_once),
-        cmocka_unit_test(test_memory_of_requests_is_bounded),
-        cmocka_unit_test(test_penalties_double),
-        cmocka_unit_test(test_penalties_are_forgiven),
-        cmocka_unit_test(test_changes_in_words),
         TEST(test_each_replica_digests_a_pattern_once),
         TEST(test_proposals_are_bounded),
         TEST(test_a_node_that_ends_says_so),
@@ -703,6 +634,10 @@ int main(int argc, char **argv)
         TEST(test_beginning_without_memory),
         TEST(test_new_key_by_consent),
         TEST(test_flood_of_one_member),
+        TEST(test_proposals_of_who_is_not_the_primary_are_not_verified),
+        TEST(test_signatures_of_one_member_do_not_fill_a_turn),
+        TEST(test_the_log_does_not_grow_with_what_a_member_does_wrong),
+        TEST(test_a_node_whose_store_fails_ends_what_waits),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

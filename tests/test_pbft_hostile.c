@@ -59,6 +59,60 @@ static void a_flood_of_votes_takes_no_memory_and_no_time_from_others(void **stat
     cluster_free(c);
 }
 
+static bool wanted(const struct cluster *c, uint8_t by, struct message m)
+{
+    return pbft_wants(c->nodes[by].core, &m);
+}
+
+/* Signatures are verified after this: who repeats what is over makes nobody verify it again. */
+static void what_is_over_is_not_worth_a_look_at_its_signatures(void **state)
+{
+    (void)state;
+    struct cluster *c = cluster_new(4);
+    uint8_t bytes[4096];
+    struct message request;
+    cluster_settle(c);
+    for (int i = 0; i < 20; i++) {
+        assert_true(cluster_submit(c, 1, "x") != 0);
+        cluster_settle(c);
+    }
+    const uint64_t low = node_status(&c->nodes[2]).stable, next = c->nodes[2].executed + 1;
+    assert_true(low > 0 && next == 21);
+    request_make(c, 1, 3, "x", 1, bytes, &request);
+    assert_false(wanted(c, 2, request));
+    request_make(c, 1, 21, "x", 1, bytes, &request);
+    assert_true(wanted(c, 2, request));
+    struct message m = {.kind = MESSAGE_PRE_PREPARE, .sender = 0, .sequence = next};
+    assert_true(wanted(c, 2, m));
+    m.sender = 3; /* is not the primary */
+    assert_false(wanted(c, 2, m));
+    m.view = 3; /* would be, but in another view */
+    assert_false(wanted(c, 2, m));
+    m = (struct message){.kind = MESSAGE_PRE_PREPARE, .sender = 0, .sequence = low};
+    assert_false(wanted(c, 2, m));
+    m.sequence = low + c->config.limits.window + 1;
+    assert_false(wanted(c, 2, m));
+    /* One that is here; another one in its place would be a proof against its primary. */
+    m.sequence = next - 1;
+    m.digest = c->nodes[2].batches[next - 1];
+    assert_false(wanted(c, 2, m));
+    m.digest.bytes[0] ^= 1;
+    assert_true(wanted(c, 2, m));
+    m = (struct message){.kind = MESSAGE_LOG_ENTRY, .sequence = next};
+    assert_true(wanted(c, 2, m));
+    m.sequence = 1;
+    assert_false(wanted(c, 2, m));
+    m.sequence = next + c->config.transfer_window;
+    assert_false(wanted(c, 2, m));
+    m = (struct message){.kind = MESSAGE_STABLE, .sequence = low};
+    assert_false(wanted(c, 2, m));
+    m.sequence = low + c->config.checkpoint_interval;
+    assert_true(wanted(c, 2, m));
+    m.view = message_view(1, 0); /* of another epoch */
+    assert_false(wanted(c, 2, m));
+    cluster_free(c);
+}
+
 static void a_flood_of_requests_has_a_place_of_its_own(void **state)
 {
     (void)state;
@@ -328,6 +382,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_flood_of_votes_takes_no_memory_and_no_time_from_others),
+        cmocka_unit_test(what_is_over_is_not_worth_a_look_at_its_signatures),
         cmocka_unit_test(a_flood_of_requests_has_a_place_of_its_own),
         cmocka_unit_test(the_log_does_not_grow_for_ever_for_who_only_says_that_it_recovers),
         cmocka_unit_test(a_false_recovery_that_only_the_primary_hears_of_stops_nothing),
