@@ -20,7 +20,12 @@
 #include "federation/control_internal.h"
 #include "federation/node_internal.h"
 
-enum { READ_BYTES = 64 << 10, BACKLOG = 64, LINE_BYTES_MAX = 512 };
+enum {
+    READ_BYTES = 64 << 10,
+    BACKLOG = 64,
+    LINE_BYTES_MAX = 512,
+    OUT_BYTES = 1 << 20, /* of answers that are not read: then no more requests are taken */
+};
 
 struct client {
     struct control *control;
@@ -134,9 +139,15 @@ static void client_close(struct client *c)
     if (c->proposal == NULL) client_free(c);
 }
 
+/* One request at a time, and none of who does not read the answers. */
+static bool client_is_heard(const struct client *c)
+{
+    return c->proposal == NULL && c->out.length < OUT_BYTES;
+}
+
 static void client_watch(struct client *c)
 {
-    uint32_t events = c->proposal == NULL ? EPOLLIN : 0;
+    uint32_t events = client_is_heard(c) ? EPOLLIN : 0;
     if (c->out.length > 0) events |= EPOLLOUT;
     loop_change(c->control->node->loop, &c->watch, events);
 }
@@ -144,11 +155,15 @@ static void client_watch(struct client *c)
 /* False: it is gone. */
 static bool client_write(struct client *c)
 {
-    while (c->out.length > 0) {
+    while (c->out.length > 0 || c->out.failed) {
+        if (c->out.failed) {
+            client_close(c);
+            return false;
+        }
         ssize_t n = send(c->watch.fd, c->out.data, c->out.length, MSG_NOSIGNAL | MSG_DONTWAIT);
         if (n < 0 && errno == EINTR) continue;
         if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) break;
-        if (n < 0 || c->out.failed) {
+        if (n < 0) {
             client_close(c);
             return false;
         }
@@ -286,18 +301,25 @@ static enum parsed take_request(struct client *c)
 static void client_serve(struct client *c)
 {
     enum parsed parsed = PARSE_DONE;
-    while (parsed == PARSE_DONE && c->proposal == NULL) parsed = take_request(c);
-    if (parsed == PARSE_CLOSE || (parsed == PARSE_MORE && c->in.length > CONTROL_REQUEST_BYTES_MAX))
-        client_close(c);
-    else
-        client_write(c);
+    do {
+        while (parsed == PARSE_DONE && client_is_heard(c)) parsed = take_request(c);
+        if (parsed == PARSE_CLOSE ||
+            (parsed == PARSE_MORE && c->in.length > CONTROL_REQUEST_BYTES_MAX)) {
+            client_close(c);
+            return;
+        }
+        if (!client_write(c)) return;
+    } while (parsed == PARSE_DONE && client_is_heard(c));
 }
 
 static void on_client(void *user, uint32_t events)
 {
     struct client *c = user;
-    if ((events & EPOLLOUT) != 0 && !client_write(c)) return;
-    if ((events & (EPOLLIN | EPOLLHUP | EPOLLERR)) == 0) return;
+    if ((events & EPOLLOUT) != 0) {
+        /* With room again, what was received before goes first. */
+        if (client_write(c)) client_serve(c);
+        return;
+    }
     char *at = strbuf_extend(&c->in, READ_BYTES);
     if (at == NULL) {
         client_close(c);

@@ -4,6 +4,7 @@
  * sends.
  */
 #include <malloc.h>
+#include <poll.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -15,6 +16,7 @@
 
 #include "base/identity.h"
 #include "base/mem.h"
+#include "federation/control_internal.h"
 #include "federation/message_private.h"
 #include "federation/node_internal.h"
 #include "tests/federation_inside_fixture.h"
@@ -22,6 +24,15 @@
 /* ---- four nodes ---- */
 
 static const int64_t MS = 1000000;
+
+/* That a flood may cost in all, the buffers of the one who makes it included. */
+enum { FLOOD_BYTES = 8 << 20 };
+
+static size_t heap_bytes(void)
+{
+    struct mallinfo2 info = mallinfo2();
+    return info.uordblks + info.hblkhd;
+}
 
 static struct inside in;
 
@@ -300,6 +311,55 @@ static void test_new_key_by_consent(void **state)
     assert_true(await(&waited) > 0);
 }
 
+/* ---- the local control ---- */
+
+static int connect_to(int node)
+{
+    char path[PATH_MAX];
+    struct sockaddr_un address;
+    int folder, fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    fed_path(&in.fed, node, "", path);
+    assert_true(fd >= 0 && control_address(path, &folder, &address));
+    assert_int_equal(connect(fd, (struct sockaddr *)&address, sizeof address), 0);
+    close(folder);
+    return fd;
+}
+
+/* Whoever asks and does not read is not answered without end; but in the end, everything. */
+static void test_answers_that_are_not_read_take_no_memory(void **state)
+{
+    (void)state;
+    enum { COUNT = 9000, LINE = 7 };
+    static char requests[COUNT * LINE];
+    static char answers[1 << 16];
+    struct sov_errbuf err = {""};
+    struct control *control;
+    char folder[PATH_MAX];
+    inside_stop(&in, 3);
+    fed_path(&in.fed, 3, "", folder);
+    assert_int_equal(datadir_open(folder, &in.dirs[3], NULL), SOV_OK);
+    struct fed_node_options options = {.config = &in.fed.config, .dir = in.dirs[3]};
+    if (fed_node_create(&options, &in.nodes[3], &err) != SOV_OK ||
+        control_open(in.nodes[3], folder, &control, &err) != SOV_OK ||
+        fed_node_start(in.nodes[3], &err) != SOV_OK)
+        fail_msg("%s", err.message);
+    int fd = connect_to(3);
+    size_t heap = heap_bytes();
+    for (int i = 0; i < COUNT; i++) memcpy(requests + i * LINE, "status\n", LINE);
+    assert_int_equal(send(fd, requests, sizeof requests, MSG_NOSIGNAL), sizeof requests);
+    struct pollfd ready = {.fd = fd, .events = POLLIN};
+    assert_int_equal(poll(&ready, 1, FED_WAIT_S * 1000), 1);
+    assert_true(heap_bytes() < heap + FLOOD_BYTES);
+    for (int lines = 0; lines < COUNT;) {
+        ssize_t got = recv(fd, answers, sizeof answers, 0);
+        assert_true(got > 0);
+        for (ssize_t i = 0; i < got; i++) lines += answers[i] == '\n';
+    }
+    close(fd);
+    fed_node_join(in.nodes[3]);
+    control_close(control);
+}
+
 /* ---- a member that sends what no correct one sends ---- */
 
 struct villain {
@@ -329,12 +389,6 @@ static bool villain_receive(void *user, int peer, unsigned char *bytes, size_t l
     (void)length;
     return true;
 }
-
-enum {
-    NODE_GROUP_OF_TEST = 16, /* messages that are verified together, at most */
-    FLOOD_BYTES =
-        8 << 20, /* that a flood may cost in all, the buffers of the one who makes it included */
-};
 
 static void villain_send(struct villain *v, const void *bytes, size_t length)
 {
@@ -501,7 +555,7 @@ static void test_flood_of_one_member(void **state)
     int64_t begin = clock_monotonic_ns();
     villain_start(&villain, say_rubbish);
     FED_WAIT_FOR(inside_see(&in, 0).messages_bad > 0);
-    size_t memory = inside_see(&in, 0).core.memory_bytes, heap = mallinfo2().uordblks;
+    size_t memory = inside_see(&in, 0).core.memory_bytes, heap = heap_bytes();
     /* The others go on, also by way of the node that is flooded. */
     for (int i = 0; i < COUNT; i++) {
         snprintf(json, sizeof json, "{\"n\": %d}", i);
@@ -510,14 +564,14 @@ static void test_flood_of_one_member(void **state)
     }
     FED_WAIT_FOR(inside_see(&in, 0).held > 0);
     struct fed_node_status s = inside_see(&in, 0);
-    assert_true(mallinfo2().uordblks < heap + FLOOD_BYTES);
+    assert_true(heap_bytes() < heap + FLOOD_BYTES);
     villain_end(&villain);
     assert_int_equal(s.core.memory_bytes, memory);
     /* What it is told costs the sender, not the node: it is not listened to for ever longer. */
     print_message("%llu of %llu bad messages were looked at\n", (unsigned long long)s.messages_bad,
                   (unsigned long long)atomic_load(&villain.sent));
     assert_true(s.messages_bad >= 1);
-    assert_true(s.messages_bad <= NODE_GROUP_OF_TEST * penalties_within(s.now_ns - begin));
+    assert_true(s.messages_bad <= NODE_GROUP * penalties_within(s.now_ns - begin));
     /* Those that end too early have no signature to be looked at. */
     assert_true(s.signatures_bad > 0 && s.signatures_bad <= s.messages_bad);
     assert_int_equal(s.peers[3].bad_messages, s.messages_bad);
@@ -633,6 +687,7 @@ int main(int argc, char **argv)
         TEST(test_proposals_time_out),
         TEST(test_beginning_without_memory),
         TEST(test_new_key_by_consent),
+        TEST(test_answers_that_are_not_read_take_no_memory),
         TEST(test_flood_of_one_member),
         TEST(test_proposals_of_who_is_not_the_primary_are_not_verified),
         TEST(test_signatures_of_one_member_do_not_fill_a_turn),
