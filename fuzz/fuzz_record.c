@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Records of answers, as they come back from disk. The first byte is the number of choices, whether
- * there are log probabilities, and whether there are scores; the rest the records. Bytes that are read as an answer, and
+ * there are log probabilities, receipts and scores; the rest the records. Bytes that are read as an answer, and
  * only those, are what writing that answer makes: there is one encoding of each. A second reading,
  * as Cache-Control, must only end.
  */
@@ -32,6 +32,9 @@ static void write_again(struct record *record, int choices, unsigned features, s
         }
         break;
     case RECORD_SCORES: record_put_scores(out, record->choice, &record->scores); break;
+    case RECORD_RECEIPT:
+        record_put_receipt(out, record->choice, record->text, record->length);
+        break;
     case RECORD_FINISH: record_put_finish(out, record->choice, record->finish); break;
     case RECORD_END: record_put_end(out, &record->usage); break;
     }
@@ -54,9 +57,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     if (size == 0) return 0;
     read_as_header(data, size);
-    int choices = 1 + (data[0] >> 1 & 63);
-    unsigned features =
-        (data[0] % 2 == 1 ? RECORD_LOGPROBS : 0) | (data[0] >= 128 ? RECORD_SCORED : 0);
+    int choices = 1 + (data[0] >> 1 & 31);
+    unsigned features = (data[0] % 2 == 1 ? RECORD_LOGPROBS : 0) |
+                        ((data[0] & 64) != 0 ? RECORD_SIGNED : 0) |
+                        (data[0] >= 128 ? RECORD_SCORED : 0);
     struct record_reader reader;
     struct record record;
     struct strbuf again = {0};

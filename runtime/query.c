@@ -45,20 +45,16 @@ static enum sov_error query_check(const struct query_request *r, struct sov_errb
     return SOV_OK;
 }
 
-/* A receipt that is wanted can be made. */
-static enum sov_error query_check_receipt(const struct query_config *c,
-                                          const struct query_request *r, struct sov_errbuf *err)
+enum sov_error query_check_receipt(const struct query_config *c, struct sov_errbuf *err)
 {
-    if (r->receipt && c->identity != NULL) {
-        unsigned char digest[MODEL_DIGEST_BYTES];
-        struct sov_errbuf why = {""};
-        enum sov_error rc = model_digest_wait(c->digest, 0, digest, &why);
-        if (rc == SOV_ERR_TIMEOUT)
-            return sov_fail(err, SOV_ERR_BUSY,
-                            "the model's digest, which receipts have, is still being computed");
-        if (rc != SOV_OK) return sov_fail(err, rc, "receipt: %s", why.message);
-    }
-    return SOV_OK;
+    unsigned char digest[MODEL_DIGEST_BYTES];
+    struct sov_errbuf why = {""};
+    if (c->identity == NULL) return SOV_OK;
+    enum sov_error rc = model_digest_wait(c->digest, 0, digest, &why);
+    if (rc == SOV_ERR_TIMEOUT)
+        return sov_fail(err, SOV_ERR_BUSY,
+                        "the model's digest, which receipts have, is still being computed");
+    return rc == SOV_OK ? SOV_OK : sov_fail(err, rc, "receipt: %s", why.message);
 }
 
 static enum sov_error query_encode_first(struct query *q, bool thinking, struct sov_errbuf *err)
@@ -224,7 +220,7 @@ enum sov_error query_create(const struct query_config *config, const struct quer
                             struct query **out, struct sov_errbuf *err)
 {
     enum sov_error rc = query_new(config, request, out, err);
-    if (rc == SOV_OK) rc = query_check_receipt(config, request, err);
+    if (rc == SOV_OK && request->receipt) rc = query_check_receipt(config, err);
     if (rc == SOV_OK) rc = query_encode(*out, err);
     if (rc != SOV_OK) {
         query_free(*out);
@@ -405,11 +401,7 @@ static enum sov_error query_sign(struct query *q, struct sov_errbuf *err)
     };
     memcpy(a.logits_digest, q->logits_digest, sizeof a.logits_digest);
     if (q->scores.there) {
-        strbuf_puts(&scores, "{\"ihsan\":");
-        query_write_ihsan(&q->scores, &scores);
-        strbuf_puts(&scores, ",\"ntu\":");
-        query_write_ntu(&q->scores, &scores);
-        strbuf_putc(&scores, '}');
+        query_write_scores(&q->scores, &scores);
         a.scores_json = strbuf_text(&scores);
         a.scores_length = scores.length;
     }

@@ -174,6 +174,8 @@ struct query;
  */
 enum sov_error query_create(const struct query_config *config, const struct query_request *request,
                             struct query **out, struct sov_errbuf *err);
+/* Whether receipts can be made by now, where there is a key to sign them: SOV_ERR_BUSY as above. */
+enum sov_error query_check_receipt(const struct query_config *config, struct sov_errbuf *err);
 /* Begins. notify may be NULL: then query_wait tells when to look. Errors are engine_submit's. */
 enum sov_error query_submit(struct query *q, engine_notify *notify, void *user,
                             struct sov_errbuf *err);
@@ -238,6 +240,8 @@ void query_free(struct query *q);
 /* {"truthfulness":0.5,...} and {"belief":...,"entropy":...,"potential":...}; null when not there. */
 void query_write_ihsan(const struct query_scores *scores, struct strbuf *out);
 void query_write_ntu(const struct query_scores *scores, struct strbuf *out);
+/* {"ihsan":{...},"ntu":{...}}: as receipts have them. */
+void query_write_scores(const struct query_scores *scores, struct strbuf *out);
 /* {"verdict":"pass","threshold":{...},"reasons":[...]} */
 void query_write_gate(const struct query_config *config, const struct gate_result *gate,
                       struct strbuf *out);

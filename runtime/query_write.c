@@ -45,6 +45,15 @@ void query_write_ntu(const struct query_scores *scores, struct strbuf *out)
     strbuf_putc(out, '}');
 }
 
+void query_write_scores(const struct query_scores *scores, struct strbuf *out)
+{
+    strbuf_puts(out, "{\"ihsan\":");
+    query_write_ihsan(scores, out);
+    strbuf_puts(out, ",\"ntu\":");
+    query_write_ntu(scores, out);
+    strbuf_putc(out, '}');
+}
+
 void query_write_gate(const struct query_config *config, const struct gate_result *gate,
                       struct strbuf *out)
 {

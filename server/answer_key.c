@@ -37,7 +37,7 @@ enum answer_field {
 
 bool answer_is_determined(const struct api_request *request)
 {
-    return request->seed_given || request->sampling.temperature == 0;
+    return !request->receipt && (request->seed_given || request->sampling.temperature == 0);
 }
 
 static void answer_encode_scope(struct cache_encoder *e, const struct answer_scope *scope)

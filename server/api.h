@@ -125,6 +125,7 @@ struct api_request {
     int stop_count;
     struct api_cache cache;
     struct api_scoring ihsan;
+    bool receipt;                  /* of each choice */
     struct chat_message *messages; /* chat */
     size_t message_count;
     struct api_prompt *prompts; /* completions */

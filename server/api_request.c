@@ -232,6 +232,7 @@ static bool api_read_common(const json_t *root, int vocab, struct api_request *o
         !api_read_int(root, "max_completion_tokens", min_tokens, API_CONTEXT_MAX, &max_tokens,
                       err) ||
         !api_read_bool(root, "ignore_eos", &out->ignore_eos, err) ||
+        !api_read_bool(root, "receipt", &out->receipt, err) ||
         !api_read_ihsan(root, &out->ihsan, err) || !api_read_cache(root, &out->cache, err))
         return false;
     if (best_of != -1 && best_of != n)

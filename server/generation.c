@@ -17,7 +17,7 @@ struct generation {
     bool stream;
     struct body_form form;
     struct api_scoring ihsan; /* what is wanted of scores, or by the gate's scope */
-    bool shows_scores;
+    bool shows_scores, shows_receipts;
     uint64_t seed;
     enum metrics_cached cached;
     int64_t age_ms;
@@ -52,6 +52,7 @@ static bool generation_make_writer(struct generation *g, const struct generation
         .logprobs = g->form.logprobs,
         .judge = g->ihsan.wanted ? setup->model->query : NULL,
         .shows_scores = g->shows_scores,
+        .shows_receipts = g->shows_receipts,
         .federated = g->ihsan.federated,
         .choices = g->form.choices,
         .id = setup->id,
@@ -276,6 +277,7 @@ static bool generation_create_parsed(const struct generation_setup *setup,
     if (g == NULL) return generation_out_of_memory(err);
     g->ihsan = request->ihsan;
     g->shows_scores = shows_scores;
+    g->shows_receipts = request->receipt;
     if (!generation_make_writer(g, setup, 0, err) ||
         !generation_find_records(g, setup, request, body, length, err)) {
         generation_free(g);

@@ -11,10 +11,12 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "base/mem.h"
 #include "engine/sampler.h"
 #include "ihsan/evaluator.h"
 #include "kernels/isa.h"
+#include "runtime/receipt.h"
 #include "server/record.h"
 
 /* Logprobs of echoed prompts, all choices of a request together. */
@@ -34,7 +36,10 @@ struct producer_choice {
     int index;
     bool begun; /* its first record was made */
     enum engine_finish finish;
-    struct token_list picked;       /* of one that is to be scored */
+    struct token_list picked; /* of one that is to be scored or signed */
+    struct strbuf text;       /* of one that is to be signed, without the echo */
+    unsigned char logits_digest[ENGINE_DIGEST_BYTES]; /* likewise */
+    int64_t answer_ns;
     struct evaluation *evaluation;  /* of one that is being scored */
     size_t emitted;                 /* bytes of text received, without the echo */
     struct detokenizer detokenizer; /* as the engine's, to know how much text a token makes */
@@ -76,6 +81,12 @@ static bool producer_has_logprobs(const struct producer *p)
     return p->request.top_logprobs >= 0;
 }
 
+/* Whether choices are signed: they are asked for, and there is a key. */
+static bool producer_signs(const struct producer *p)
+{
+    return p->request.receipt && p->model->query != NULL && p->model->query->identity != NULL;
+}
+
 bool producer_may_score(const struct server_model *model)
 {
     return model->query != NULL && model->query->evaluator != NULL;
@@ -92,7 +103,8 @@ static int producer_room(const struct producer *p)
 /* Whether prompts are needed after they were submitted. */
 static bool producer_keeps_prompts(const struct producer *p)
 {
-    return p->request.ihsan.wanted || (p->request.echo && producer_has_logprobs(p));
+    return p->request.ihsan.wanted || producer_signs(p) ||
+           (p->request.echo && producer_has_logprobs(p));
 }
 
 /* ---- preparing ---- */
@@ -203,7 +215,8 @@ enum sov_error producer_create(const struct server_model *model, struct api_requ
     p->model = model;
     p->request = *request;
     *request = (struct api_request){0};
-    enum sov_error rc = producer_make_choices(p, err);
+    enum sov_error rc = producer_signs(p) ? query_check_receipt(model->query, err) : SOV_OK;
+    if (rc == SOV_OK) rc = producer_make_choices(p, err);
     if (rc != SOV_OK) {
         producer_free(p);
         return rc;
@@ -271,29 +284,38 @@ static int producer_tokens_max(const struct producer *p, size_t prompt_count)
     return wanted >= 0 && wanted < room ? wanted : room;
 }
 
+/* What the engine is asked for a choice, but for who is told. */
+static struct engine_request choice_request(const struct producer_choice *c)
+{
+    const struct producer *p = c->producer;
+    const struct api_request *r = &p->request;
+    const struct token_list *prompt = &p->prompts[c->prompt];
+    struct engine_request request = {
+        .prompt = prompt->ids,
+        .prompt_count = (int)prompt->count,
+        .max_tokens = producer_tokens_max(p, prompt->count),
+        .sampling = r->sampling,
+        .stops = r->stops,
+        .stop_lengths = r->stop_lengths,
+        .stop_count = r->stop_count,
+        .ignore_eos = r->ignore_eos,
+        .top_logprobs = r->top_logprobs,
+        .digest_logits = producer_signs(p),
+    };
+    request.sampling.seed += (uint64_t)c->index;
+    return request;
+}
+
 enum sov_error producer_submit(struct producer *p, const struct producer_listener *listener,
                                struct sov_errbuf *err)
 {
-    const struct api_request *r = &p->request;
     p->listener = *listener;
     for (int i = 0; i < p->choice_count; i++) {
         struct producer_choice *c = &p->choices[i];
-        const struct token_list *prompt = &p->prompts[c->prompt];
-        struct engine_request request = {
-            .prompt = prompt->ids,
-            .prompt_count = (int)prompt->count,
-            .max_tokens = producer_tokens_max(p, prompt->count),
-            .sampling = r->sampling,
-            .stops = r->stops,
-            .stop_lengths = r->stop_lengths,
-            .stop_count = r->stop_count,
-            .ignore_eos = r->ignore_eos,
-            .top_logprobs = r->top_logprobs,
-            .prompt_logits = c->sampler != NULL ? producer_on_prompt_logits : NULL,
-            .prompt_logits_user = c,
-            .notify_at_end = listener->last_only,
-        };
-        request.sampling.seed += (uint64_t)i;
+        struct engine_request request = choice_request(c);
+        request.prompt_logits = c->sampler != NULL ? producer_on_prompt_logits : NULL;
+        request.prompt_logits_user = c;
+        request.notify_at_end = listener->last_only;
         struct engine_job *job;
         enum sov_error rc =
             engine_submit(p->model->engine, &request, producer_on_notify, c, &job, err);
@@ -307,7 +329,7 @@ enum sov_error producer_submit(struct producer *p, const struct producer_listene
     /* The engine has its own copies; a request may run for minutes. */
     for (size_t i = 0; i < p->prompt_count && !producer_keeps_prompts(p); i++)
         token_list_free(&p->prompts[i]);
-    api_request_shrink(&p->request);
+    if (!producer_signs(p)) api_request_shrink(&p->request);
     return SOV_OK;
 }
 
@@ -315,7 +337,8 @@ void producer_put_head(const struct producer *p, struct strbuf *records)
 {
     record_put_head(records, p->choice_count,
                     (producer_has_logprobs(p) ? RECORD_LOGPROBS : 0) |
-                        (p->request.ihsan.wanted ? RECORD_SCORED : 0));
+                        (p->request.ihsan.wanted ? RECORD_SCORED : 0) |
+                        (p->request.receipt ? RECORD_SIGNED : 0));
 }
 
 /* Holds the logprob of the event's token; false when out of memory. */
@@ -428,15 +451,73 @@ static enum sov_error choice_begin_scoring(struct producer_choice *c, struct sov
     enum sov_error rc = evaluation_submit(p->model->query->evaluator, tokens, (int)count,
                                           producer_on_scored, c, &c->evaluation, err);
     sov_free(tokens);
-    token_list_free(&c->picked);
     return rc;
 }
 
-static void choice_end(struct producer_choice *c, struct strbuf *records)
+/* ---- receipts ---- */
+
+/* scores: NULL, or the eight of it. */
+static enum sov_error choice_sign(const struct producer_choice *c, const float *scores,
+                                  struct strbuf *receipt, struct sov_errbuf *err)
 {
-    record_put_finish(records, c->index, c->finish);
-    c->producer->running--;
+    const struct producer *p = c->producer;
+    const struct query_config *q = p->model->query;
+    const struct engine_request request = choice_request(c);
+    struct strbuf json = {0};
+    struct receipt_answer a = {
+        .request = receipt_request_of(&request, engine_context(p->model->engine)),
+        .kv_type = q->kv_type,
+        .tokens = c->picked.ids,
+        .token_count = (int)c->picked.count,
+        .text = strbuf_text(&c->text),
+        .text_length = c->text.length,
+        .finish = c->finish == ENGINE_FINISH_STOP ? RECEIPT_STOP : RECEIPT_LENGTH,
+        .answer_ns = c->answer_ns,
+        .time_ms = clock_wall_ms(),
+    };
+    if (p->request.chat) {
+        size_t first = p->model->guide ? p->request.message_count - 1 : 0;
+        a.request.messages = p->request.messages + first;
+        a.request.message_count = p->request.message_count - first;
+        a.request.chat_template = chat_template_name(p->model->chat_template);
+    } else {
+        a.request.text = p->request.prompts[c->prompt].text;
+        a.request.text_length = p->request.prompts[c->prompt].length;
+    }
+    memcpy(a.logits_digest, c->logits_digest, sizeof a.logits_digest);
+    enum sov_error rc = SOV_OK;
+    if (scores != NULL) {
+        struct query_scores s = {.there = true};
+        memcpy(s.ihsan, scores, sizeof s.ihsan);
+        rc = projector_project(&q->projector, s.ihsan, &s.ntu, err);
+        query_write_scores(&s, &json);
+        a.scores_json = strbuf_text(&json);
+        a.scores_length = json.length;
+    }
+    if (rc == SOV_OK && strbuf_failed(&json)) rc = producer_out_of_memory(err);
+    if (rc == SOV_OK) rc = model_digest_wait(q->digest, 0, a.model_digest, err);
+    if (rc == SOV_OK) rc = receipt_write(&a, q->identity, receipt, err);
+    strbuf_free(&json);
+    return rc;
 }
+
+/* Its receipt, if one was asked for, and its last record. */
+static enum sov_error choice_end(struct producer_choice *c, const float *scores,
+                                 struct strbuf *records, struct sov_errbuf *err)
+{
+    struct producer *p = c->producer;
+    struct strbuf receipt = {0};
+    enum sov_error rc = producer_signs(p) ? choice_sign(c, scores, &receipt, err) : SOV_OK;
+    if (rc == SOV_OK && p->request.receipt)
+        record_put_receipt(records, c->index, strbuf_text(&receipt), receipt.length);
+    strbuf_free(&receipt);
+    if (rc != SOV_OK) return rc;
+    record_put_finish(records, c->index, c->finish);
+    p->running--;
+    return strbuf_failed(records) ? producer_out_of_memory(err) : SOV_OK;
+}
+
+/* ---- the end ---- */
 
 /* Of a choice that is being scored: its scores and its end, if they are there. */
 static enum sov_error choice_take_scores(struct producer_choice *c, struct strbuf *records,
@@ -452,8 +533,7 @@ static enum sov_error choice_take_scores(struct producer_choice *c, struct strbu
                                    .rows_reused = scored.rows_reused};
     memcpy(scores.scores, scored.scores, sizeof scores.scores);
     record_put_scores(records, c->index, &scores);
-    choice_end(c, records);
-    return strbuf_failed(records) ? producer_out_of_memory(err) : SOV_OK;
+    return choice_end(c, scores.scores, records, err);
 }
 
 /* ---- events to records ---- */
@@ -473,14 +553,18 @@ static enum sov_error choice_take(struct producer_choice *c, const struct engine
         producer_count_token(p, e);
         bool ends = !p->request.ignore_eos && tokenizer_is_eog(p->model->tokenizer, e->token);
         if (producer_has_logprobs(p) && !ends) ok = choice_hold(c, e);
-        if (p->request.ihsan.wanted) ok = token_list_push(&c->picked, e->token) && ok;
+        if (p->request.ihsan.wanted || producer_signs(p))
+            ok = token_list_push(&c->picked, e->token) && ok;
     }
+    if (producer_signs(p)) ok = strbuf_append(&c->text, e->text, e->text_length) && ok;
     ok = ok && choice_put_text(c, e, records);
     if (!ok) return producer_out_of_memory(err);
     if (e->finish != ENGINE_FINISH_NONE) {
         producer_count_usage(p, c, &e->usage);
+        c->answer_ns = e->usage.prefill_ns + e->usage.decode_ns;
+        memcpy(c->logits_digest, e->digest, sizeof c->logits_digest);
         if (p->request.ihsan.wanted) return choice_begin_scoring(c, err);
-        choice_end(c, records);
+        return choice_end(c, NULL, records, err);
     }
     return strbuf_failed(records) ? producer_out_of_memory(err) : SOV_OK;
 }
@@ -527,6 +611,7 @@ void producer_free(struct producer *p)
         struct producer_choice *c = &p->choices[i];
         sov_free(c->held);
         token_list_free(&c->picked);
+        strbuf_free(&c->text);
         sov_free(c->prompt_logprobs);
         sampler_free(c->sampler);
     }

@@ -68,6 +68,18 @@ void record_put_scores(struct strbuf *out, int choice, const struct record_score
     record_put_int(out, (uint32_t)scores->rows_reused);
 }
 
+void record_put_receipt(struct strbuf *out, int choice, const char *json, size_t length)
+{
+    if (length > INT32_MAX) {
+        out->failed = true;
+        return;
+    }
+    strbuf_putc(out, RECORD_RECEIPT);
+    record_put_int(out, (uint32_t)choice);
+    record_put_int(out, (uint32_t)length);
+    strbuf_append(out, json, length);
+}
+
 void record_put_finish(struct strbuf *out, int choice, enum engine_finish finish)
 {
     strbuf_putc(out, RECORD_FINISH);
@@ -144,7 +156,7 @@ static bool record_read_head(struct record_reader *r, const uint8_t **at, const 
     uint32_t version, choices, features;
     if (r->begun || !record_get_int(at, end, RECORD_VERSION, &version) ||
         !record_get_int(at, end, API_CHOICES_MAX, &choices) ||
-        !record_get_int(at, end, RECORD_LOGPROBS | RECORD_SCORED, &features))
+        !record_get_int(at, end, RECORD_LOGPROBS | RECORD_SCORED | RECORD_SIGNED, &features))
         return false;
     r->begun = true;
     return version == RECORD_VERSION && (int)choices == r->choices && features == r->features;
@@ -161,16 +173,23 @@ static bool record_read_choice(struct record_reader *r, const uint8_t **at, cons
     return true;
 }
 
-static bool record_read_text(struct record_reader *r, const uint8_t **at, const uint8_t *end,
-                             struct record *out)
+static bool record_read_bytes(const uint8_t **at, const uint8_t *end, struct record *out)
 {
-    uint32_t length, count;
-    if (!record_read_choice(r, at, end, &out->choice) || r->scored[out->choice] ||
-        !record_get_int(at, end, INT32_MAX, &length) || length > (size_t)(end - *at))
-        return false;
+    uint32_t length;
+    if (!record_get_int(at, end, INT32_MAX, &length) || length > (size_t)(end - *at)) return false;
     out->text = (const char *)*at;
     out->length = length;
     *at += length;
+    return true;
+}
+
+static bool record_read_text(struct record_reader *r, const uint8_t **at, const uint8_t *end,
+                             struct record *out)
+{
+    uint32_t count;
+    if (!record_read_choice(r, at, end, &out->choice) || r->scored[out->choice] ||
+        r->receipted[out->choice] || !record_read_bytes(at, end, out))
+        return false;
     uint32_t count_max = (r->features & RECORD_LOGPROBS) != 0 ? INT32_MAX : 0;
     if (!record_get_int(at, end, count_max, &count)) return false;
     out->logprob_count = count;
@@ -190,7 +209,7 @@ static bool record_read_scores(struct record_reader *r, const uint8_t **at, cons
 {
     uint32_t computed, reused;
     if ((r->features & RECORD_SCORED) == 0 || !record_read_choice(r, at, end, &out->choice) ||
-        r->scored[out->choice])
+        r->scored[out->choice] || r->receipted[out->choice])
         return false;
     for (int d = 0; d < IHSAN_DIMENSIONS; d++) {
         float *score = &out->scores.scores[d];
@@ -205,12 +224,26 @@ static bool record_read_scores(struct record_reader *r, const uint8_t **at, cons
     return true;
 }
 
+static bool record_read_receipt(struct record_reader *r, const uint8_t **at, const uint8_t *end,
+                                struct record *out)
+{
+    bool scored = (r->features & RECORD_SCORED) != 0;
+    if ((r->features & RECORD_SIGNED) == 0 || !record_read_choice(r, at, end, &out->choice) ||
+        r->scored[out->choice] != scored || r->receipted[out->choice] ||
+        !record_read_bytes(at, end, out))
+        return false;
+    r->receipted[out->choice] = true;
+    return true;
+}
+
 static bool record_read_finish(struct record_reader *r, const uint8_t **at, const uint8_t *end,
                                struct record *out)
 {
     uint32_t finish;
-    bool scored = (r->features & RECORD_SCORED) != 0;
+    bool scored = (r->features & RECORD_SCORED) != 0,
+         has_receipt = (r->features & RECORD_SIGNED) != 0;
     if (!record_read_choice(r, at, end, &out->choice) || r->scored[out->choice] != scored ||
+        r->receipted[out->choice] != has_receipt ||
         !record_get_int(at, end, ENGINE_FINISH_LENGTH, &finish) || finish < ENGINE_FINISH_STOP)
         return false;
     out->finish = (enum engine_finish)finish;
@@ -248,6 +281,7 @@ bool record_next(struct record_reader *reader, const uint8_t **at, const uint8_t
     case RECORD_HEAD: return record_read_head(reader, at, end);
     case RECORD_TEXT: return record_read_text(reader, at, end, out);
     case RECORD_SCORES: return record_read_scores(reader, at, end, out);
+    case RECORD_RECEIPT: return record_read_receipt(reader, at, end, out);
     case RECORD_FINISH: return record_read_finish(reader, at, end, out);
     case RECORD_END: return record_read_end(reader, at, end, out);
     default: return false;

@@ -7,13 +7,16 @@
  *
  * Format. An answer is a head, then texts and finishes of its choices as they came, then the end:
  *
- *     HEAD    version, choices, features: 1 if tokens have log probabilities, and 2 if choices have
- *             scores
+ *     HEAD    version, choices, features: 1 if tokens have log probabilities, 2 if choices have
+ *             scores, and 4 if they have receipts; added together
  *     TEXT    choice, length, bytes, count, and for each of `count` tokens: id, 1 if its
  *             probability is known, and if so the log probability, a number of alternatives, and
  *             for each its id and log probability
  *     SCORES  choice, the eight scores of it, positions that were computed for them, and reused;
  *             once, behind its last text
+ *     RECEIPT choice, length, bytes of JSON, none if there was no key to sign with; once, behind its
+ *             last text and its scores. Who signs is decided anew for each request, so an answer
+ *             with receipts is not shared or kept.
  *     FINISH  choice, reason
  *     END     prompt, cached and completion tokens
  *
@@ -42,9 +45,16 @@
  */
 enum { RECORD_VERSION = 1 };
 
-enum record_kind { RECORD_HEAD = 1, RECORD_TEXT, RECORD_FINISH, RECORD_END, RECORD_SCORES };
+enum record_kind {
+    RECORD_HEAD = 1,
+    RECORD_TEXT,
+    RECORD_FINISH,
+    RECORD_END,
+    RECORD_SCORES,
+    RECORD_RECEIPT
+};
 /* What an answer has beside its texts; added together. */
-enum record_feature { RECORD_LOGPROBS = 1, RECORD_SCORED = 2 };
+enum record_feature { RECORD_LOGPROBS = 1, RECORD_SCORED = 2, RECORD_SIGNED = 4 };
 
 struct record_logprob {
     int32_t token;
@@ -76,6 +86,7 @@ void record_put_text(struct strbuf *out, int choice, const char *text, size_t le
                      size_t logprobs);
 void record_put_logprob(struct strbuf *out, const struct record_logprob *logprob);
 void record_put_scores(struct strbuf *out, int choice, const struct record_scores *scores);
+void record_put_receipt(struct strbuf *out, int choice, const char *json, size_t length);
 /* ENGINE_FINISH_STOP or _LENGTH. */
 void record_put_finish(struct strbuf *out, int choice, enum engine_finish finish);
 void record_put_end(struct strbuf *out, const struct engine_usage *usage);
@@ -89,13 +100,14 @@ struct record_reader {
     bool begun, ended;
     int running;
     bool scored[API_CHOICES_MAX];
+    bool receipted[API_CHOICES_MAX];
     bool finished[API_CHOICES_MAX];
 };
 
 struct record {
     enum record_kind kind;
-    int choice;       /* TEXT, SCORES, FINISH */
-    const char *text; /* TEXT; in the bytes that were read */
+    int choice;       /* TEXT, SCORES, RECEIPT, FINISH */
+    const char *text; /* TEXT, RECEIPT; in the bytes that were read */
     size_t length;
     size_t logprob_count;
     const uint8_t *logprobs, *logprobs_end; /* checked; for record_next_logprob */

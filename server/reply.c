@@ -242,6 +242,12 @@ static void reply_put_finish(enum engine_finish finish, const struct reply_verdi
         strbuf_puts(out, ",\"ihsan\":");
         strbuf_append(out, verdict->member.data, verdict->member.length);
     }
+    if (verdict != NULL && verdict->shows_receipt) {
+        bool there = !withheld && verdict->receipt.length > 0;
+        strbuf_puts(out, ",\"receipt\":");
+        strbuf_append(out, there ? verdict->receipt.data : "null",
+                      there ? verdict->receipt.length : 4);
+    }
     strbuf_putc(out, '}');
 }
 

@@ -63,10 +63,12 @@ void reply_logprobs_write(struct reply_logprobs *l, struct strbuf *out);
  */
 const char *reply_finish_json(enum engine_finish finish);
 
-/* What became of a choice that was scored. */
+/* What a choice was asked for beside its text: scores, or a receipt. */
 struct reply_verdict {
-    bool withheld;        /* its finish_reason is content_filter */
-    struct strbuf member; /* the object of "ihsan"; empty: it is not shown */
+    bool withheld;         /* its finish_reason is content_filter */
+    struct strbuf member;  /* the object of "ihsan"; empty: it is not shown */
+    bool shows_receipt;    /* it has the member "receipt", null where that is empty: */
+    struct strbuf receipt; /* JSON */
 };
 /* Positions that scoring took, all choices together. */
 struct reply_scoring {

@@ -22,7 +22,7 @@ struct writer {
     bool logprobs;
     const struct query_config *judge;
     struct gate_result *gates; /* of each choice, with a judge */
-    bool shows_scores;
+    bool shows_scores, shows_receipts;
     bool federated;
     bool holds; /* texts, until there is a verdict */
     struct reply_scoring scoring;
@@ -45,15 +45,19 @@ struct writer *writer_create(const struct writer_form *form)
     w->judge = form->judge;
     if (form->judge != NULL) w->gates = sov_calloc((size_t)form->choices, sizeof *w->gates);
     w->shows_scores = form->shows_scores;
+    w->shows_receipts = form->shows_receipts;
     w->federated = form->federated;
     w->holds = form->judge != NULL && form->judge->gate == GATE_ENFORCE;
     w->choice_count = form->choices;
     record_reader_init(&w->reader, form->choices,
                        (form->logprobs ? RECORD_LOGPROBS : 0) |
-                           (form->judge != NULL ? RECORD_SCORED : 0),
+                           (form->judge != NULL ? RECORD_SCORED : 0) |
+                           (form->shows_receipts ? RECORD_SIGNED : 0),
                        tokenizer_vocab_size(form->tokenizer));
-    for (int i = 0; i < w->choice_count; i++)
+    for (int i = 0; i < w->choice_count; i++) {
+        w->choices[i].verdict.shows_receipt = form->shows_receipts;
         reply_logprobs_init(&w->choices[i].logprobs, form->chat, form->tokenizer);
+    }
     bool judges = form->judge == NULL || w->gates != NULL;
     if (judges && reply_head_init(&w->head, form->chat, form->stream, form->include_usage, form->id,
                                   form->created_s, form->model, form->follows))
@@ -68,6 +72,7 @@ void writer_free(struct writer *w)
     for (int i = 0; i < w->choice_count; i++) {
         strbuf_free(&w->choices[i].text);
         strbuf_free(&w->choices[i].verdict.member);
+        strbuf_free(&w->choices[i].verdict.receipt);
         reply_logprobs_free(&w->choices[i].logprobs);
     }
     reply_head_free(&w->head);
@@ -134,6 +139,12 @@ static bool writer_take_scores(struct writer *w, const struct record *record, st
     return true;
 }
 
+static const struct reply_verdict *writer_verdict(const struct writer *w,
+                                                  const struct writer_choice *c)
+{
+    return w->judge != NULL || w->shows_receipts ? &c->verdict : NULL;
+}
+
 static void writer_take_finish(struct writer *w, const struct record *record, struct strbuf *out)
 {
     struct writer_choice *c = &w->choices[record->choice];
@@ -145,8 +156,8 @@ static void writer_take_finish(struct writer *w, const struct record *record, st
         c->begun = true;
     }
     strbuf_free(&c->text);
-    reply_chunk(&w->head, record->choice, !c->begun, "", 0, NULL, c->finish,
-                w->judge != NULL ? &c->verdict : NULL, out);
+    reply_chunk(&w->head, record->choice, !c->begun, "", 0, NULL, c->finish, writer_verdict(w, c),
+                out);
 }
 
 bool writer_withheld(const struct writer *w)
@@ -168,8 +179,7 @@ static void writer_put_whole(struct writer *w, struct strbuf *out)
     for (int i = 0; i < w->choice_count; i++) {
         struct writer_choice *c = &w->choices[i];
         reply_choice(&w->head, i, strbuf_text(&c->text), c->text.length,
-                     w->logprobs ? &c->logprobs : NULL, c->finish,
-                     w->judge != NULL ? &c->verdict : NULL, out);
+                     w->logprobs ? &c->logprobs : NULL, c->finish, writer_verdict(w, c), out);
     }
     reply_end(&w->usage, w->shows_scores ? &w->scoring : NULL, out);
 }
@@ -202,6 +212,11 @@ enum writer_state writer_take(struct writer *w, const uint8_t **at, const uint8_
         case RECORD_TEXT: writer_take_text(w, &record, out); break;
         case RECORD_SCORES:
             if (!writer_take_scores(w, &record, out)) return WRITER_BAD;
+            break;
+        case RECORD_RECEIPT:
+            if (!strbuf_append(&w->choices[record.choice].verdict.receipt, record.text,
+                               record.length))
+                out->failed = true;
             break;
         case RECORD_FINISH: writer_take_finish(w, &record, out); break;
         case RECORD_END: writer_take_end(w, &record, out); return WRITER_DONE;

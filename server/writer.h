@@ -29,6 +29,7 @@ struct writer_form {
     /* Of an answer with scores: who projects and judges (outlives the writer); else NULL. */
     const struct query_config *judge;
     bool shows_scores; /* false: they are only judged by */
+    bool shows_receipts;
     bool federated;
     int choices; /* 1 to API_CHOICES_MAX */
     const char *id;

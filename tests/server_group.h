@@ -82,4 +82,40 @@ static UNUSED_OK const char *long_query(int depth, const char *rest)
     return body;
 }
 
+/*
+ * Wherever an allocation fails, the client gets an error or a closed connection, and the next one
+ * gets its answer.
+ */
+static UNUSED_OK void fail_allocations(long count, const char *path, const char *body)
+{
+    for (long i = 0; i < count; i++) {
+        struct client c = client_open(f.port);
+        struct strbuf text = {0};
+        strbuf_printf(&text, "POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: %zu\r\n\r\n%s", path,
+                      strlen(body), body);
+        sov_mem_fail_after(i, false);
+        client_send(&c, text.data, text.length);
+        /* The client reads without allocating, so that it is the server that fails. */
+        char answer[65536];
+        size_t have = 0;
+        ssize_t n;
+        do {
+            struct pollfd p = {.fd = c.fd, .events = POLLIN};
+            if (poll(&p, 1, FIXTURE_WAIT_MS) != 1)
+                fail_msg("no answer with allocation %ld failing", i);
+            n = recv(c.fd, answer + have, sizeof answer - 1 - have, 0);
+            have += n > 0 ? (size_t)n : 0;
+            answer[have] = '\0';
+        } while (n > 0 && strstr(answer, "\r\n\r\n") == NULL);
+        sov_mem_fail_after(-1, false);
+        long status = have > 12 ? strtol(answer + strlen("HTTP/1.1 "), NULL, 10) : 0;
+        if (status != 0 && status != 200 && status != 503 && status != 500)
+            fail_msg("%ld: %s", i, answer);
+        strbuf_free(&text);
+        client_close(&c);
+    }
+    await_idle(f.port);
+    json_decref(post(f.port, "/v1/completions", "{\"prompt\":\"a\",\"max_tokens\":2}", 200));
+}
+
 #endif

@@ -149,6 +149,51 @@ static void test_scores_have_their_place(void **state)
     }
 }
 
+/* A choice with a receipt: once, behind its texts and scores, and only where it was asked for. */
+static void test_receipts_have_their_place(void **state)
+{
+    (void)state;
+    enum { BOTH = RECORD_SIGNED | RECORD_SCORED };
+    const struct record_scores scores = {{0}, 1, 2};
+    const struct engine_usage usage = {.prompt_tokens = 3, .completion_tokens = 2};
+    static const struct {
+        const char *what, *order; /* t: text, s: scores, r: receipt, e: an empty one, f: finish */
+        unsigned features;
+        bool valid;
+    } CASES[] = {
+        {"as it should be", "trf", RECORD_SIGNED, true},
+        {"empty", "tef", RECORD_SIGNED, true},
+        {"without text", "rf", RECORD_SIGNED, true},
+        {"behind the scores", "tsrf", BOTH, true},
+        {"before the scores", "trsf", BOTH, false},
+        {"instead of the scores", "trf", BOTH, false},
+        {"none", "tf", RECORD_SIGNED, false},
+        {"none beside scores", "tsf", BOTH, false},
+        {"not asked for", "trf", 0, false},
+        {"twice", "trrf", RECORD_SIGNED, false},
+        {"before a text", "trtf", RECORD_SIGNED, false},
+        {"behind the finish", "tfr", RECORD_SIGNED, false},
+    };
+    for (size_t i = 0; i < sizeof CASES / sizeof CASES[0]; i++) {
+        struct strbuf bytes = {0};
+        unsigned features = CASES[i].features;
+        record_put_head(&bytes, 1, features);
+        for (const char *at = CASES[i].order; *at != '\0'; at++) {
+            if (*at == 't') record_put_text(&bytes, 0, "a", 1, 0);
+            if (*at == 's') record_put_scores(&bytes, 0, &scores);
+            if (*at == 'r') record_put_receipt(&bytes, 0, "{}", 2);
+            if (*at == 'e') record_put_receipt(&bytes, 0, "", 0);
+            if (*at == 'f') record_put_finish(&bytes, 0, ENGINE_FINISH_STOP);
+        }
+        record_put_end(&bytes, &usage);
+        if (record_check(1, features, VOCAB, bytes.data, bytes.length) != CASES[i].valid)
+            fail_msg("%s", CASES[i].what);
+        for (size_t n = 0; n < bytes.length; n++)
+            assert_false(record_check(1, features, VOCAB, bytes.data, n));
+        strbuf_free(&bytes);
+    }
+}
+
 /* An answer to another request. */
 static void test_another_shape_is_refused(void **state)
 {
@@ -243,6 +288,7 @@ int main(void)
         cmocka_unit_test(test_what_was_written_is_read),
         cmocka_unit_test(test_a_part_is_no_answer_and_neither_is_more),
         cmocka_unit_test(test_scores_have_their_place),
+        cmocka_unit_test(test_receipts_have_their_place),
         cmocka_unit_test(test_another_shape_is_refused),
         cmocka_unit_test(test_nonsense_is_refused),
         cmocka_unit_test(test_cache_control),
