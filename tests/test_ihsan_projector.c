@@ -120,6 +120,30 @@ static void a_bad_score_is_named(void **state)
 
 enum { BATCH = 1000 };
 
+/* Projecting, one at a time and in batches, and reading backwards take no memory but the caller's. */
+static void nothing_is_allocated(void **state)
+{
+    (void)state;
+    static float memory[IHSAN_DIMENSIONS][BATCH], results[PROJECTION_OUTPUTS][BATCH];
+    const float *scores[IHSAN_DIMENSIONS];
+    float *out[PROJECTION_OUTPUTS] = {results[0], results[1], results[2]};
+    static const float half[IHSAN_DIMENSIONS] = {.5f, .5f, .5f, .5f, .5f, .5f, .5f, .5f};
+    double back[IHSAN_DIMENSIONS];
+    struct sov_errbuf err;
+    struct projector p;
+    struct ntu n;
+    size_t bad;
+    for (int d = 0; d < IHSAN_DIMENSIONS; d++) scores[d] = memory[d];
+    (void)sov_mem_fail_after(0, true);
+    projector_init(&p, kern_isa_best());
+    enum sov_error one = projector_project(&p, half, &n, &err);
+    enum sov_error batch = projector_project_batch(&p, scores, BATCH, out, &bad, &err);
+    enum sov_error inverse = projector_invert(&p, &n, NULL, back, &err);
+    assert_int_equal(sov_mem_fail_after(-1, false), 0);
+    assert_true(one == SOV_OK && batch == SOV_OK && inverse == SOV_OK);
+    assert_true(n.belief == 0.6f);
+}
+
 static void a_batch_is_its_elements(void **state)
 {
     (void)state;
@@ -364,6 +388,7 @@ int main(void)
         cmocka_unit_test(doubt_begins_below_one_half),
         cmocka_unit_test(results_are_clipped),
         cmocka_unit_test(a_bad_score_is_named),
+        cmocka_unit_test(nothing_is_allocated),
         cmocka_unit_test(a_batch_is_its_elements),
         cmocka_unit_test(weights_come_from_a_file),
         cmocka_unit_test(bad_weights_are_refused_by_name),
