@@ -249,6 +249,17 @@ kept_over_restart() {
     return $same
 }
 step 'answers are kept in --data-dir over a restart, for one server at a time' kept_over_restart
+signed() {
+    start --model "$model" --data-dir "$TMPDIR/signed" || return 1
+    # Just after a start the model's digest may not be known: 429, try again.
+    get --retry 20 -H 'Content-Type: application/json' "$url/v1/chat/completions" \
+        -d '{"messages":[{"role":"user","content":"Once"}],"max_tokens":8,"seed":3,"receipt":true}' |
+        sed 's/^.*"receipt":\(.*\)}\],"usage".*$/\1/' >"$TMPDIR/receipt.json"
+    stop
+    exits 0 && run "$SOVEREIGN" verify "$TMPDIR/receipt.json" --model "$model" --quiet
+    exits 0 && out_has 'from its messages' && out_has 'verified'
+}
+step "a chat's receipt is verified by another process" signed
 kept_after_kill() {
     start --model "$model" --data-dir "$TMPDIR/killed" || return 1
     ask >/dev/null
