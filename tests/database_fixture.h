@@ -61,6 +61,22 @@ static inline void test_file_copy(const char *from, const char *to)
     close(out);
 }
 
+/* The files in a folder whose names begin so, to another one. */
+static inline void test_files_copy(const char *from, const char *begin, const char *to)
+{
+    char source[1024], target[1024];
+    DIR *dir = opendir(from);
+    struct dirent *entry;
+    assert_non_null(dir);
+    while ((entry = readdir(dir)) != NULL) {
+        if (strncmp(entry->d_name, begin, strlen(begin)) != 0) continue;
+        snprintf(source, sizeof source, "%s/%s", from, entry->d_name);
+        snprintf(target, sizeof target, "%s/%s", to, entry->d_name);
+        test_file_copy(source, target);
+    }
+    closedir(dir);
+}
+
 /* Runs SQL, as the sqlite3 shell would. */
 static inline void test_database_run(const char *path, const char *text)
 {
