@@ -87,8 +87,16 @@ static void pack_matrix(struct loader *l, const struct gguf_tensor *t, struct ma
         release_rows(l, t, begin, end);
         report(l, (uint64_t)(end - begin) * w->panel_bytes);
     }
-    /* The pages between two slices. */
-    gguf_release_pages(l->gguf, t);
+}
+
+/*
+ * The pages between two slices or two tensors; and what the system mapped beside those that were asked for, which may
+ * have been given back before.
+ */
+static void release_file(const struct gguf *gguf)
+{
+    for (size_t i = 0; i < gguf_tensor_count(gguf); i++)
+        gguf_release_pages(gguf, gguf_tensor_at(gguf, i));
 }
 
 static enum sov_error load_linear(struct loader *l, const struct gguf_tensor *t,
@@ -192,6 +200,7 @@ enum sov_error model_load(const struct gguf *gguf, const struct model_load_optio
         error = sov_fail(err, SOV_ERR_NOMEM, "out of memory for the model");
     else
         error = load_model(&l, &plan, model);
+    release_file(gguf);
     model_plan_free(&plan);
     if (error != SOV_OK) {
         model_free(model);
