@@ -32,6 +32,23 @@ static const struct tuning_isa *test_tuning_for(enum kern_isa isa)
     return costs_missing ? NULL : &test_costs;
 }
 
+/* How often each line of these weights was asked for ahead of its use, and how many lines behind them. */
+static struct {
+    const unsigned char *weights;
+    size_t lines, behind;
+    unsigned char *asked;
+} prefetched;
+static void test_prefetch(const unsigned char *line)
+{
+    size_t at = ((uintptr_t)line - (uintptr_t)prefetched.weights) / 64;
+    if (prefetched.weights == NULL) return;
+    if (at < prefetched.lines)
+        prefetched.asked[at]++;
+    else
+        prefetched.behind++;
+}
+#define PREFETCH_LINE(line) test_prefetch(line)
+
 #undef SOV_AMX
 #define SOV_AMX
 #undef SOV_AMX_EMULATED
@@ -286,6 +303,41 @@ static void test_a_senseless_table_changes_no_result(void **state)
     }
 }
 
+/* All but the first chunk, which nothing comes before; and as much behind the last panel, where the next one would be. */
+static void test_what_comes_next_is_asked_for_once(void **state)
+{
+    (void)state;
+    wide_table(16);
+    for (int i = 0; i < TYPE_COUNT; i++)
+        for (int k = 256; k <= 256 * 9; k += 256 * 4)
+            for (int rows = 16; rows <= 48; rows += 16) {
+                struct fixture t;
+                fixture_make(&t, TYPES[i], 40, k, -1);
+                struct matmul_act act;
+                enum matmul_act_kind kind = matmul_act_kind_for(TYPES[i]);
+                unsigned char *data = sov_alloc_aligned(emulated_act_bytes(kind, rows, k));
+                prefetched.lines = matmul_weights_bytes(&t.w) / STRIP;
+                prefetched.behind = 0;
+                prefetched.asked = calloc(prefetched.lines, 1);
+                assert_true(data != NULL && prefetched.asked != NULL);
+                emulated_act_init(&act, kind, KERN_ISA_AMX, rows, k, data);
+                assert_int_equal(act.wide_groups * 16, rows);
+                emulated_act_pack(&act, t.x, (size_t)k, 0, act.groups);
+                prefetched.weights = t.w.data;
+                emulated_run(&t.w, &act, t.got, t.ldo, 0, t.w.panels);
+                prefetched.weights = NULL;
+                size_t first = 0;
+                while (first < prefetched.lines && prefetched.asked[first] == 0) first++;
+                assert_in_range(first, 1, t.w.panel_bytes / STRIP);
+                assert_int_equal(first, prefetched.behind);
+                for (size_t line = first; line < prefetched.lines; line++)
+                    assert_int_equal(prefetched.asked[line], 1);
+                sov_free_aligned(data);
+                free(prefetched.asked);
+                fixture_free(&t);
+            }
+}
+
 int main(void)
 {
     /* Not on the stack: this file is compiled for AVX-512, which filling it in could use before the check. */
@@ -295,6 +347,7 @@ int main(void)
         cmocka_unit_test_setup(test_extreme_quants_do_not_overflow, skip_without_avx512),
         cmocka_unit_test_setup(test_not_a_number_stays_in_its_row, skip_without_avx512),
         cmocka_unit_test_setup(test_a_senseless_table_changes_no_result, skip_without_avx512),
+        cmocka_unit_test_setup(test_what_comes_next_is_asked_for_once, skip_without_avx512),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -8,6 +8,10 @@
  * A panel is taken in chunks: the weights of a chunk are unpacked once into a buffer that stays in the first-level cache,
  * and all groups of rows go over it; between chunks a group's accumulators wait in the output itself.
  *
+ * So memory is read when a chunk is unpacked, and while the groups go over it nothing is: the CPU's prefetcher has nothing
+ * to follow then. What comes next in memory, the panel's next chunk or the next panel's first, is asked for meanwhile, in
+ * parts between the tiles; otherwise reading and computing would take turns.
+ *
  * A tile that was just stored cannot be read at once without a stall. So tiles are computed and stored four at a time,
  * into one of two buffers, and then the four before them are converted from the other one; four independent sums also
  * hide the latency of the tile product.
@@ -24,6 +28,32 @@ enum { CHUNK_32 = 32, CHUNK_256_BYTES = SUM_TILES * PART_256_BYTES };
 struct sums {
     _Alignas(64) int32_t v[2][SUM_TILES * R_MAX * SUM_ROW];
 };
+
+/*
+ * The lines of the next chunk, shared out to the steps of this one. Into the second-level cache: the first is full of this
+ * chunk. Tests look on.
+ */
+#ifndef PREFETCH_LINE
+#define PREFETCH_LINE(line) _mm_prefetch((const char *)(line), _MM_HINT_T1)
+#endif
+struct ahead {
+    const unsigned char *at, *end;
+    size_t step_bytes;
+};
+
+INLINE struct ahead ahead_begin(const unsigned char *next, size_t bytes, int steps)
+{
+    size_t lines = bytes / STRIP, share = (lines + (size_t)steps - 1) / (size_t)steps;
+    return (struct ahead){.at = next, .end = next + bytes, .step_bytes = share * STRIP};
+}
+
+INLINE void ahead_step(struct ahead *ahead)
+{
+    size_t left = (size_t)(ahead->end - ahead->at),
+           bytes = left < ahead->step_bytes ? left : ahead->step_bytes;
+    for (size_t i = 0; i < bytes; i += STRIP) PREFETCH_LINE(ahead->at + i);
+    ahead->at += bytes;
+}
 
 /* Rows that the batch does not have are computed with zero activations and not stored. */
 INLINE void load_outputs(__m512 *acc, int size, int rows, bool first, const float *out, size_t ldo)
@@ -107,7 +137,7 @@ INLINE void add_sums_32(size_t quant_bytes, int vectors, int size, const unsigne
 /* One chunk of a panel's blocks against one group. */
 INLINE void chunk_32(size_t quant_bytes, int vectors, int size, const unsigned char *panel,
                      const unsigned char *tiles, int gap, int blocks, const unsigned char *acts,
-                     int rows, bool first, float *out, size_t ldo)
+                     int rows, bool first, float *out, size_t ldo, struct ahead *ahead)
 {
     struct sums sums;
     __m512 acc[R_MAX];
@@ -118,6 +148,7 @@ INLINE void chunk_32(size_t quant_bytes, int vectors, int size, const unsigned c
         int count = blocks - at < SUM_TILES ? blocks - at : SUM_TILES, half = at / SUM_TILES % 2;
         tiles_32(size, tiles + at * TILE_32_BYTES + at / 2 * gap, gap,
                  acts + (size_t)at * act_bytes, count, sums.v[half]);
+        ahead_step(ahead);
         if (at == 0) continue;
         int before = at - SUM_TILES;
         add_sums_32(quant_bytes, vectors, size, panel, before, acts + (size_t)before * act_bytes,
@@ -146,10 +177,15 @@ INLINE void wide_32(enum gguf_type type, size_t quant_bytes, int vectors, int si
             tiles = unpacked;
             gap = 0;
         }
+        int next = blocks - at > n ? blocks - at - n : blocks; /* of the panel, or of the next */
+        struct ahead ahead = ahead_begin(
+            chunk + layout_panel_32_bytes(n, vectors, quant_bytes),
+            layout_panel_32_bytes(next < CHUNK_32 ? next : CHUNK_32, vectors, quant_bytes),
+            count * ((n + SUM_TILES - 1) / SUM_TILES));
         for (int g = 0; g < count; g++)
             chunk_32(quant_bytes, vectors, size, chunk, tiles, gap, n,
                      groups + (size_t)g * group_bytes + (size_t)at * (size_t)size * ROW_32,
-                     rows - g * size, at == 0, out + (size_t)g * (size_t)size * ldo, ldo);
+                     rows - g * size, at == 0, out + (size_t)g * (size_t)size * ldo, ldo, &ahead);
     }
 }
 
@@ -300,8 +336,9 @@ INLINE void wide_256(enum gguf_type type, int width, int parts, size_t block_byt
     _Alignas(64) unsigned char unpacked[CHUNK_256_BYTES];
     struct sums sums;
     const int full = SUM_TILES / parts; /* blocks of a chunk */
-    for (int at = 0; at < k / BLOCK_256; at += full) {
-        int left = k / BLOCK_256 - at;
+    const int blocks = k / BLOCK_256;
+    for (int at = 0; at < blocks; at += full) {
+        int left = blocks - at, next = left > full ? left - full : blocks;
         struct chunk_256 c = {.panel = panel + (size_t)at * block_bytes,
                               .block_bytes = block_bytes,
                               .blocks = left < full ? left : full,
@@ -310,7 +347,10 @@ INLINE void wide_256(enum gguf_type type, int width, int parts, size_t block_byt
             unpack_256(type, width, c.panel + (size_t)b * block_bytes,
                        unpacked + b * parts * PART_256_BYTES);
         const unsigned char *acts = groups + (size_t)at * (size_t)size * ROW_256;
+        struct ahead ahead = ahead_begin(c.panel + (size_t)c.blocks * block_bytes,
+                                         (size_t)(next < full ? next : full) * block_bytes, count);
         for (int g = 0; g <= count; g++) {
+            if (g < count) ahead_step(&ahead);
             if (g < count && c.blocks == full)
                 tiles_256(type, parts, size, unpacked, acts + (size_t)g * group_bytes,
                           sums.v[g % 2]);
