@@ -120,6 +120,11 @@ enum sov_error listen_open(const char *host, int port, struct listen_advice advi
     return SOV_OK;
 }
 
+bool listen_lacks_room(int error)
+{
+    return error == EMFILE || error == ENFILE || error == ENOBUFS || error == ENOMEM;
+}
+
 void listen_close(struct listen_socket *s)
 {
     if (s->fd >= 0) close(s->fd);

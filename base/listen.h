@@ -29,5 +29,10 @@ struct listen_socket {
 enum sov_error listen_open(const char *host, int port, struct listen_advice advice,
                            struct listen_socket *out, struct sov_errbuf *err);
 void listen_close(struct listen_socket *s);
+/*
+ * Whether accept failed with this errno because the system has no descriptor or memory left: the connection stays in
+ * the backlog, and looking at it again at once would spin.
+ */
+bool listen_lacks_room(int error);
 
 #endif

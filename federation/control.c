@@ -16,6 +16,7 @@
 
 #include <sodium.h>
 
+#include "base/listen.h"
 #include "base/mem.h"
 #include "federation/control_internal.h"
 #include "federation/node_internal.h"
@@ -24,7 +25,8 @@ enum {
     READ_BYTES = 64 << 10,
     BACKLOG = 64,
     LINE_BYTES_MAX = 512,
-    OUT_BYTES = 1 << 20, /* of answers that are not read: then no more requests are taken */
+    ACCEPT_PAUSE_MS = 100, /* when the system has no descriptor left */
+    OUT_BYTES = 1 << 20,   /* of answers that are not read: then no more requests are taken */
 };
 
 struct client {
@@ -40,6 +42,7 @@ struct client {
 struct control {
     struct fed_node *node;
     struct loop_watch listen;
+    struct loop_timer accept_again;
     struct client *clients;
     int count;
     char data_dir[PATH_MAX];
@@ -340,7 +343,14 @@ static void on_listen(void *user, uint32_t events)
     struct control *control = user;
     (void)events;
     int fd = accept4(control->listen.fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
-    if (fd < 0) return;
+    if (fd < 0) {
+        if (!listen_lacks_room(errno)) return;
+        struct loop *loop = control->node->loop;
+        loop_change(loop, &control->listen, 0);
+        loop_timer_set(loop, &control->accept_again,
+                       loop_now_ns(loop) + ACCEPT_PAUSE_MS * 1000000ll);
+        return;
+    }
     struct client *c = control->count < CONTROL_CLIENTS_MAX ? sov_calloc(1, sizeof *c) : NULL;
     if (c == NULL) {
         close(fd);
@@ -358,6 +368,12 @@ static void on_listen(void *user, uint32_t events)
     control->count++;
 }
 
+static void on_pause_over(void *user)
+{
+    struct control *control = user;
+    loop_change(control->node->loop, &control->listen, EPOLLIN);
+}
+
 enum sov_error control_open(struct fed_node *node, const char *data_dir, struct control **out,
                             struct sov_errbuf *err)
 {
@@ -367,6 +383,7 @@ enum sov_error control_open(struct fed_node *node, const char *data_dir, struct 
     struct control *control = sov_calloc(1, sizeof *control);
     if (control == NULL) return sov_fail(err, SOV_ERR_NOMEM, "no memory for the local control");
     control->node = node;
+    control->accept_again = (struct loop_timer){.fire = on_pause_over, .user = control};
     snprintf(control->data_dir, sizeof control->data_dir, "%s", data_dir);
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     control->listen = (struct loop_watch){.fd = fd, .ready = on_listen, .user = control};
@@ -397,6 +414,7 @@ void control_close(struct control *control)
 {
     if (control == NULL) return;
     char path[PATH_MAX + sizeof CONTROL_FILE + 1];
+    loop_timer_cancel(control->node->loop, &control->accept_again);
     loop_remove(control->node->loop, &control->listen);
     close(control->listen.fd);
     snprintf(path, sizeof path, "%s/" CONTROL_FILE, control->data_dir);

@@ -84,8 +84,7 @@ static void on_connections(void *user, uint32_t events)
                          SOCK_NONBLOCK | SOCK_CLOEXEC);
         if (fd >= 0) {
             accepted(links, fd, &from);
-        } else if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
-            /* The connection stays in the backlog; looking at it again at once would spin. */
+        } else if (listen_lacks_room(errno)) {
             loop_change(links->options.loop, &links->accept, 0);
             loop_timer_set(links->options.loop, &links->accept_again,
                            loop_now_ns(links->options.loop) + ACCEPT_PAUSE_MS * 1000000ll);

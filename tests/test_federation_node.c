@@ -313,25 +313,9 @@ static void test_new_key_by_consent(void **state)
 
 /* ---- the local control ---- */
 
-static int connect_to(int node)
+/* Node 3 anew, with a control. */
+static struct control *controlled_start(void)
 {
-    char path[PATH_MAX];
-    struct sockaddr_un address;
-    int folder, fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    fed_path(&in.fed, node, "", path);
-    assert_true(fd >= 0 && control_address(path, &folder, &address));
-    assert_int_equal(connect(fd, (struct sockaddr *)&address, sizeof address), 0);
-    close(folder);
-    return fd;
-}
-
-/* Whoever asks and does not read is not answered without end; but in the end, everything. */
-static void test_answers_that_are_not_read_take_no_memory(void **state)
-{
-    (void)state;
-    enum { COUNT = 9000, LINE = 7 };
-    static char requests[COUNT * LINE];
-    static char answers[1 << 16];
     struct sov_errbuf err = {""};
     struct control *control;
     char folder[PATH_MAX];
@@ -343,7 +327,37 @@ static void test_answers_that_are_not_read_take_no_memory(void **state)
         control_open(in.nodes[3], folder, &control, &err) != SOV_OK ||
         fed_node_start(in.nodes[3], &err) != SOV_OK)
         fail_msg("%s", err.message);
-    int fd = connect_to(3);
+    return control;
+}
+
+static void controlled_stop(struct control *control)
+{
+    fed_node_join(in.nodes[3]);
+    control_close(control);
+}
+
+/* A socket of node 3's control, to be connected; *folder is to be closed afterwards. */
+static int controlled_socket(struct sockaddr_un *address, int *folder)
+{
+    char path[PATH_MAX];
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    fed_path(&in.fed, 3, "", path);
+    assert_true(fd >= 0 && control_address(path, folder, address));
+    return fd;
+}
+
+/* Whoever asks and does not read is not answered without end; but in the end, everything. */
+static void test_answers_that_are_not_read_take_no_memory(void **state)
+{
+    (void)state;
+    enum { COUNT = 9000, LINE = 7 };
+    static char requests[COUNT * LINE];
+    static char answers[1 << 16];
+    struct control *control = controlled_start();
+    struct sockaddr_un address;
+    int folder, fd = controlled_socket(&address, &folder);
+    assert_int_equal(connect(fd, (struct sockaddr *)&address, sizeof address), 0);
+    close(folder);
     size_t heap = heap_bytes();
     for (int i = 0; i < COUNT; i++) memcpy(requests + i * LINE, "status\n", LINE);
     assert_int_equal(send(fd, requests, sizeof requests, MSG_NOSIGNAL), sizeof requests);
@@ -356,8 +370,41 @@ static void test_answers_that_are_not_read_take_no_memory(void **state)
         for (ssize_t i = 0; i < got; i++) lines += answers[i] == '\n';
     }
     close(fd);
-    fed_node_join(in.nodes[3]);
-    control_close(control);
+    controlled_stop(control);
+}
+
+static void test_without_descriptors_a_node_does_not_spin(void **state)
+{
+    (void)state;
+    enum {
+        PAUSE_MS = 300,
+        TURNS_MAX = 1000
+    }; /* a loop that spins makes 100,000 turns in a second */
+    struct rlimit before, none;
+    char answer[16];
+    struct control *control = controlled_start();
+    FED_WAIT_FOR(inside_see(&in, 3).peers[0].link.up && inside_see(&in, 3).peers[1].link.up &&
+                 inside_see(&in, 3).peers[2].link.up);
+    struct sockaddr_un address;
+    int folder, fd = controlled_socket(&address, &folder);
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
+    none = (struct rlimit){1, before.rlim_max};
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
+    int connected = connect(fd, (struct sockaddr *)&address, sizeof address);
+    uint64_t turns = inside_see(&in, 3).turns;
+    fed_pause(PAUSE_MS);
+    turns = inside_see(&in, 3).turns - turns;
+    setrlimit(RLIMIT_NOFILE, &before);
+    close(folder);
+    assert_int_equal(connected, 0);
+    assert_true(turns < TURNS_MAX);
+    /* With room it is served. */
+    assert_int_equal(send(fd, "status\n", 7, MSG_NOSIGNAL), 7);
+    struct pollfd ready = {.fd = fd, .events = POLLIN};
+    assert_int_equal(poll(&ready, 1, FED_WAIT_S * 1000), 1);
+    assert_true(recv(fd, answer, sizeof answer, 0) > 0);
+    close(fd);
+    controlled_stop(control);
 }
 
 /* ---- a member that sends what no correct one sends ---- */
@@ -688,6 +735,7 @@ int main(int argc, char **argv)
         TEST(test_beginning_without_memory),
         TEST(test_new_key_by_consent),
         TEST(test_answers_that_are_not_read_take_no_memory),
+        TEST(test_without_descriptors_a_node_does_not_spin),
         TEST(test_flood_of_one_member),
         TEST(test_proposals_of_who_is_not_the_primary_are_not_verified),
         TEST(test_signatures_of_one_member_do_not_fill_a_turn),
