@@ -204,7 +204,7 @@ static bool pick(struct found *f, size_t place, const char *ignored)
         const struct message_request *r = &batch->requests[i];
         uint32_t cursor = 0;
         if (place < r->pattern_first || place >= r->pattern_first + r->pattern_count) continue;
-        if (r->kind != MESSAGE_REQUEST_PATTERNS || !fed_log_counts(ignored, i)) return false;
+        if (r->kind != MESSAGE_REQUEST_PATTERNS || !fed_log_counts(&ignored, i)) return false;
         f->request = i;
         f->index = (uint32_t)place - r->pattern_first;
         for (uint32_t k = 0; k <= f->index; k++)

@@ -116,17 +116,16 @@ enum sov_error fed_log_read(struct fed_log *log, uint64_t sequence, struct fed_l
     return SOV_OK;
 }
 
-bool fed_log_counts(const char *ignored, uint32_t request)
+bool fed_log_counts(const char **at, uint32_t request)
 {
-    for (const char *at = ignored; *at != '\0';) {
+    for (;;) {
+        const char *digits = *at + (**at == '[' || **at == ',');
         char *end;
-        at += *at == '[' || *at == ',';
-        unsigned long number = strtoul(at, &end, 10);
-        if (end == at) break;
+        unsigned long number = strtoul(digits, &end, 10);
+        if (end == digits || number > request) return true;
+        *at = end;
         if (number == request) return false;
-        at = end;
     }
-    return true;
 }
 
 /* Whether there is an index to search in. It may have been made, or made anew, since it was looked for. */

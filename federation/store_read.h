@@ -38,8 +38,11 @@ enum sov_error fed_log_head(struct fed_log *log, uint64_t *sequence,
 /* SOV_ERR_NOT_FOUND; SOV_ERR_FORMAT: the row is damaged, the message says which. */
 enum sov_error fed_log_read(struct fed_log *log, uint64_t sequence, struct fed_log_entry *out,
                             struct sov_errbuf *err);
-/* Whether the request at this place of the batch counts, by the entry's `ignored`. */
-bool fed_log_counts(const char *ignored, uint32_t request);
+/*
+ * Whether the request at this place of the batch counts, by the entry's `ignored`: *at is that in the beginning, and
+ * follows. Places are asked for in ascending order: all of a batch take one pass.
+ */
+bool fed_log_counts(const char **at, uint32_t request);
 /*
  * The next committed pattern of this id in a batch from *sequence on: its batch, and its place among the
  * patterns of the batch. It may be in a request that counts for nothing. Takes time logarithmic in the

@@ -19,8 +19,9 @@
 enum {
     FEDERATION_LIST_DEFAULT = 100, /* patterns in one answer */
     FEDERATION_LIST_MAX = 1000,
-    FEDERATION_LIST_BYTES_MAX = 1 << 20, /* then the list ends, at a batch's end */
-    FEDERATION_LIST_BATCHES_MAX = 4096,  /* looked at for one answer: batches may be empty */
+    FEDERATION_LIST_BYTES_MAX = 1 << 20,       /* then the list ends, at a batch's end */
+    FEDERATION_LIST_BATCHES_MAX = 4096,        /* looked at for one answer: batches may be empty, */
+    FEDERATION_LIST_READ_BYTES_MAX = 16 << 20, /* or large, of requests that count for nothing */
 };
 
 struct federation_log;

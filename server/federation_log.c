@@ -78,7 +78,7 @@ static int put_batch(const struct message *m, const char *ignored, const unsigne
         const struct message_request *request = &m->batch.requests[r];
         uint32_t cursor = 0, length, index = request->pattern_first;
         const uint8_t *text;
-        if (request->kind != MESSAGE_REQUEST_PATTERNS || !fed_log_counts(ignored, r)) continue;
+        if (request->kind != MESSAGE_REQUEST_PATTERNS || !fed_log_counts(&ignored, r)) continue;
         for (; message_pattern_next(&m->batch, request, &cursor, &text, &length); index++) {
             if (id != NULL && memcmp(id, m->batch.patterns[index].bytes, MESSAGE_DIGEST_BYTES) != 0)
                 continue;
@@ -97,6 +97,7 @@ bool federation_log_list(struct federation_log *log, uint64_t from, int limit, s
     unsigned char head[FED_STORE_DIGEST_BYTES];
     struct sov_errbuf why = {""};
     int count = 0;
+    size_t read = 0;
     if (fed_log_head(log->log, &last, head, &why) != SOV_OK)
         return api_fail_status(err, 500, "log_unreadable", NULL, "%s.", why.message);
     strbuf_puts(out, "{\"object\":\"list\",\"data\":[");
@@ -104,11 +105,13 @@ bool federation_log_list(struct federation_log *log, uint64_t from, int limit, s
         end = sequence + FEDERATION_LIST_BATCHES_MAX - 1;
     else
         end = last;
-    for (; sequence <= end && count < limit && out->length < FEDERATION_LIST_BYTES_MAX;
+    for (; sequence <= end && count < limit && out->length < FEDERATION_LIST_BYTES_MAX &&
+           read < FEDERATION_LIST_READ_BYTES_MAX;
          sequence++) {
         struct message m = {.sequence = 0};
         struct fed_log_entry entry;
         if (!read_batch(log, sequence, &m, &entry, err)) return false;
+        read += log->bytes.length;
         count += put_batch(&m, entry.ignored, NULL, count, out);
     }
     strbuf_printf(out, "],\"sequence\":%llu,\"next\":%llu}", (unsigned long long)last,
