@@ -59,24 +59,25 @@ has_isa() {
     return 1
 }
 
-# machine_write FILE: lines "KEY VALUE" about the machine and the programs.
+# machine_write RUN: lines "KEY VALUE" about a run of bench/run, the machine and the programs.
 machine_write() {
-    {
-        echo "date $(date -u +%Y-%m-%dT%H:%M:%SZ)"
-        echo "cpu $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1)"
-        echo "cpus $(nproc)"
-        echo "threads $threads"
-        echo "memory_bytes $(awk '/^MemTotal/ { print $2 * 1024 }' /proc/meminfo)"
-        echo "kernel $(uname -sr)"
-        echo "compiler $(${CC:-cc} --version | head -n 1)"
-        echo "isas $(cpu_isas)"
-        echo "sovereign $("$BUILD/sovereign" --version | head -n 1)"
-        echo "commit $(git describe --always --dirty 2>/dev/null || echo unknown)"
-        echo "llama $(cut -d ' ' -f 1,2 "$deps/llama/stamp" 2>/dev/null || pkg-config --modversion llama || echo unknown)"
-        ! wants http || echo "http_peers $(PATH=$PATH:/usr/sbin nginx -v 2>&1 | sed -n 's/.*: //p') $(memcached --version 2>/dev/null)"
-        echo "load_average $(cut -d ' ' -f 1 /proc/loadavg)"
-        echo "rounds $rounds"
-    } >"$1"
+    echo "run $1"
+    echo "sections $sections"
+    echo "types $types"
+    echo "date $(date -u +%Y-%m-%dT%H:%M:%SZ)"
+    echo "cpu $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1)"
+    echo "cpus $(nproc)"
+    echo "threads $threads"
+    echo "memory_bytes $(awk '/^MemTotal/ { print $2 * 1024 }' /proc/meminfo)"
+    echo "kernel $(uname -sr)"
+    echo "compiler $(${CC:-cc} --version | head -n 1)"
+    echo "isas $(cpu_isas)"
+    echo "sovereign $("$BUILD/sovereign" --version | head -n 1)"
+    echo "commit $(git describe --always --dirty 2>/dev/null || echo unknown)"
+    echo "llama $(cut -d ' ' -f 1,2 "$deps/llama/stamp" 2>/dev/null || pkg-config --modversion llama || echo unknown)"
+    ! wants http || echo "http_peers $(PATH=$PATH:/usr/sbin nginx -v 2>&1 | sed -n 's/.*: //p') $(memcached --version 2>/dev/null)"
+    echo "load_average $(cut -d ' ' -f 1 /proc/loadavg)"
+    echo "rounds $rounds"
 }
 
 # The CPU time, in hundredths of a second, that all programs and that our finished children have used.
@@ -101,7 +102,7 @@ measure() {
         start=$EPOCHREALTIME
         busy=$(cpu_busy)
         ours=$(cpu_ours)
-        "$@" >"$measured" || { say "failed: $*"; exit 2; }
+        "$@" >"$measured" || { say "failed: $*"; say "what was measured before is in $records; ADD=yes adds the rest to it"; exit 2; }
         foreign=$(awk -v busy="$(($(cpu_busy) - busy))" -v ours="$(($(cpu_ours) - ours))" -v start="$start" \
             -v end="$EPOCHREALTIME" -v cpus="$(nproc)" \
             'BEGIN { f = (busy - ours) / ((end - start) * cpus); printf "%.2f", (f > 0 ? f : 0) }')

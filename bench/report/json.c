@@ -14,6 +14,14 @@ static json_t *series_json(const struct report_series *s)
     return json_pack("{s:f, s:o}", "median", s->median, "values", values);
 }
 
+static json_t *runs_json(uint64_t runs)
+{
+    json_t *numbers = json_array();
+    for (int run = 1; run <= REPORT_RUNS_MAX; run++)
+        if ((runs >> (run - 1) & 1) != 0) json_array_append_new(numbers, json_integer(run));
+    return numbers;
+}
+
 static json_t *figure_json(const struct report_figure *f)
 {
     static const char *const bounds[] = {"", "memory", "compute"};
@@ -26,6 +34,7 @@ static json_t *figure_json(const struct report_figure *f)
     for (int e = 0; e < REPORT_ENGINES; e++) {
         if (f->series[e].count > 0) json_object_set_new(o, names[e], series_json(&f->series[e]));
     }
+    json_object_set_new(o, "runs", runs_json(f->runs));
     if (f->ratio > 0) json_object_set_new(o, "ratio", json_real(f->ratio));
     if (f->limit > 0) {
         json_object_set_new(o, "limit", json_real(f->limit));
@@ -48,8 +57,8 @@ bool report_write_json(const struct report *r, const char *folder)
     char path[REPORT_PATH_MAX];
     json_t *figures = json_array();
     for (int i = 0; i < r->count; i++) json_array_append_new(figures, figure_json(&r->figures[i]));
-    json_t *root = json_pack("{s:i, s:O, s:o}", "schema", REPORT_SCHEMA, "machine", r->machine,
-                             "figures", figures);
+    json_t *root = json_pack("{s:i, s:O, s:O, s:o}", "schema", REPORT_SCHEMA, "machine", r->machine,
+                             "runs", r->runs, "figures", figures);
     snprintf(path, sizeof path, "%s/bench.json", folder);
     bool ok = root != NULL && json_array_size(figures) == (size_t)r->count &&
               json_dump_file(root, path, JSON_INDENT(1) | JSON_REAL_PRECISION(6)) == 0;

@@ -40,9 +40,10 @@ static const struct floor FLOORS[] = {
  * Of what the processor computes, the best that was measured: it cannot do more, and less means that something disturbed
  * it. Of the bandwidth, the median: on a virtual machine it is shared with neighbours, who come and go.
  */
-static double machine_limit(const struct report *r, const char *metric, const char *isa)
+static double machine_limit(const struct report *r, const struct report_figure *of,
+                            const char *metric, const char *isa)
 {
-    int threads = (int)json_number_value(json_object_get(r->machine, "threads"));
+    int threads = (int)json_number_value(json_object_get(report_machine_of(r, of), "threads"));
     const struct report_figure *f = report_find(r, "roofline", metric, NULL, isa, threads);
     if (f == NULL) return 0;
     const struct report_series *s = &f->series[REPORT_MACHINE];
@@ -63,9 +64,9 @@ static double model_cost(const struct report *r, const char *metric, const char 
 static void speed_limit(const struct report *r, struct report_figure *f)
 {
     bool prefill = strcmp(f->metric, "prefill") == 0;
-    double bandwidth = machine_limit(r, "read_bandwidth", "any") * 1e9;
-    double dot = machine_limit(r, "int8_dot", f->isa) * 1e12;
-    double fma = machine_limit(r, "fma", f->isa) * 1e12;
+    double bandwidth = machine_limit(r, f, "read_bandwidth", "any") * 1e9;
+    double dot = machine_limit(r, f, "int8_dot", f->isa) * 1e12;
+    double fma = machine_limit(r, f, "fma", f->isa) * 1e12;
     double tokens = f->size, positions = prefill ? tokens / 2 : REPORT_DECODE_POSITIONS;
     double steps =
         prefill ? (double)((f->size + REPORT_PREFILL_CHUNK - 1) / REPORT_PREFILL_CHUNK) : 1;
@@ -91,12 +92,13 @@ static void figure_judge(const struct report *r, struct report_figure *f)
     }
     if (strcmp(f->metric, "prefill") == 0 || strcmp(f->metric, "decode") == 0) speed_limit(r, f);
     if (strstr(f->metric, "_read") != NULL && strcmp(f->section, "kernels") == 0) {
-        f->limit =
-            strcmp(f->metric, "stream_read") == 0 ? machine_limit(r, "read_bandwidth", "any") : 0;
+        f->limit = strcmp(f->metric, "stream_read") == 0
+                       ? machine_limit(r, f, "read_bandwidth", "any")
+                       : 0;
         f->bound = REPORT_BOUND_MEMORY;
     }
     if (strstr(f->metric, "_compute") != NULL) {
-        f->limit = machine_limit(r, "int8_dot", f->isa);
+        f->limit = machine_limit(r, f, "int8_dot", f->isa);
         f->bound = REPORT_BOUND_COMPUTE;
     }
     for (size_t i = 0; i < sizeof FLOORS / sizeof *FLOORS; i++) {
@@ -129,6 +131,7 @@ static void add_batch_gain(struct report *r)
         struct report_figure *f =
             report_figure_add(r, "engine", "batch_8_over_1", types[i], one->isa, 8, "x");
         if (f == NULL) return;
+        f->runs = one->runs | eight->runs;
         for (int e = REPORT_SOVEREIGN; e <= REPORT_PEER; e++) {
             if (one->series[e].count == 0 || one->series[e].median <= 0) continue;
             f->series[e].median = eight->series[e].median / one->series[e].median;
@@ -160,6 +163,7 @@ static void add_likeness(struct report *r)
         struct report_figure *alike =
             report_figure_add(r, "shapes", metric, f->weights, f->isa, f->size, "x");
         if (alike == NULL) return;
+        alike->runs = f->runs | reference->runs;
         for (int e = REPORT_SOVEREIGN; e <= REPORT_PEER; e++) {
             const struct report_series *s = &f->series[e], *by = &reference->series[e];
             if (s->count == 0 || by->count == 0 || by->median <= 0) continue;

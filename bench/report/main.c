@@ -23,5 +23,6 @@ int main(int argc, char **argv)
         ok = report_write_json(&r, argv[3]) && report_write_plots(&r, argv[3]);
     }
     json_decref(r.machine);
+    json_decref(r.runs);
     return ok ? !met : 2;
 }

@@ -104,6 +104,7 @@ static void add_server(struct chart *c, const struct report *r)
         {"ttft_p95", "Time to first token, p95", "s"},
         {"ttft_p99", "Time to first token, p99", "s"},
         {"tpot_p50", "Time per further token, p50", "s"},
+        {"tpot_p95", "Time per further token, p95", "s"},
         {"tpot_p99", "Time per further token, p99", "s"},
     };
     for (size_t p = 0; p < sizeof panels / sizeof *panels; p++) {

@@ -63,6 +63,7 @@ static bool record_read(struct report *r, const char *line)
     char name[6][REPORT_NAME_MAX], engine[REPORT_NAME_MAX];
     int size, name_at = 0;
     double value;
+    if (sscanf(line, "run %d", &r->run) == 1) return r->run >= 1 && r->run <= REPORT_RUNS_MAX;
     if (sscanf(line, "%31s %31s %31s %31s %d %31s %lf %31s", name[0], name[1], name[2], name[3],
                &size, engine, &value, name[4]) != 8) {
         return false;
@@ -74,6 +75,7 @@ static bool record_read(struct report *r, const char *line)
         report_figure_add(r, name[0], name[1], name[2], name[3], size, name[4]);
     if (f == NULL || f->series[which].count == REPORT_VALUES_MAX) return false;
     f->series[which].values[f->series[which].count++] = value;
+    f->runs |= UINT64_C(1) << (r->run - 1);
     return true;
 }
 
@@ -83,6 +85,7 @@ bool report_read_records(struct report *r, const char *path)
     int number = 0;
     bool ok = true;
     FILE *file = fopen(path, "r");
+    r->run = 1;
     if (file == NULL) {
         fprintf(stderr, "report: %s: %s\n", path, strerror(errno));
         return false;
@@ -110,8 +113,8 @@ bool report_read_machine(struct report *r, const char *path)
 {
     char line[LINE_MAX_BYTES];
     FILE *file = fopen(path, "r");
-    r->machine = json_object();
-    if (file == NULL || r->machine == NULL) {
+    r->runs = json_array();
+    if (file == NULL || r->runs == NULL) {
         fprintf(stderr, "report: %s: %s\n", path, strerror(errno));
         if (file != NULL) fclose(file);
         return false;
@@ -121,12 +124,30 @@ bool report_read_machine(struct report *r, const char *path)
         char *value = strchr(line, ' '), *end;
         if (value == NULL) continue;
         *value++ = 0;
+        bool begins = strcmp(line, "run") == 0;
+        if (begins || r->machine == NULL) {
+            json_decref(r->machine);
+            r->machine = json_pack("{s:i}", "run", begins ? atoi(value) : 1);
+            json_array_append(r->runs, r->machine);
+            if (begins) continue;
+        }
         double number = strtod(value, &end);
         bool is_number = is_numeric(line) && *value != 0 && *end == 0;
         json_object_set_new(r->machine, line, is_number ? json_real(number) : json_string(value));
     }
     fclose(file);
-    return true;
+    if (r->machine == NULL) fprintf(stderr, "report: %s: nothing about a machine\n", path);
+    return r->machine != NULL;
+}
+
+const json_t *report_machine_of(const struct report *r, const struct report_figure *f)
+{
+    for (size_t i = json_array_size(r->runs); i-- > 0;) {
+        const json_t *machine = json_array_get(r->runs, i);
+        json_int_t run = json_integer_value(json_object_get(machine, "run"));
+        if (run >= 1 && run <= REPORT_RUNS_MAX && (f->runs >> (run - 1) & 1) != 0) return machine;
+    }
+    return r->machine;
 }
 
 void report_medians(struct report *r)

@@ -13,10 +13,12 @@
 #include <jansson.h>
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 enum {
     REPORT_FIGURES_MAX = 4096,
     REPORT_VALUES_MAX = 512, /* rounds, of all runs that were added up */
+    REPORT_RUNS_MAX = 64,    /* calls of bench/run whose records were added up */
     REPORT_NAME_MAX = 32,
     REPORT_PREFILL_CHUNK = 256, /* the engine's default, in which it reads a prompt */
     REPORT_DECODE_POSITIONS =
@@ -41,6 +43,7 @@ struct report_figure {
     char section[REPORT_NAME_MAX], metric[REPORT_NAME_MAX], weights[REPORT_NAME_MAX];
     char isa[REPORT_NAME_MAX], unit[REPORT_NAME_MAX];
     int size;
+    uint64_t runs; /* bit N - 1: of values of run N */
     struct report_series series[REPORT_ENGINES];
     double ratio;            /* Sovereign over its peer; 0: not both measured */
     double limit;            /* what the machine allows, in the figure's unit; 0: not known */
@@ -54,7 +57,9 @@ struct report_figure {
 };
 
 struct report {
-    json_t *machine;
+    json_t *machine; /* of the last run */
+    json_t *runs;    /* of each, with its number as "run" */
+    int run;         /* whose records are being read */
     struct report_figure figures[REPORT_FIGURES_MAX];
     int count;
 };
@@ -62,6 +67,8 @@ struct report {
 /* False, with a message on standard error, when the file cannot be read or a line is not a record. */
 bool report_read_records(struct report *r, const char *path);
 bool report_read_machine(struct report *r, const char *path);
+/* What the machine was in the run that a figure was last measured in. */
+const json_t *report_machine_of(const struct report *r, const struct report_figure *f);
 void report_medians(struct report *r);
 /* NULL if there is none; weights and isa may be NULL for any. */
 const struct report_figure *report_find(const struct report *r, const char *section,

@@ -28,6 +28,22 @@ static const char *number(const struct report_figure *f, enum report_engine engi
     return text;
 }
 
+/* Where there are several: who measured what. */
+static void print_runs(const struct report *r)
+{
+    static const char *const keys[] = {"date", "cpu", "threads", "commit", "sections"};
+    for (size_t i = 0; i < json_array_size(r->runs) && json_array_size(r->runs) > 1; i++) {
+        const json_t *machine = json_array_get(r->runs, i);
+        printf("run %-10lld", (long long)json_integer_value(json_object_get(machine, "run")));
+        for (size_t k = 0; k < sizeof keys / sizeof *keys; k++) {
+            const json_t *v = json_object_get(machine, keys[k]);
+            if (json_is_string(v)) printf("%s %s", k == 0 ? "" : ",", json_string_value(v));
+            if (json_is_number(v)) printf(", %g %s", json_number_value(v), keys[k]);
+        }
+        printf("\n");
+    }
+}
+
 static void print_machine(const struct report *r)
 {
     static const char *const keys[] = {"cpu", "threads", "isas", "commit", "llama", "load_average"};
@@ -164,6 +180,7 @@ bool report_print(const struct report *r)
                                            "prefix", "overhead", "http",   "shapes"};
     int below = 0, floors = 0, unjudged = 0;
     print_machine(r);
+    print_runs(r);
     print_kernels(r);
     print_sampling(r);
     for (size_t i = 0; i < sizeof sections / sizeof *sections; i++) print_section(r, sections[i]);
