@@ -46,6 +46,8 @@ static bool may_tell(struct fed_node *node, uint8_t seat)
 
 static void do_send(struct fed_node *node, const struct pbft_effect *effect)
 {
+    /* A few bytes ask for a whole batch: none is made for who does not take those it asked for. */
+    if (effect->message->kind == MESSAGE_BATCH && !node_serve_has_room(node, effect->to)) return;
     int64_t begin = clock_monotonic_ns();
     size_t length = message_encoded_bytes(effect->message);
     struct link_message *message = link_message_create(NULL, length);

@@ -178,6 +178,8 @@ bool node_change_approved(const struct fed_node *node, const struct message_chan
 void node_serve_ask(struct fed_node *node, uint8_t to, uint64_t sequence, uint32_t count);
 /* True: there is more to be sent. */
 bool node_serve(struct fed_node *node);
+/* Whether the peer takes what it asks for, as far as that is known. */
+bool node_serve_has_room(const struct fed_node *node, uint8_t to);
 
 /* node_status.c */
 void node_publish(struct fed_node *node, bool at_once);

@@ -6,7 +6,15 @@
 #include "base/log.h"
 #include "federation/node_internal.h"
 
-enum { SERVE_QUEUED_BYTES = 4 << 20 }; /* what waits for a peer before more is read for it */
+enum {
+    SERVE_QUEUED_BYTES = 4 << 20
+}; /* what waits for a peer before more is read or made for it */
+
+bool node_serve_has_room(const struct fed_node *node, uint8_t to)
+{
+    struct link_stats stats;
+    return links_stats(node->links, to, &stats) && stats.queued_bytes < SERVE_QUEUED_BYTES;
+}
 
 void node_serve_ask(struct fed_node *node, uint8_t to, uint64_t sequence, uint32_t count)
 {
@@ -49,7 +57,7 @@ bool node_serve(struct fed_node *node)
         if (peer->serve_next == 0) continue;
         bool room = links_stats(node->links, i, &stats) && stats.up;
         if (!room) peer->serve_next = 0; /* it asks again */
-        room = room && stats.queued_bytes < SERVE_QUEUED_BYTES;
+        room = room && node_serve_has_room(node, (uint8_t)i);
         for (int k = 0; k < NODE_SERVE_ENTRIES / 2 && left > 0 && room && peer->serve_next != 0;
              k++, left--) {
             bool sent = send_entry(node, (uint8_t)i, peer->serve_next);

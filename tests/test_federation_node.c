@@ -413,6 +413,8 @@ struct villain {
     struct loop *loop;
     struct links *links;
     struct identity *identity;
+    bool deaf;                    /* it reads nothing */
+    struct message_digest digest; /* of batch 1 */
     /* What it sends to node 0, again and again; count: how often it did. */
     void (*speak)(struct villain *villain, uint64_t count);
     struct identity *others[FED_NODES]; /* whose votes it may have gathered */
@@ -430,11 +432,11 @@ static bool villain_sign(void *user, const char *domain, const void *message, si
 
 static bool villain_receive(void *user, int peer, unsigned char *bytes, size_t length)
 {
-    (void)user;
+    const struct villain *v = user;
     (void)peer;
     (void)bytes;
     (void)length;
-    return true;
+    return !v->deaf;
 }
 
 static void villain_send(struct villain *v, const void *bytes, size_t length)
@@ -536,6 +538,15 @@ static void say_view_changes(struct villain *v, uint64_t count)
     villain_say(v, &m);
 }
 
+/* It asks for a batch, 50 bytes at a time. */
+static void say_fetches(struct villain *v, uint64_t count)
+{
+    const struct message m = {
+        .kind = MESSAGE_FETCH_BATCH, .sender = 3, .sequence = 1, .digest = v->digest};
+    (void)count;
+    for (int i = 0; i < 50; i++) villain_say(v, &m);
+}
+
 static void *villain_run(void *arg)
 {
     struct villain *v = arg;
@@ -551,7 +562,7 @@ static void villain_start(struct villain *v, void (*speak)(struct villain *, uin
 {
     struct link_peer victim = {.id = 0, .host = "127.0.0.1", .port = in.fed.port};
     char folder[PATH_MAX];
-    *v = (struct villain){.speak = speak};
+    *v = (struct villain){.speak = speak, .deaf = v->deaf, .digest = v->digest};
     inside_stop(&in, 3);
     for (int i = 0; i < FED_NODES; i++) {
         fed_path(&in.fed, i, "", folder);
@@ -595,7 +606,7 @@ static void test_flood_of_one_member(void **state)
     (void)state;
     enum { COUNT = 60 };
     static struct waited waited;
-    struct villain villain;
+    struct villain villain = {.deaf = false};
     char json[64];
     propose(0, &waited, "{}");
     await(&waited);
@@ -640,7 +651,7 @@ static void test_proposals_of_who_is_not_the_primary_are_not_verified(void **sta
 {
     (void)state;
     enum { COUNT = 100 };
-    struct villain villain;
+    struct villain villain = {.deaf = false};
     villain_start(&villain, say_proposals);
     FED_WAIT_FOR(inside_see(&in, 0).messages_unwanted >= COUNT);
     propose_some(3);
@@ -654,7 +665,7 @@ static void test_signatures_of_one_member_do_not_fill_a_turn(void **state)
 {
     (void)state;
     enum { COUNT = 40, EACH = PROVEN * PROOF + 1 };
-    struct villain villain;
+    struct villain villain = {.deaf = false};
     villain_start(&villain, say_view_changes);
     FED_WAIT_FOR(inside_see(&in, 0).signatures_verified >= COUNT * EACH);
     propose_some(3);
@@ -667,12 +678,45 @@ static void test_signatures_of_one_member_do_not_fill_a_turn(void **state)
     assert_true(s.signatures_turn <= FED_NODES * (NODE_QUOTA_CHECKS + EACH));
 }
 
+static void test_what_is_asked_for_and_not_taken_is_not_made(void **state)
+{
+    (void)state;
+    enum { LENGTH = 60000, ASKED = 1000 };
+    struct villain villain = {.deaf = true};
+    struct waited waited;
+    struct fed_log *log;
+    struct fed_log_entry entry;
+    struct sov_errbuf err = {""};
+    char folder[PATH_MAX];
+    static char text[LENGTH + 1];
+    memset(text, 'x', LENGTH);
+    text[0] = text[LENGTH - 1] = '"';
+    propose(0, &waited, text);
+    assert_int_equal(await(&waited), 1);
+    FED_WAIT_FOR(inside_see(&in, 0).core.durable >= 1);
+    fed_path(&in.fed, 0, "", folder);
+    if (fed_log_open(folder, &log, &err) != SOV_OK || fed_log_read(log, 1, &entry, &err) != SOV_OK)
+        fail_msg("%s", err.message);
+    memcpy(villain.digest.bytes, entry.digest, sizeof villain.digest.bytes);
+    fed_log_close(log);
+    uint64_t before = inside_see(&in, 0).messages_in;
+    villain_start(&villain, say_fetches);
+    /* Some fill what may wait for it; the rest is for nothing. */
+    FED_WAIT_FOR(inside_see(&in, 0).messages_in >= before + ASKED &&
+                 inside_see(&in, 0).peers[3].link.queued_bytes >= LENGTH);
+    propose_some(3);
+    struct fed_node_status s = inside_see(&in, 0);
+    villain_end(&villain);
+    assert_int_equal(s.messages_bad, 0);
+    assert_int_equal(s.peers[3].link.overflowed, 0);
+}
+
 /* The log's disk may be the store's. */
 static void test_the_log_does_not_grow_with_what_a_member_does_wrong(void **state)
 {
     (void)state;
     enum { COUNT = 2000 };
-    struct villain villain;
+    struct villain villain = {.deaf = false};
     char path[PATH_MAX];
     struct strbuf text = {0};
     fed_path(&in.fed, 0, "log.txt", path);
@@ -739,6 +783,7 @@ int main(int argc, char **argv)
         TEST(test_flood_of_one_member),
         TEST(test_proposals_of_who_is_not_the_primary_are_not_verified),
         TEST(test_signatures_of_one_member_do_not_fill_a_turn),
+        TEST(test_what_is_asked_for_and_not_taken_is_not_made),
         TEST(test_the_log_does_not_grow_with_what_a_member_does_wrong),
         TEST(test_a_node_whose_store_fails_ends_what_waits),
     };
