@@ -82,6 +82,7 @@ static void print_isa(enum kern_isa isa, const struct tuning_costs *best)
         print_sizes("             .stream = {", best[i].stream);
         print_sizes("             .wide = {", best[i].wide);
         if (best[i].wide_panel != 0) printf("             .wide_panel = %u,\n", best[i].wide_panel);
+        print_sizes("             .wide_stream = {", best[i].wide_stream);
         printf("         },\n");
     }
     printf("     }},\n");

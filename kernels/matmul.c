@@ -132,6 +132,7 @@ static bool costs_for(const struct tuning_isa *table, enum matmul_act_kind kind,
             add_cost(&out->cached[size], c->cached[size], row, types == 0);
             add_cost(&out->stream[size], c->stream[size], row, types == 0);
             add_cost(&out->wide[size], c->wide[size], row, types == 0);
+            add_cost(&out->wide_stream[size], c->wide_stream[size], row, types == 0);
         }
         add_cost(&out->wide_panel, c->wide_panel, row, true);
         types++;

@@ -44,6 +44,17 @@ static int plan_best(const struct matmul_plan *plan, uint32_t sizes,
     return best;
 }
 
+/*
+ * Reading and tiles go on at once, as far as the CPU does: then a panel takes the longer of both. What it was measured to
+ * take beyond that is not hidden. Not measured: nothing is known to be exposed.
+ */
+static uint64_t plan_exposed(const struct matmul_plan *plan, int size, uint64_t measured)
+{
+    uint64_t hidden = plan->wide_panel_cost + plan->wide_cost[size];
+    if (hidden < plan->read_cost) hidden = plan->read_cost;
+    return measured > hidden ? measured - hidden : 0;
+}
+
 void matmul_plan_make(struct matmul_plan *plan, struct matmul_sizes sizes,
                       const struct tuning_costs *costs)
 {
@@ -63,6 +74,9 @@ void matmul_plan_make(struct matmul_plan *plan, struct matmul_sizes sizes,
     }
     plan->steady_cost = cached[plan->steady];
     if (costs != NULL) plan->wide_panel_cost = costs->wide_panel;
+    for (int size = 1; costs != NULL && size <= ACT_GROUP_ROWS_MAX; size++)
+        if ((sizes.wide >> size & 1) != 0)
+            plan->wide_exposed[size] = plan_exposed(plan, size, costs->wide_stream[size]);
     for (int left = 1; left <= PLAN_ROWS; left++) {
         plan->next[left] =
             (uint8_t)plan_best(plan, sizes.narrow, cached, left, &plan->next_cost[left]);
@@ -83,6 +97,7 @@ static uint64_t plan_wide_cost(const struct matmul_plan *plan, int rows, int siz
 {
     uint64_t cost = plan->wide_panel_cost + (uint64_t)groups * plan->wide_cost[size];
     if (cost < plan->read_cost) cost = plan->read_cost;
+    cost += plan->wide_exposed[size];
     int left = rows - groups * size;
     if (left < 0) cost += cost / PLAN_PADDING;
     return cost + (left > 0 ? plan_narrow_cost(plan, left, false) : 0);

@@ -34,6 +34,8 @@ struct matmul_plan {
     /* Wide groups: cost by size (0: no such size), of a panel, and the least for reading the panel from memory. */
     uint64_t wide_cost[ACT_GROUP_ROWS_MAX + 1];
     uint64_t wide_panel_cost;
+    /* What reading adds beside that, by size: the part of it that the tiles do not hide. */
+    uint64_t wide_exposed[ACT_GROUP_ROWS_MAX + 1];
     uint64_t read_cost;
 };
 

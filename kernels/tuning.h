@@ -15,12 +15,14 @@
  *   cached      the panel is in the cache, as for all groups of a batch but the first
  *   stream      the panel comes from memory
  *   wide        a wide group; wide_panel is spent once per panel, however many groups there are
+ *   wide_stream a panel with one wide group when the panel comes from memory
  */
 struct tuning_costs {
     unsigned cached[ACT_GROUP_ROWS_MAX + 1];
     unsigned stream[ACT_GROUP_ROWS_MAX + 1];
     unsigned wide[ACT_GROUP_ROWS_MAX + 1];
     unsigned wide_panel;
+    unsigned wide_stream[ACT_GROUP_ROWS_MAX + 1];
 };
 
 struct tuning_isa {

@@ -25,7 +25,14 @@ const struct tuning_effort TUNING_AT_LOAD = {
     .sample_ns = 1000000, .samples = 3, .stream_bytes = (size_t)128 << 20};
 
 /* What is measured: a type's table entry by entry, and several wide groups at once. */
-enum tune_case { TUNE_CACHED, TUNE_STREAM, TUNE_WIDE, TUNE_WIDE_MANY, TUNE_CASES };
+enum tune_case {
+    TUNE_CACHED,
+    TUNE_STREAM,
+    TUNE_WIDE,
+    TUNE_WIDE_MANY,
+    TUNE_WIDE_STREAM,
+    TUNE_CASES
+};
 
 struct tuning_run {
     struct tuning_effort effort;
@@ -50,6 +57,7 @@ struct tune_kernel {
 struct tune_sample {
     struct tuning_run *run;
     const struct tune_kernel *kernel;
+    enum tune_case what;
     int size;
     double ps[POOL_THREADS_MAX];
 };
@@ -117,7 +125,7 @@ static double tune_call(struct tuning_run *run, const struct tune_kernel *kernel
     size_t group_bytes = layout_act_row_bytes(kind, TUNING_K) * (size_t)size;
     const struct matmul_isa_table *table = matmul_table_for(kernel->isa);
     const struct matmul_wide *wide = matmul_wide_for(kernel->isa);
-    bool tiles = what == TUNE_WIDE || what == TUNE_WIDE_MANY;
+    bool tiles = what == TUNE_WIDE || what == TUNE_WIDE_MANY || what == TUNE_WIDE_STREAM;
     int groups = what == TUNE_WIDE_MANY ? WIDE_MANY : 1;
     float *out = run->out + (size_t)worker * OUT_FLOATS;
     int64_t calls = 0, start = clock_monotonic_ns(), cpu_start = thread_ns();
@@ -125,7 +133,7 @@ static double tune_call(struct tuning_run *run, const struct tune_kernel *kernel
     do {
         for (int i = 0; i < CALLS_AT_ONCE; i++, calls++) {
             const unsigned char *panel = run->weights;
-            if (what == TUNE_STREAM) {
+            if (what == TUNE_STREAM || what == TUNE_WIDE_STREAM) {
                 panel += (size_t)run->stream_next[worker] * kernel->w.panel_bytes;
                 run->stream_next[worker] = (run->stream_next[worker] + 1) % kernel->panels;
             }
@@ -146,12 +154,13 @@ static void stream_job(void *arg, int worker, int workers)
 {
     struct tune_sample *sample = arg;
     (void)workers;
-    sample->ps[worker] = tune_call(sample->run, sample->kernel, TUNE_STREAM, sample->size, worker);
+    sample->ps[worker] = tune_call(sample->run, sample->kernel, sample->what, sample->size, worker);
 }
 
-static double tune_stream(struct tuning_run *run, const struct tune_kernel *kernel, int size)
+static double tune_stream(struct tuning_run *run, const struct tune_kernel *kernel,
+                          enum tune_case what, int size)
 {
-    struct tune_sample sample = {.run = run, .kernel = kernel, .size = size};
+    struct tune_sample sample = {.run = run, .kernel = kernel, .what = what, .size = size};
     int workers = pool_threads(run->pool);
     double sum = 0;
     /* Workers begin at places of their own and read on from where they stopped. */
@@ -196,12 +205,14 @@ void tuning_run_measure(struct tuning_run *run, enum kern_isa isa, enum matmul_s
         for (int size = 1; size <= ACT_GROUP_ROWS_MAX; size++) {
             if (table->micro[slot][size] != NULL) {
                 run->samples[TUNE_CACHED][size][i] = tune_call(run, &kernel, TUNE_CACHED, size, 0);
-                run->samples[TUNE_STREAM][size][i] = tune_stream(run, &kernel, size);
+                run->samples[TUNE_STREAM][size][i] = tune_stream(run, &kernel, TUNE_STREAM, size);
             }
             if (wide == NULL || wide->run[slot][size] == NULL) continue;
             run->samples[TUNE_WIDE][size][i] = tune_call(run, &kernel, TUNE_WIDE, size, 0);
             run->samples[TUNE_WIDE_MANY][size][i] =
                 tune_call(run, &kernel, TUNE_WIDE_MANY, size, 0);
+            run->samples[TUNE_WIDE_STREAM][size][i] =
+                tune_stream(run, &kernel, TUNE_WIDE_STREAM, size);
         }
     for (int size = 1; size <= ACT_GROUP_ROWS_MAX; size++) {
         if (table->micro[slot][size] != NULL) {
@@ -213,6 +224,7 @@ void tuning_run_measure(struct tuning_run *run, enum kern_isa isa, enum matmul_s
         unsigned many = tune_median(run, TUNE_WIDE_MANY, size);
         costs->wide[size] = many >= one + WIDE_MANY - 1 ? (many - one) / (WIDE_MANY - 1) : 1;
         costs->wide_panel = one > costs->wide[size] ? one - costs->wide[size] : 0;
+        costs->wide_stream[size] = tune_median(run, TUNE_WIDE_STREAM, size);
     }
 }
 
@@ -227,6 +239,7 @@ void tuning_costs_merge(struct tuning_costs *best, const struct tuning_costs *co
         take_least(&best->cached[size], costs->cached[size]);
         take_least(&best->stream[size], costs->stream[size]);
         take_least(&best->wide[size], costs->wide[size]);
+        take_least(&best->wide_stream[size], costs->wide_stream[size]);
     }
     take_least(&best->wide_panel, costs->wide_panel);
 }

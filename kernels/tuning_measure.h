@@ -7,6 +7,7 @@
  *   stream   the panels of a matrix of stream_bytes, which no cache should hold, one after the other; on all workers of
  *            the pool at once, since they share the memory as they do in a batch; their mean counts
  *   wide     (AMX) some groups and one group: the difference is the groups' cost, the rest the panel's
+ *   wide_stream  one group, with panels as for stream: how far reading and tiles go on at once
  *
  * The samples of all sizes of a type are taken in turn, so that a slow moment does not hit one size alone, and the median
  * counts; time is the threads' CPU time, so that other programs do not count. Values of weights and activations do not

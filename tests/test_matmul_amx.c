@@ -118,6 +118,7 @@ static void random_table(void)
             c->cached[rows] = random_below(5) == 0 ? 0 : random_below(100000);
             c->stream[rows] = random_below(5) == 0 ? 0 : random_below(100000);
             c->wide[rows] = random_below(5) == 0 ? 0 : random_below(100000);
+            c->wide_stream[rows] = random_below(5) == 0 ? 0 : random_below(200000);
         }
         c->wide_panel = random_below(50000);
     }

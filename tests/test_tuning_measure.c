@@ -56,6 +56,7 @@ static void test_all_sizes_are_measured(void **state)
                 assert_int_equal(costs.cached[size] != 0, narrow);
                 assert_int_equal(costs.stream[size] != 0, narrow);
                 assert_int_equal(costs.wide[size] != 0, tiles);
+                assert_int_equal(costs.wide_stream[size] != 0, tiles);
             }
         }
     }
@@ -65,15 +66,19 @@ static void test_all_sizes_are_measured(void **state)
 static void test_the_lesser_counts(void **state)
 {
     (void)state;
-    struct tuning_costs best = {.cached = {[1] = 5, [2] = 7}, .wide_panel = 3};
-    struct tuning_costs other = {
-        .cached = {[1] = 6, [2] = 4, [4] = 9}, .stream = {[1] = 2}, .wide_panel = 4};
+    struct tuning_costs best = {
+        .cached = {[1] = 5, [2] = 7}, .wide_panel = 3, .wide_stream = {[8] = 3}};
+    struct tuning_costs other = {.cached = {[1] = 6, [2] = 4, [4] = 9},
+                                 .stream = {[1] = 2},
+                                 .wide_panel = 4,
+                                 .wide_stream = {[8] = 2}};
     tuning_costs_merge(&best, &other);
     assert_int_equal(best.cached[1], 5);
     assert_int_equal(best.cached[2], 4);
     assert_int_equal(best.cached[4], 9); /* 0 is not a time */
     assert_int_equal(best.stream[1], 2);
     assert_int_equal(best.wide_panel, 3);
+    assert_int_equal(best.wide_stream[8], 2);
 }
 
 /* out = x * w^T of arbitrary finite values. */
