@@ -38,6 +38,18 @@ run test_bad
 check "a failing and a skipped test" equal "$last/$status" "1 passed, 1 failed, 1 skipped/1"
 check "the log of a failure is shown" has "$output" "not ok 2 - sums"
 
+program test_absent <<<'echo 1..1; echo "ok 1 - NEON kernels # SKIP no emulator here"'
+run test_absent
+check "what is skipped has not passed" equal "$last/$status" "0 passed, 0 failed, 1 skipped/0"
+mkdir "$TMPDIR/few"
+ln -s "$(command -v uname)" "$(command -v dirname)" "$TMPDIR/few/"
+for script in tests/aarch64/*.sh; do
+    [[ $script != */lib* ]] || continue
+    output=$(PATH=$TMPDIR/few "$BASH" "$script" 2>&1)
+    check "without a compiler and an emulator for NEON $script skips, and says why" equal \
+        "$(grep -c '^ok 1 .* # SKIP [a-z]' <<<"$output") $(wc -l <<<"$output")" "1 2"
+done
+
 program test_crash <<<'echo 1..3; echo "ok 1 - a"; kill -SEGV $$'
 run test_crash
 check "a crash loses tests, and they count as failed" equal "$last/$status" "1 passed, 2 failed/1"
