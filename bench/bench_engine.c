@@ -40,6 +40,7 @@ static struct bench_engine bench_open(const struct bench_options *o)
     struct model_load_options load = {.pool = b.pool};
     if (kern_isa_parse(o->isa, &load.isa, &err) != SOV_OK) die("--isa", &err);
     /* As `sovereign serve` does. */
+    tuning_weigh_for(b.gguf);
     if (!tuning_is_measured(load.isa) &&
         tuning_measure_at_load(b.gguf, load.isa, b.pool, &err) != SOV_OK)
         die("tuning", &err);

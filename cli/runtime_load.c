@@ -271,6 +271,7 @@ static void runtime_tune(struct cli_runtime *rt, const struct cli_runtime_flags 
 {
     struct sov_errbuf err = {{0}};
     enum tune_when when = runtime_tune_when(flags);
+    tuning_weigh_for(rt->gguf);
     if (when == TUNE_NEVER) return;
     if (when == TUNE_AUTO &&
         (tuning_is_measured(rt->isa) || gguf_file_bytes(rt->gguf) < TUNE_FILE_BYTES_MIN))

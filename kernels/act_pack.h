@@ -74,8 +74,9 @@ static inline void act_pack_q8_32(const float *x, size_t ldx, int rows, int size
                                   int piece, unsigned char *out)
 {
     size_t block_bytes = (size_t)size * 40;
-    for (int m = 0; m < rows; m++)
-        for (int b = 0; b < k / 32; b++) {
+    /* A block's rows in turn: what is written lies together. */
+    for (int b = 0; b < k / 32; b++)
+        for (int m = 0; m < rows; m++) {
             int8_t q[32];
             float d = act_quantize(x + (size_t)m * ldx + (size_t)b * 32, q, 32);
             int32_t start = -(act_sum(q, 32) * (1 << shift));
@@ -90,8 +91,8 @@ static inline void act_pack_q8_256(const float *x, size_t ldx, int rows, int siz
                                    unsigned char *out)
 {
     size_t block_bytes = (size_t)size * 308;
-    for (int m = 0; m < rows; m++)
-        for (int b = 0; b < k / 256; b++) {
+    for (int b = 0; b < k / 256; b++)
+        for (int m = 0; m < rows; m++) {
             int8_t q[256];
             int16_t sum16[16], sum32[8];
             float d = act_quantize(x + (size_t)m * ldx + (size_t)b * 256, q, 256);

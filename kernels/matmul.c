@@ -5,6 +5,7 @@
 #include <limits.h>
 #include <pthread.h>
 #include <stdbool.h>
+#include <string.h>
 
 #include "base/pool.h"
 #include "kernels/matmul_layout.h"
@@ -96,9 +97,13 @@ static struct matmul_sizes sizes_for(enum kern_isa isa, enum matmul_act_kind kin
 
 /*
  * Weights of several types may meet the same packed activations, so that a plan is for all types of a kind: for the sum
- * of their costs, each counted in the type's own cost of a row, so that slow types do not outvote the others.
+ * of their costs, each counted by its share of the model's work. As long as no model's work is known, every type counts
+ * alike, in its own cost of a row, so that slow types do not outvote the others.
  */
 enum { COST_UNIT = 1000 };
+
+static uint64_t type_work[SLOTS];             /* 0: the type is not in use */
+static struct tuning_isa measured[KERN_ISAS]; /* of matmul_plans_use; all 0 before */
 
 static uint64_t cost_of_row(const struct tuning_costs *costs)
 {
@@ -110,58 +115,94 @@ static uint64_t cost_of_row(const struct tuning_costs *costs)
     return best;
 }
 
+/* Of all types of the kind that the table has, in COST_UNITs of the kind's work: 0 for those that the model lacks. */
+static void shares_of(const struct tuning_isa *table, enum matmul_act_kind kind,
+                      uint64_t shares[SLOTS])
+{
+    uint64_t work[SLOTS] = {0}, all = 0;
+    for (int slot = 0; slot < SLOTS; slot++) {
+        bool counts = SLOTS_INFO[slot].act == kind && cost_of_row(&table->costs[slot]) != 0;
+        work[slot] = counts ? type_work[slot] : 0;
+        all += work[slot];
+    }
+    for (int slot = 0; slot < SLOTS; slot++) {
+        shares[slot] = SLOTS_INFO[slot].act == kind ? COST_UNIT : 0;
+        if (all != 0) shares[slot] = (uint64_t)((double)work[slot] / (double)all * COST_UNIT + 0.5);
+    }
+}
+
+struct cost_scale {
+    uint64_t share;
+    uint64_t row; /* the cost that is the unit */
+};
+
 /* Adds one type's cost to the kind's sum; a size that one type lacks is lacking for all. */
-static void add_cost(unsigned *sum, unsigned cost, uint64_t row, bool first)
+static void add_cost(unsigned *sum, unsigned cost, const struct cost_scale *scale, bool first)
 {
     if (cost == 0 || (*sum == 0 && !first))
         *sum = 0;
-    else
-        *sum += (unsigned)((uint64_t)cost * COST_UNIT * COST_UNIT / row) + 1; /* 0 is "unknown" */
+    else /* 0 is "unknown" */
+        *sum += (unsigned)((uint64_t)cost * COST_UNIT * scale->share / scale->row) + 1;
 }
 
 static bool costs_for(const struct tuning_isa *table, enum matmul_act_kind kind,
                       struct tuning_costs *out)
 {
-    unsigned types = 0;
+    uint64_t shares[SLOTS], mean = 0;
+    bool weighed = false, some = false; /* weighed: work of the kind is known */
     *out = (struct tuning_costs){.wide_panel = 0};
-    for (int slot = 0; table != NULL && slot < SLOTS; slot++) {
-        const struct tuning_costs *c = &table->costs[slot];
-        uint64_t row = cost_of_row(c);
-        if (SLOTS_INFO[slot].act != kind || row == 0) continue;
-        for (int size = 1; size <= ACT_GROUP_ROWS_MAX; size++) {
-            add_cost(&out->cached[size], c->cached[size], row, types == 0);
-            add_cost(&out->stream[size], c->stream[size], row, types == 0);
-            add_cost(&out->wide[size], c->wide[size], row, types == 0);
-            add_cost(&out->wide_stream[size], c->wide_stream[size], row, types == 0);
-        }
-        add_cost(&out->wide_panel, c->wide_panel, row, true);
-        types++;
+    if (table == NULL) return false;
+    shares_of(table, kind, shares);
+    for (int slot = 0; slot < SLOTS; slot++) {
+        mean += shares[slot] * cost_of_row(&table->costs[slot]) / COST_UNIT;
+        weighed = weighed || (shares[slot] != 0 && type_work[slot] != 0);
     }
-    return types > 0;
+    for (int slot = 0; slot < SLOTS; slot++) {
+        const struct tuning_costs *c = &table->costs[slot];
+        struct cost_scale scale = {.share = shares[slot],
+                                   .row = weighed && mean != 0 ? mean : cost_of_row(c)};
+        if (scale.share == 0 || cost_of_row(c) == 0) continue;
+        for (int size = 1; size <= ACT_GROUP_ROWS_MAX; size++) {
+            add_cost(&out->cached[size], c->cached[size], &scale, !some);
+            add_cost(&out->stream[size], c->stream[size], &scale, !some);
+            add_cost(&out->wide[size], c->wide[size], &scale, !some);
+            add_cost(&out->wide_stream[size], c->wide_stream[size], &scale, !some);
+        }
+        add_cost(&out->wide_panel, c->wide_panel, &scale, true);
+        some = true;
+    }
+    return some;
+}
+
+/* From what was measured here, or else from the table of this CPU. */
+static void make_plans_of(enum kern_isa isa)
+{
+    for (int k = 0; k < MATMUL_ACT_KINDS; k++) {
+        enum matmul_act_kind kind = (enum matmul_act_kind)k;
+        struct tuning_costs costs;
+        bool known =
+            costs_for(&measured[isa], kind, &costs) || costs_for(tuning_for(isa), kind, &costs);
+        matmul_plan_make(&plans[isa][kind], sizes_for(isa, kind), known ? &costs : NULL);
+    }
 }
 
 static void make_plans(void)
 {
-    for (int isa = 0; isa < KERN_ISAS; isa++)
-        for (int kind = 0; kind < MATMUL_ACT_KINDS; kind++) {
-            struct tuning_costs costs;
-            bool known =
-                costs_for(tuning_for((enum kern_isa)isa), (enum matmul_act_kind)kind, &costs);
-            matmul_plan_make(&plans[isa][kind],
-                             sizes_for((enum kern_isa)isa, (enum matmul_act_kind)kind),
-                             known ? &costs : NULL);
-        }
+    for (int isa = 0; isa < KERN_ISAS; isa++) make_plans_of((enum kern_isa)isa);
 }
 
 void matmul_plans_use(const struct tuning_isa *table)
 {
     (void)pthread_once(&plans_once, make_plans);
-    for (int kind = 0; kind < MATMUL_ACT_KINDS; kind++) {
-        struct tuning_costs costs;
-        if (costs_for(table, (enum matmul_act_kind)kind, &costs))
-            matmul_plan_make(&plans[table->isa][kind],
-                             sizes_for(table->isa, (enum matmul_act_kind)kind), &costs);
-    }
+    measured[table->isa] = *table;
+    make_plans_of(table->isa);
+}
+
+void matmul_plans_weigh(const uint64_t work[SLOTS])
+{
+    (void)pthread_once(&plans_once, make_plans);
+    memcpy(type_work, work, sizeof type_work);
+    make_plans();
 }
 
 static const struct matmul_plan *plan_for(enum kern_isa isa, enum matmul_act_kind kind)

@@ -58,6 +58,12 @@ bool tuning_is_measured_for_cpu(enum kern_isa isa, const char *vendor, int famil
  * other threads: they read plans without a lock.
  */
 void matmul_plans_use(const struct tuning_isa *table);
+/*
+ * Plans count each weight type by its share of the model's work from now on, on all ISAs: multiply-adds per row of a
+ * batch, 0 for types that the model does not use. Types share plans where they share packed activations. As above, before
+ * products run in other threads. A process with several models has the plans for the last.
+ */
+void matmul_plans_weigh(const uint64_t work[SLOTS]);
 /* This CPU's own table, or NULL. */
 const struct tuning_cpu *tuning_cpu_known(void);
 

@@ -244,6 +244,21 @@ void tuning_costs_merge(struct tuning_costs *best, const struct tuning_costs *co
     take_least(&best->wide_panel, costs->wide_panel);
 }
 
+/* Rows of token embeddings are looked up and not multiplied, unless they are the output's matrix, too. */
+void tuning_weigh_for(const struct gguf *gguf)
+{
+    uint64_t work[SLOTS] = {0};
+    bool tied = gguf_find_tensor(gguf, "output.weight") == NULL;
+    for (size_t i = 0; i < gguf_tensor_count(gguf); i++) {
+        const struct gguf_tensor *tensor = gguf_tensor_at(gguf, i);
+        int slot = matmul_slot_of((enum gguf_type)tensor->type);
+        bool looked_up = !tied && strcmp(tensor->name, "token_embd.weight") == 0;
+        if (slot >= 0 && tensor->n_dims == 2 && !looked_up)
+            work[slot] += (uint64_t)tensor->dims[0] * (uint64_t)tensor->dims[1];
+    }
+    matmul_plans_weigh(work);
+}
+
 enum sov_error tuning_measure_at_load(const struct gguf *gguf, enum kern_isa isa, struct pool *pool,
                                       struct sov_errbuf *err)
 {

@@ -41,6 +41,9 @@ void tuning_run_measure(struct tuning_run *run, enum kern_isa isa, enum matmul_s
 /* Entry by entry the lesser, where there are both. */
 void tuning_costs_merge(struct tuning_costs *best, const struct tuning_costs *costs);
 
+/* Plans count the weight types by their work in this file's matrices from now on (matmul_plans_weigh). */
+void tuning_weigh_for(const struct gguf *gguf);
+
 /*
  * Measures the weight types of a file's matrices with TUNING_AT_LOAD in three passes, of which the least counts, and makes the ISA's plans
  * from it (matmul_plans_use). Before products of this ISA run in other threads.

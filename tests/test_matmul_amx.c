@@ -70,6 +70,7 @@ static void test_prefetch(const unsigned char *line)
 #define matmul_slot_of emulated_slot_of
 #define matmul_slot_type emulated_slot_type
 #define matmul_plans_use emulated_plans_use
+#define matmul_plans_weigh emulated_plans_weigh
 #include "kernels/amx/matmul_amx.c"
 #include "kernels/matmul.c"
 #undef matmul_weights_init

@@ -151,6 +151,39 @@ static void test_no_table_changes_a_bit(void **state)
     }
 }
 
+/* Q4_K and Q6_K share packed activations, and want different groups: the one with more work gets its own. */
+static void test_types_count_by_their_work(void **state)
+{
+    enum { MANY = 8, BATCH = 16 };
+    static struct tuning_isa few, many;
+    static uint64_t none[SLOTS], narrow[SLOTS], large[SLOTS];
+    (void)state;
+    narrow[SLOT_Q4_K] = large[SLOT_Q6_K] = UINT64_C(1) << 40; /* a model of some trillion weights */
+    narrow[SLOT_Q6_K] = large[SLOT_Q4_K] = UINT64_C(1) << 30;
+    for (int isa = 0; isa < KERN_ISAS; isa++) {
+        struct matmul_act act;
+        if (!kern_isa_available((enum kern_isa)isa) ||
+            matmul_wide_for((enum kern_isa)isa) != NULL ||
+            matmul_table_for((enum kern_isa)isa)->micro[SLOT_Q6_K][MANY] == NULL)
+            continue;
+        prefer(&few, (enum kern_isa)isa, 1);
+        prefer(&many, (enum kern_isa)isa, MANY);
+        /* For all that, Q6_K is ten times as slow, but of too little work to matter in the first model. */
+        for (int size = 1; size <= ACT_GROUP_ROWS_MAX; size++) {
+            few.costs[SLOT_Q6_K].cached[size] = many.costs[SLOT_Q6_K].cached[size] * 10;
+            few.costs[SLOT_Q6_K].stream[size] = many.costs[SLOT_Q6_K].stream[size] * 10;
+        }
+        matmul_plans_weigh(narrow);
+        matmul_plans_use(&few);
+        matmul_act_init(&act, MATMUL_ACT_Q8_256, (enum kern_isa)isa, BATCH, COLUMNS, NULL);
+        assert_int_equal(act.groups, BATCH);
+        matmul_plans_weigh(large); /* and what was measured before still holds */
+        matmul_act_init(&act, MATMUL_ACT_Q8_256, (enum kern_isa)isa, BATCH, COLUMNS, NULL);
+        assert_int_equal(act.groups, BATCH / MANY);
+        matmul_plans_weigh(none);
+    }
+}
+
 static void test_no_memory(void **state)
 {
     struct tuning_run *run;
@@ -179,8 +212,11 @@ static void test_which_cpus_were_measured(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_all_sizes_are_measured),   cmocka_unit_test(test_the_lesser_counts),
-        cmocka_unit_test(test_no_table_changes_a_bit),   cmocka_unit_test(test_no_memory),
+        cmocka_unit_test(test_all_sizes_are_measured),
+        cmocka_unit_test(test_the_lesser_counts),
+        cmocka_unit_test(test_no_table_changes_a_bit),
+        cmocka_unit_test(test_types_count_by_their_work),
+        cmocka_unit_test(test_no_memory),
         cmocka_unit_test(test_which_cpus_were_measured),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
