@@ -42,7 +42,6 @@ struct tuning_run {
     float *out; /* OUT_FLOATS for every worker */
     /* Where the next sample of a worker goes on in the stream: what it read last is still in the cache. */
     int stream_next[POOL_THREADS_MAX];
-    bool stream_begun;
     double samples[TUNE_CASES][ACT_GROUP_ROWS_MAX + 1][TUNING_SAMPLES_MAX];
 };
 
@@ -117,6 +116,20 @@ static int64_t thread_ns(void)
     return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
 }
 
+/*
+ * The next panel of a worker's own share of the matrix: who follows another through the same panels finds them in the
+ * cache that they share, and catches up.
+ */
+static int stream_take(struct tuning_run *run, const struct tune_kernel *kernel, int worker)
+{
+    int begin, end;
+    pool_share(kernel->panels, worker, pool_threads(run->pool), &begin, &end);
+    int *next = &run->stream_next[worker];
+    if (begin == end) begin = 0, end = kernel->panels; /* more workers than panels */
+    if (*next < begin || *next >= end) *next = begin;
+    return (*next)++;
+}
+
 /* Picoseconds per 32 elements of a panel. */
 static double tune_call(struct tuning_run *run, const struct tune_kernel *kernel,
                         enum tune_case what, int size, int worker)
@@ -134,8 +147,7 @@ static double tune_call(struct tuning_run *run, const struct tune_kernel *kernel
         for (int i = 0; i < CALLS_AT_ONCE; i++, calls++) {
             const unsigned char *panel = run->weights;
             if (what == TUNE_STREAM || what == TUNE_WIDE_STREAM) {
-                panel += (size_t)run->stream_next[worker] * kernel->w.panel_bytes;
-                run->stream_next[worker] = (run->stream_next[worker] + 1) % kernel->panels;
+                panel += (size_t)stream_take(run, kernel, worker) * kernel->w.panel_bytes;
             }
             if (tiles)
                 wide->run[kernel->slot][size](panel, TUNING_K, run->acts, group_bytes, groups,
@@ -163,12 +175,6 @@ static double tune_stream(struct tuning_run *run, const struct tune_kernel *kern
     struct tune_sample sample = {.run = run, .kernel = kernel, .what = what, .size = size};
     int workers = pool_threads(run->pool);
     double sum = 0;
-    /* Workers begin at places of their own and read on from where they stopped. */
-    for (int i = 0; i < workers; i++) {
-        if (!run->stream_begun) run->stream_next[i] = (int)((long)kernel->panels * i / workers);
-        run->stream_next[i] %= kernel->panels; /* the type before may have had smaller ones */
-    }
-    run->stream_begun = true;
     pool_run(run->pool, stream_job, &sample);
     for (int i = 0; i < workers; i++) sum += sample.ps[i];
     return sum / workers;
