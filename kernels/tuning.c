@@ -8,9 +8,11 @@
 
 #include "kernels/tuning/sapphire_rapids.h"
 #include "kernels/tuning/zen4.h"
+#include "kernels/tuning/zen5.h"
 
 /* The first with a table for an ISA stands in for CPUs that are not here. */
-static const struct tuning_cpu *const TUNING_CPUS[] = {&TUNING_ZEN4, &TUNING_SAPPHIRE_RAPIDS};
+static const struct tuning_cpu *const TUNING_CPUS[] = {&TUNING_ZEN4, &TUNING_ZEN5,
+                                                       &TUNING_SAPPHIRE_RAPIDS};
 enum { TUNING_CPU_COUNT = sizeof TUNING_CPUS / sizeof TUNING_CPUS[0] };
 
 static const struct tuning_isa *tuning_isa_of(const struct tuning_cpu *cpu, enum kern_isa isa)

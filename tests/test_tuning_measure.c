@@ -202,6 +202,9 @@ static void test_which_cpus_were_measured(void **state)
 {
     (void)state;
     assert_true(tuning_is_measured_for_cpu(KERN_ISA_AVX512, "AuthenticAMD", 25, 17));
+    assert_true(tuning_is_measured_for_cpu(KERN_ISA_AVX512, "AuthenticAMD", 26, 2));
+    /* Zen 5 with narrower vector units. */
+    assert_false(tuning_is_measured_for_cpu(KERN_ISA_AVX512, "AuthenticAMD", 26, 0x24));
     assert_false(tuning_is_measured_for_cpu(KERN_ISA_AMX, "AuthenticAMD", 25, 17));
     assert_false(tuning_is_measured_for_cpu(KERN_ISA_AVX512, "AuthenticAMD", 25, 1));
     /* Derived from other figures. */
